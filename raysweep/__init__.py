@@ -1,0 +1,61 @@
+"""raysweep: hyperparameter search for convolutional VAEs on Ray.
+
+    import raysweep
+
+    spec = raysweep.load_spec("search_spaces/kld.yaml")
+    sweep = raysweep.run(spec)
+    table = sweep.trials()                           # a pyarrow.Table, one row a trial
+    table = raysweep.open_sweep("results/kld").trials()
+    model = raysweep.load_model("exported/kld")      # a torch module
+
+Names are imported when they are first used, so that `import raysweep` costs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raysweep.errors import RaysweepError, SpecError
+    from raysweep.loading import load_spec
+    from raysweep.search.review import Sweep, open_sweep
+    from raysweep.search.sweep import resume, run
+    from raysweep.spec import SweepSpec
+    from raysweep.vae.export import load_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RaysweepError": "raysweep.errors",
+    "SpecError": "raysweep.errors",
+    "Sweep": "raysweep.search.review",
+    "SweepSpec": "raysweep.spec",
+    "load_model": "raysweep.vae.export",
+    "load_spec": "raysweep.loading",
+    "open_sweep": "raysweep.search.review",
+    "resume": "raysweep.search.sweep",
+    "run": "raysweep.search.sweep",
+}
+
+__all__ = [
+    "RaysweepError",
+    "SpecError",
+    "Sweep",
+    "SweepSpec",
+    "load_model",
+    "load_spec",
+    "open_sweep",
+    "resume",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'raysweep' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

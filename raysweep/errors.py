@@ -1,0 +1,88 @@
+"""Every error that raysweep raises on purpose.
+
+RaysweepError
+├── SpecError                a search space file or an option that cannot be run: a list of `Fault`s
+├── DataError                images that cannot be had, read or trusted
+│   ├── DataUnavailable      a data set that is not on this machine and could not be fetched
+│   └── CacheError           a cache file that is truncated, corrupt or of another format version
+├── SweepDirectoryError      a results directory that is missing, taken, in use, or holds something else
+├── LedgerError              a study journal that cannot be read or does not belong to the sweep
+├── ResourcesError           a trial that could never be scheduled on the machines there are
+├── CheckpointError          a checkpoint that is missing, torn or made by another configuration
+└── StorageError             a full, read-only or vanished file system
+
+A message says what is wrong, where, what was found, what is allowed and what to type next. `cli.py` prints it
+and exits with `exit_code`: 2 where the user can mend the input, 1 where the machine failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class RaysweepError(Exception):
+    """Base of all errors whose message is meant for the person who typed the command."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing that is wrong with one key of a search space file."""
+
+    line: int
+    """Line in the file, from 1; 0 where the fault has no line of its own."""
+    key: str
+    """Dotted path of the key, such as `trial.kld_weight.low`; empty for the file as a whole."""
+    message: str
+
+
+class SpecError(RaysweepError):
+    """All faults of a search space file, in one message."""
+
+    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+        self.source = source
+        self.faults = tuple(sorted(faults))
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        lines = [f"{source}: {count}, nothing was started"]
+        for fault in self.faults:
+            place = f"line {fault.line}: " if fault.line else ""
+            lines.append(f"  {place}{fault.key + ': ' if fault.key else ''}{fault.message}")
+        if any(fault.line or fault.key for fault in self.faults):
+            lines.append(f"Correct it, then type: raysweep check {source}")
+        super().__init__("\n".join(lines))
+
+
+class DataError(RaysweepError):
+    """Images that cannot be had, read or trusted."""
+
+
+class DataUnavailable(DataError):
+    """A data set that is not on this machine and could not be fetched."""
+
+
+class CacheError(DataError):
+    """A cache file that is truncated, corrupt or of another format version."""
+
+
+class SweepDirectoryError(RaysweepError):
+    """A results directory that is missing, taken, in use, or holds something else."""
+
+
+class LedgerError(RaysweepError):
+    """A study journal that cannot be read or does not belong to the sweep."""
+
+
+class ResourcesError(RaysweepError):
+    """A trial that could never be scheduled on the machines there are."""
+
+
+class CheckpointError(RaysweepError):
+    """A checkpoint that is missing, torn or made by another configuration."""
+
+
+class StorageError(RaysweepError):
+    """A full, read-only or vanished file system."""
+
+    exit_code = 1

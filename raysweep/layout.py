@@ -1,0 +1,147 @@
+"""The files of a sweep: where each of them is, and how a file is written so that no reader sees half of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysweep.errors import StorageError, SweepDirectoryError
+
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+
+
+@dataclass(frozen=True)
+class SweepDirectory:
+    """Every path of a sweep below its root."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, location: str | os.PathLike[str]) -> SweepDirectory:
+        """The sweep directory at a path, whether there is anything yet or not.
+
+        Raises:
+            SweepDirectoryError: for an address of another file system than this machine's.
+        """
+        text = os.fspath(location)
+        if "://" in text:
+            raise SweepDirectoryError(f"{text}: a sweep directory is a path on this machine, such as results/kld")
+        return cls(Path(text).absolute())
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "study.journal"
+
+    @property
+    def driver_lock(self) -> Path:
+        return self.root / ".driver.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "raysweep.log"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def trials_parquet(self) -> Path:
+        return self.report / "trials.parquet"
+
+    @property
+    def epochs_parquet(self) -> Path:
+        return self.report / "epochs.parquet"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.report / "tensorboard"
+
+    @property
+    def figures(self) -> Path:
+        return self.report / "figures"
+
+    def trial(self, number: int) -> Path:
+        """The directory of one trial: its checkpoints and pictures."""
+        return self.root / "trials" / f"{number:04d}"
+
+    def reconstructions(self, number: int) -> Path:
+        """A grid of validation images above their reconstructions."""
+        return self.trial(number) / "reconstructions.png"
+
+    def samples(self, number: int) -> Path:
+        """A grid of decoded draws from the prior."""
+        return self.trial(number) / "samples.png"
+
+    def holds_a_sweep(self) -> bool:
+        return self.spec.exists() or self.journal.exists()
+
+    def require_sweep(self) -> None:
+        """Raises SweepDirectoryError if there is no sweep here."""
+        if not self.root.is_dir():
+            raise SweepDirectoryError(f"{self.root}: there is no such directory; raysweep run FILE makes one")
+        if not (self.spec.exists() and self.journal.exists()):
+            raise SweepDirectoryError(
+                f"{self.root}: holds no sweep (sweep.yaml and study.journal are what makes one); "
+                "name the directory that raysweep run printed, such as results/kld"
+            )
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns a full, read-only or vanished file system below `path` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _STORAGE_ERRNOS:
+            raise StorageError(f"{path}: cannot be written: {os.strerror(error.errno or 0)}") from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what is written there becomes `path` at once, and only if all went well.
+
+    The content is on the disk before the name changes, so after a crash `path` is the old file or the new one.
+
+    Raises:
+        StorageError: if the file system is full, read-only or gone.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a whole file; see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

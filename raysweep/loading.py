@@ -1,0 +1,397 @@
+"""From the text of a search space file to a `SweepSpec`, with every fault of the file in one error."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raysweep.config import LOSS_FIELDS, TrialConfig
+from raysweep.errors import Fault, SpecError
+from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
+from raysweep.spec import DataSpec, ResourcesSpec, SearchSpec, SweepSpec
+
+MAX_FILE_BYTES = 1 << 20
+SECTIONS: dict[str, type[BaseModel]] = {"data": DataSpec, "search": SearchSpec, "resources": ResourcesSpec}
+TOP_LEVEL = ("name", "data", "trial", "search", "resources")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+Path_ = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, in which `5e-6` is a number and `yes`, `012` and `1:30` are not booleans, octals or times."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
+class _Faults:
+    """The faults found so far, each with the line of the key it concerns."""
+
+    def __init__(self, source: str, root: yaml.Node | None) -> None:
+        self.source = source
+        self.root = root
+        self.found: list[Fault] = []
+
+    def add(self, path: Path_, message: str) -> None:
+        self.found.append(Fault(self._line(path), _dotted(path), message))
+
+    def add_validation(self, path: Path_, error: ValidationError, raw: Any) -> None:
+        """Takes over what pydantic found below `path`."""
+        for detail in error.errors(include_url=False):
+            below = tuple(part for part in detail["loc"] if _exists(raw, part, detail["loc"]))
+            message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            if detail["type"] == "missing":
+                below, message = (*below, detail["loc"][-1]), "is missing"
+            elif detail["type"] != "value_error":
+                message = f"{message}, got {_shown(detail['input'])}"
+            fault = Fault(self._line((*path, *below)), _dotted((*path, *below)), message)
+            if fault not in self.found:
+                self.found.append(fault)
+
+    def _line(self, path: Path_) -> int:
+        """The line of the deepest part of `path` that the file has."""
+        node, line = self.root, 0
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                pair = next(((k, v) for k, v in node.value if k.value == part), None)
+                if pair is None:
+                    break
+                line, node = pair[0].start_mark.line + 1, pair[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+            else:
+                break
+        return line
+
+
+def load_spec(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Reads and validates a search space file.
+
+    `overrides` replaces keys of `search:`, such as `{"trials": 50}`; None leaves a key as the file has it.
+
+    Raises:
+        SpecError: with every fault of the file.
+    """
+    source = os.fspath(path)
+    try:
+        with open(source, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise SpecError(
+                source, [Fault(0, "", f"is larger than {MAX_FILE_BYTES} bytes; is it a search space file?")]
+            )
+        text = content.decode("utf-8")
+    except FileNotFoundError:
+        raise SpecError(source, [Fault(0, "", f"there is no such file{_files_nearby(source)}")]) from None
+    except IsADirectoryError:
+        raise SpecError(source, [Fault(0, "", f"is a directory, not a file{_files_nearby(source)}")]) from None
+    except UnicodeDecodeError:
+        raise SpecError(source, [Fault(0, "", "is not a text in UTF-8, so not YAML")]) from None
+    except OSError as error:
+        raise SpecError(source, [Fault(0, "", f"cannot be read: {error.strerror}")]) from None
+    return parse_spec(text, source, overrides)
+
+
+def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Validates the text of a search space file; see `load_spec`."""
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SpecError(source, [Fault(line, "", f"is not YAML: {error.problem}")]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(source, [Fault(0, "", f"is not YAML: {str(error).splitlines()[0]}")]) from None
+    faults = _Faults(source, root)
+    if raw is None:
+        raise SpecError(source, [Fault(0, "", "is empty; search_spaces/quickstart.yaml is a file to start from")])
+    if not isinstance(raw, dict):
+        raise SpecError(source, [Fault(0, "", f"must be keys and values, got {_shown(raw)}")])
+    _check_duplicates(root, (), faults)
+    spec = _parse_sections(raw, faults, {k: v for k, v in (overrides or {}).items() if v is not None})
+    if faults.found or spec is None:
+        raise SpecError(source, faults.found)
+    return spec
+
+
+def _parse_sections(raw: dict[Any, Any], faults: _Faults, overrides: Mapping[str, Any]) -> SweepSpec | None:
+    raw = _without_unknown_keys(raw, TOP_LEVEL, (), faults)
+    name = raw.get("name", Path(faults.source).stem.strip("<>"))
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        faults.add(("name",), f"must be letters, digits, '.', '_' and '-' (it names a directory), got {_shown(name)}")
+
+    if "data" not in raw:
+        faults.add(("data",), "is missing; for example data: {dataset: mnist-5k}")
+    sections: dict[str, Any] = {}
+    for key, model in SECTIONS.items():
+        section = raw.get(key)
+        section = {} if section is None else section
+        if not isinstance(section, dict):
+            faults.add((key,), f"must be keys and values, got {_shown(section)}")
+            continue
+        if key == "search":
+            section = {**section, **overrides}
+        section = _known(section, model, (key,), faults)
+        try:
+            sections[key] = model.model_validate(section)
+        except ValidationError as error:
+            if key != "data" or "data" in raw:
+                faults.add_validation((key,), error, section)
+            broken = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+            if key == "search":  # what is sound of it is still checked against the space
+                sections[key] = model.model_validate({k: v for k, v in section.items() if k not in broken})
+    space, broken_fields = _parse_trial(raw.get("trial"), faults)
+    search = sections.get("search", SearchSpec())
+    space = _cross_check(space, search, faults)
+    search = _parse_enqueue(search, space, broken_fields, faults)
+    if faults.found:
+        return None
+    return SweepSpec(name=name, data=sections["data"], trial=space, search=search, resources=sections["resources"])
+
+
+def _parse_trial(section: Any, faults: _Faults) -> tuple[TrialSpace, set[str]]:
+    """What is sound of the `trial:` section, and the names of the fields that are not."""
+    if section is None:
+        section = {}
+    if not isinstance(section, dict):
+        faults.add(("trial",), f"must be keys and values, got {_shown(section)}")
+        return TrialSpace({}, {}), set(TrialConfig.model_fields)
+    before = len(faults.found)
+    section = _without_unknown_keys(section, tuple(TrialConfig.model_fields), ("trial",), faults)
+    constants: dict[str, Scalar] = {}
+    searched: dict[str, Distribution] = {}
+    for name, value in section.items():
+        path = ("trial", name)
+        if not isinstance(value, dict):
+            if isinstance(value, list):
+                faults.add(path, f"must be a value or a distribution, got {value}; write {{choices: {value}}}")
+            else:
+                count = len(faults.found)
+                checked = _check_value(name, value, path, faults)
+                if len(faults.found) == count:
+                    constants[name] = checked
+            continue
+        distribution = _parse_distribution(name, value, path, faults)
+        if distribution is not None:
+            searched[name] = distribution
+    if len(faults.found) == before and not searched:
+        faults.add(("trial",), "nothing is searched: give at least one field a {low, high} or {choices}")
+    return TrialSpace(constants, searched), set(section) - set(constants) - set(searched)
+
+
+def _parse_distribution(name: str, raw: dict[Any, Any], path: Path_, faults: _Faults) -> Distribution | None:
+    model: type[Range] | type[Choices] = Choices if "choices" in raw else Range
+    before = len(faults.found)
+    raw = _known(raw, model, path, faults)
+    if model is Range and field_kind(name) == "other":
+        faults.add(path, "has values without an order; give it {choices: [...]}")
+        return None
+    try:
+        distribution = model.model_validate(raw)
+    except ValidationError as error:
+        faults.add_validation(path, error, raw)
+        return None
+    if isinstance(distribution, Choices):
+        checked = [
+            _check_value(name, value, (*path, "choices", index), faults)
+            for index, value in enumerate(distribution.choices)
+        ]
+        distribution = Choices.model_construct(choices=tuple(checked))
+    else:
+        for end in ("low", "high"):
+            _check_value(name, getattr(distribution, end), (*path, end), faults)
+        if field_kind(name) == "int" and not isinstance(distribution.step, int | None):
+            faults.add((*path, "step"), f"must be a whole number, got {distribution.step}")
+        if field_kind(name) == "float":
+            distribution = Range(
+                low=float(distribution.low), high=float(distribution.high), log=distribution.log,
+                step=None if distribution.step is None else float(distribution.step),
+            )  # fmt: skip
+    return distribution if len(faults.found) == before else None
+
+
+def _check_value(name: str, value: Any, path: Path_, faults: _Faults) -> Any:
+    try:
+        return field_adapter(name).validate_python(value)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        hint = ""
+        if isinstance(value, str) and field_kind(name) != "other":
+            hint = "; numbers stand without quotes"
+        message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        faults.add(path, f"{message}, got {_shown(value)}{hint}")
+        return value
+
+
+def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> TrialSpace:
+    """Checks the fields of `trial:` and `search:` against each other, and returns the space with `epochs` resolved."""
+    metric = search.objective.metric
+    weights = [name for name in LOSS_FIELDS if name in space.searched]
+    if metric in ("val_loss", "train_loss") and weights:
+        faults.add(
+            ("search", "objective", "metric"),
+            f"{metric} contains {', '.join(weights)}, which {'is' if len(weights) == 1 else 'are'} searched: its best "
+            "value tells the smallest weight, not the best model. Use elbo_nats (or bits_per_dim, psnr_db), "
+            "whose meaning no weight changes",
+        )
+    if search.sampler == "grid":
+        for name in space.searched:
+            if not space.is_finite(name):
+                faults.add(("trial", name), "a grid needs {choices: [...]} or a range with a step; or use sampler: tpe")
+        if not any(f.key.startswith("trial") for f in faults.found) and search.trials is not None:
+            most = space.grid_size() + len(search.enqueue)
+            if search.trials > most:
+                faults.add(
+                    ("search", "trials"), f"the grid and enqueue have {most} points together, got {search.trials}"
+                )
+    stopping = search.early_stopping
+    if stopping is None:
+        return space
+    asha, path = stopping.asha, ("search", "early_stopping", "asha")
+    if "epochs" in space.searched:
+        faults.add(("trial", "epochs"), "cannot be searched under asha, which decides how long a trial trains")
+        return space
+    epochs = space.constants.get("epochs", asha.max_epochs)
+    epochs = TrialConfig.model_fields["epochs"].default if epochs is None else epochs
+    assert isinstance(epochs, int)
+    if asha.max_epochs not in (None, epochs):
+        faults.add(("trial", "epochs"), f"is {epochs}, but asha.max_epochs is {asha.max_epochs}; keep one of them")
+    if asha.grace_epochs > epochs:
+        faults.add((*path, "grace_epochs"), f"must not exceed max_epochs, {epochs}, got {asha.grace_epochs}")
+    warmup = max(value for value in space.values("kld_warmup_epochs") if isinstance(value, int))
+    if warmup > asha.grace_epochs:
+        faults.add(
+            (*path, "grace_epochs"),
+            f"must cover the warm-up, or trials are compared while their KLD weights still grow: "
+            f"trial.kld_warmup_epochs reaches {warmup}, got {asha.grace_epochs}",
+        )
+    return TrialSpace({**space.constants, "epochs": epochs}, space.searched)
+
+
+def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faults: _Faults) -> SearchSpec:
+    """Checks the points that run first, and returns the section with their values as the fields have them."""
+    points: list[dict[str, Scalar]] = []
+    for index, point in enumerate(search.enqueue):
+        checked: dict[str, Scalar] = {}
+        for name, value in point.items():
+            path = ("search", "enqueue", index, name)
+            if name in space.searched:
+                distribution = space.searched[name]
+                checked[name] = _check_value(name, value, path, faults)
+                if checked[name] not in distribution:
+                    faults.add(path, f"must be within what is searched, {distribution}, got {_shown(value)}")
+            elif name in broken:
+                continue
+            elif name in TrialConfig.model_fields:
+                faults.add(path, f"trial.{name} is a constant; give it a distribution, or take it out of the point")
+            else:
+                faults.add(path, f"unknown name{_nearest(name, tuple(space.searched))}")
+        points.append(checked)
+    return search.model_copy(update={"enqueue": tuple(points)})
+
+
+def _known(raw: dict[Any, Any], model: type[BaseModel], path: Path_, faults: _Faults) -> dict[str, Any]:
+    """`raw` and the sections in it without their unknown keys, each of which becomes a fault."""
+    known = _without_unknown_keys(raw, tuple(model.model_fields), path, faults)
+    for key, value in known.items():
+        nested = next((arg for arg in _models(model.model_fields[key].annotation)), None)
+        if nested is not None and isinstance(value, dict):
+            known[key] = _known(value, nested, (*path, key), faults)
+    return known
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    options = [annotation, *get_args(annotation)]
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def _without_unknown_keys(
+    raw: dict[Any, Any], allowed: tuple[str, ...], path: Path_, faults: _Faults
+) -> dict[str, Any]:
+    for key in raw:
+        if key not in allowed:
+            faults.add((*path, key), f"unknown key{_nearest(key, allowed)}")
+    return {key: value for key, value in raw.items() if key in allowed}
+
+
+def _nearest(got: Any, allowed: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(got), allowed, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"
+
+
+def _check_duplicates(node: Any, path: Path_, faults: _Faults) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                faults.found.append(Fault(key.start_mark.line + 1, _dotted((*path, key.value)), "stands twice"))
+            seen.add(str(key.value))
+            _check_duplicates(value, (*path, str(key.value)), faults)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _check_duplicates(value, (*path, index), faults)
+
+
+def _exists(raw: Any, part: str | int, loc: tuple[str | int, ...]) -> bool:
+    """Whether `part` of a pydantic location is a key of the file, rather than the name of a union's member."""
+    node = raw
+    for step in loc:
+        if isinstance(node, Mapping) and step in node:
+            node = node[step]
+        elif isinstance(node, list | tuple) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        else:
+            return False
+        if step == part:
+            return True
+    return False
+
+
+def _dotted(path: Path_) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    kind = {dict: "keys and values", list: "a list"}.get(type(value))
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"{kind}: {text}" if kind else text
+
+
+def _files_nearby(source: str) -> str:
+    """The search space files where the user may have meant to look."""
+    folder = Path(source) if os.path.isdir(source) else Path(source).parent
+    names = sorted(str(path) for path in folder.glob("*.yaml")) if folder.is_dir() else []
+    if not names:
+        return ""
+    close = [] if os.path.isdir(source) else difflib.get_close_matches(source, names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(names[:8])}"

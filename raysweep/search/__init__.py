@@ -1,0 +1,1 @@
+"""The search: the ledger, the sampler, early stopping, trials on Ray, and the sweep that runs them."""

@@ -1,0 +1,176 @@
+"""Distributions: the values that a field of the `trial:` section may take, and the space they span."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Strict, TypeAdapter, model_validator
+
+from raysweep.config import TrialConfig
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Number = Annotated[int, Strict()] | Annotated[float, Strict()]
+Scalar = bool | int | float | str | None
+Kind = Literal["int", "float", "other"]
+
+
+class Range(BaseModel):
+    """Numbers from `low` to `high`, both included; uniform, or uniform in the logarithm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: Number
+    high: Number
+    log: Annotated[bool, Strict()] = False
+    step: Number | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Range:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError(f"low and high must be finite, got {self.low} and {self.high}")
+        if self.low >= self.high:
+            raise ValueError(f"low must be less than high, got low {self.low} and high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be greater than 0 on a log scale, got {self.low}")
+        if self.step is not None:
+            if self.log:
+                raise ValueError("a log scale has no step; take one of them out")
+            if not self.step > 0:
+                raise ValueError(f"step must be greater than 0, got {self.step}")
+            steps = (self.high - self.low) / self.step
+            if abs(steps - round(steps)) > 1e-9 * max(1.0, steps):
+                raise ValueError(
+                    f"step {self.step} does not divide the range from {self.low} to {self.high}; "
+                    f"high could be {self.low + math.floor(steps) * self.step:g}"
+                )
+        return self
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if not self.low <= value <= self.high:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return abs(steps - round(steps)) <= 1e-9 * max(1.0, steps)
+
+    def __str__(self) -> str:
+        scale = ", log scale" if self.log else f", step {self.step:g}" if self.step is not None else ""
+        return f"{self.low:g} to {self.high:g}{scale}"
+
+
+class Choices(BaseModel):
+    """A list of values without an order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    choices: tuple[Scalar, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, raw: Any) -> Any:
+        values = raw.get("choices") if isinstance(raw, Mapping) else None
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(f"choices must be a list of at least one value, got {values!r}")
+        for index, value in enumerate(values):
+            if not isinstance(value, bool | int | float | str | None):
+                raise ValueError(f"a choice is a number, a text, true, false or null, got {value!r}")
+            if any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values[:index]):
+                raise ValueError(f"each choice may stand once, got {value!r} twice")
+        return raw
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == c and isinstance(value, bool) == isinstance(c, bool) for c in self.choices)
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(str(choice) for choice in self.choices)
+
+
+Distribution = Range | Choices
+
+
+@cache
+def field_adapter(name: str) -> TypeAdapter[Any]:
+    """Validates one value of a field of `TrialConfig`, with the field's own bounds."""
+    info = TrialConfig.model_fields[name]
+    return TypeAdapter(Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation)
+
+
+@cache
+def field_kind(name: str) -> Kind:
+    """Whether a field of `TrialConfig` is a whole number, a number, or something that only choices can vary."""
+    annotation: Any = TrialConfig.model_fields[name].annotation
+    options = [arg for arg in get_args(annotation) if arg is not type(None)] or [annotation]
+    bare = {getattr(option, "__origin__", option) for option in options}
+    return "int" if bare == {int} else "float" if bare == {float} else "other"
+
+
+def optuna_distribution(name: str, distribution: Distribution) -> BaseDistribution:
+    """The Optuna distribution that samples field `name` of `TrialConfig`."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, Choices):
+        return CategoricalDistribution(distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if field_kind(name) == "int":
+        return IntDistribution(int(low), int(high), log=distribution.log, step=int(step or 1))
+    return FloatDistribution(float(low), float(high), log=distribution.log, step=None if step is None else float(step))
+
+
+@dataclass(frozen=True)
+class TrialSpace:
+    """The `trial:` section: the fields held constant and the fields searched. Fields in neither keep their default."""
+
+    constants: Mapping[str, Scalar]
+    searched: Mapping[str, Distribution]
+
+    def config(self, params: Mapping[str, Scalar]) -> TrialConfig:
+        """The configuration at one point of the space."""
+        return TrialConfig.model_validate({**self.constants, **params})
+
+    def values(self, name: str) -> tuple[Scalar, ...]:
+        """The finitely many values field `name` can take, or its two ends where it is a continuous range."""
+        distribution = self.searched.get(name)
+        if distribution is None:
+            return (self.constants.get(name, TrialConfig.model_fields[name].default),)
+        if isinstance(distribution, Choices):
+            return distribution.choices
+        step = distribution.step or (1 if field_kind(name) == "int" and not distribution.log else None)
+        if step is None:
+            return (distribution.low, distribution.high)
+        count = round((distribution.high - distribution.low) / step) + 1
+        return tuple(distribution.low + index * step for index in range(count))
+
+    def is_finite(self, name: str) -> bool:
+        """Whether a grid can visit every value of field `name`."""
+        distribution = self.searched.get(name)
+        if not isinstance(distribution, Range):
+            return True
+        return distribution.step is not None or (field_kind(name) == "int" and not distribution.log)
+
+    def grid_size(self) -> int:
+        """How many points the grid over the searched fields has."""
+        return math.prod(len(self.values(name)) for name in self.searched)
+
+    def grid(self) -> Iterator[dict[str, Scalar]]:
+        """Every point of the grid; the last field named varies fastest."""
+        names = list(self.searched)
+        for point in product(*(self.values(name) for name in names)):
+            yield dict(zip(names, point, strict=True))
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The section as a search space file would have it, defaults written out."""
+        section: dict[str, Any] = {}
+        for name, info in TrialConfig.model_fields.items():
+            if name in self.searched:
+                dumped = self.searched[name].model_dump(exclude_defaults=True)
+                section[name] = {key: list(v) if isinstance(v, tuple) else v for key, v in dumped.items()}
+            else:
+                section[name] = self.constants.get(name, info.default)
+        return section

@@ -1,0 +1,218 @@
+"""The model of a search space file: what to train on, which space to search, how, and with which resources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
+
+from raysweep.config import Count
+from raysweep.metrics import METRICS, Mode
+from raysweep.space import Scalar, TrialSpace
+
+Dataset = Literal["mnist-5k", "digits", "mnist", "fashion_mnist", "cifar10", "folder"]
+BUNDLED: tuple[Dataset, ...] = ("mnist-5k", "digits")
+"""Data sets that come with the installation and need no network."""
+
+DEFAULT_TRIALS = 20
+
+_DURATION = re.compile(r"^\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?\s*$")
+
+
+def parse_duration(raw: Any) -> Any:
+    """Seconds, from a number of seconds or a text such as `90s`, `45m`, `2h` or `1h30m`.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(raw, str):
+        match = _DURATION.match(raw)
+        if match is None or not raw.strip():
+            raise ValueError("must be a duration such as 90s, 45m, 2h or 1h30m")
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    return float(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw
+
+
+Fraction = Annotated[float, Strict(), Field(gt=0, lt=1)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Strict(), Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of the file's sections: unknown keys are faults and nothing changes after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSpec(Section):
+    """`data:` the images, how they are brought to one size, and how they are split."""
+
+    dataset: Dataset
+    root: str | None = None
+    """Directory of the raw files: as torchvision lays them out, bare IDX files, or for `folder` the images."""
+    image_size: Annotated[int, Strict(), Field(ge=8, le=1024)] = 32
+    """Height and width after preprocessing, in pixels."""
+    channels: Literal[1, 3] | None = None
+    """Grey or colour; null keeps what the data set has."""
+    fit: Literal["resize", "pad"] = "resize"
+    """How an image of another size gets to `image_size`: interpolated, or centred on black."""
+    validation_fraction: Fraction = 0.1
+    """Share of all images that trials are compared on and never trained on."""
+    test_fraction: Fraction = 0.1
+    """Share kept apart for final figures, where the data set has no test split of its own."""
+    split_seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
+    broken_images: Literal["error", "skip"] = "error"
+    """What an image that cannot be decoded does to a `folder`."""
+    download: Annotated[bool, Strict()] = True
+    """Whether a set that is not on this machine may be fetched."""
+
+    @field_validator("image_size")
+    @classmethod
+    def _halves_three_times(cls, size: int) -> int:
+        if size % 8:
+            raise ValueError(
+                f"must be a multiple of 8, since the encoder halves it three times; got {size}, "
+                f"{size - size % 8} or {size - size % 8 + 8} would do"
+            )
+        return size
+
+    @model_validator(mode="after")
+    def _leaves_images_to_train_on(self) -> DataSpec:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                "validation_fraction and test_fraction must leave images to train on, "
+                f"got {self.validation_fraction} and {self.test_fraction}"
+            )
+        if self.dataset == "folder" and self.root is None:
+            raise ValueError("dataset: folder needs root, the directory of the images")
+        return self
+
+
+class Objective(Section):
+    """`search.objective:` the metric by which trials are compared."""
+
+    metric: str = "elbo_nats"
+    mode: Mode | None = None
+    """Whether less or more is better; the metric's own direction if it is not given."""
+
+    @model_validator(mode="after")
+    def _is_a_metric_with_a_direction(self) -> Objective:
+        candidates = ", ".join(name for name, metric in METRICS.items() if metric.mode)
+        metric = METRICS.get(self.metric)
+        if metric is None:
+            raise ValueError(f"metric {self.metric!r} is not a metric; allowed: {candidates}")
+        if metric.mode is None:
+            raise ValueError(f"metric {self.metric} is neither better small nor large; allowed: {candidates}")
+        if self.mode not in (None, metric.mode):
+            raise ValueError(f"{self.metric} is better when it is {'larger' if metric.mode == 'max' else 'smaller'}: "
+                             f"mode must be {metric.mode}, got {self.mode}")  # fmt: skip
+        return self
+
+    @property
+    def direction(self) -> Mode:
+        mode = METRICS[self.metric].mode
+        assert mode is not None
+        return mode
+
+
+class Asha(Section):
+    """`search.early_stopping.asha:` asynchronous successive halving (Li et al., arXiv:1810.05934)."""
+
+    max_epochs: Count | None = None
+    """Epochs of a trial that is never stopped; `trial.epochs` if it is not given."""
+    grace_epochs: Count = 1
+    """Epochs every trial gets: the first rung."""
+    reduction_factor: Annotated[int, Strict(), Field(ge=2)] = 3
+    """One in this many trials goes on past a rung, and rungs grow by this factor."""
+
+
+class EarlyStopping(Section):
+    """`search.early_stopping:` the rule that ends poor trials."""
+
+    asha: Asha
+
+
+class SearchSpec(Section):
+    """`search:` how many points of the space are tried, chosen how, judged by what."""
+
+    trials: Count | None = None
+    """Trials in all; the size of the grid for `sampler: grid`, else 20."""
+    objective: Objective = Objective()
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    early_stopping: EarlyStopping | None = None
+    enqueue: tuple[dict[str, Scalar], ...] = ()
+    """Points that run first; a searched field that a point leaves out is sampled."""
+    seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
+    """Seeds the sampler."""
+    time_budget: Duration | None = None
+    """Seconds after which no epoch is started any more."""
+    max_concurrent: Count | None = None
+    """Most trials at once; as many as fit the machines if it is not given."""
+
+    @field_validator("early_stopping", mode="before")
+    @classmethod
+    def _none(cls, raw: Any) -> Any:
+        return None if raw == "none" else raw
+
+
+class ResourcesSpec(Section):
+    """`resources:` what one trial takes of a machine."""
+
+    cpu: Annotated[float, Strict(), Field(gt=0, le=1024)] = 1.0
+    gpu: Literal["auto"] | float = "auto"
+    """Share of one GPU; `auto` is a whole one where there are GPUs, else none."""
+
+    @field_validator("gpu", mode="before")
+    @classmethod
+    def _is_a_share(cls, raw: Any) -> Any:
+        is_number = isinstance(raw, int | float) and not isinstance(raw, bool)
+        if raw != "auto" and not (is_number and 0 <= raw <= 1):
+            raise ValueError(f"must be auto or a share of one GPU, from 0 to 1, got {raw!r}")
+        return raw
+
+
+class SweepSpec(Section):
+    """A whole search space file, validated, with every default resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: str
+    data: DataSpec
+    trial: TrialSpace
+    search: SearchSpec
+    resources: ResourcesSpec
+
+    @property
+    def asha(self) -> Asha | None:
+        stopping = self.search.early_stopping
+        return stopping.asha if stopping else None
+
+    @property
+    def trials(self) -> int:
+        """How many trials the sweep runs in all."""
+        if self.search.trials is not None:
+            return self.search.trials
+        if self.search.sampler == "grid":
+            return self.trial.grid_size() + len(self.search.enqueue)
+        return DEFAULT_TRIALS
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The file that would load as this specification, with every default written out."""
+        search = self.search.model_dump(mode="json")
+        search["trials"] = self.trials
+        search["objective"]["mode"] = self.search.objective.direction
+        return {
+            "name": self.name,
+            "data": self.data.model_dump(mode="json"),
+            "trial": self.trial.as_mapping(),
+            "search": search,
+            "resources": self.resources.model_dump(mode="json"),
+        }
+
+    def fingerprint(self) -> str:
+        """A hash of everything the file says; two files with the same one run the same sweep."""
+        canonical = json.dumps(self.as_mapping(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -49,7 +49,7 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
 
 class _Faults:
@@ -382,7 +382,7 @@ def _dotted(path: Path_) -> str:
 
 def _shown(value: Any) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
-    kind = {dict: "keys and values", list: "a list"}.get(type(value))
+    kind = "keys and values" if isinstance(value, dict) else "a list" if isinstance(value, list) else None
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"{kind}: {text}" if kind else text
 

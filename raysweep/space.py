@@ -99,7 +99,8 @@ Distribution = Range | Choices
 def field_adapter(name: str) -> TypeAdapter[Any]:
     """Validates one value of a field of `TrialConfig`, with the field's own bounds."""
     info = TrialConfig.model_fields[name]
-    return TypeAdapter(Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation)
+    annotation: Any = info.annotation
+    return TypeAdapter(Annotated[annotation, *info.metadata] if info.metadata else annotation)
 
 
 @cache

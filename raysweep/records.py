@@ -1,0 +1,77 @@
+"""What became of a trial, as one value: the ledger yields records, the reports are made of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from raysweep.config import TrialConfig
+from raysweep.metrics import METRICS, EpochMetrics, TrialState
+from raysweep.space import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of one trial."""
+
+    metrics: EpochMetrics
+    recorded_at: datetime
+    """When the ledger took it, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial: its configuration, how far it came, and why it ended."""
+
+    number: int
+    """The trial's number in the study, from 0."""
+    config: TrialConfig
+    params: dict[str, Scalar]
+    """The searched fields alone."""
+    state: TrialState
+    epochs: tuple[EpochRecord, ...]
+    """In order, without gaps, from epoch 1."""
+    enqueued: bool = False
+    """Whether the point was given in the search space file rather than chosen by the sampler."""
+    cause: str | None = None
+    """Why the trial ended, in a sentence; None while it runs."""
+    error: str | None = None
+    """The traceback of a trial that failed."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    node: str | None = None
+    """Host name of the machine that trained it last."""
+    device: str | None = None
+    """`cpu`, or the name of the GPU."""
+
+    @property
+    def final(self) -> EpochMetrics | None:
+        """The metrics of the last epoch."""
+        return self.epochs[-1].metrics if self.epochs else None
+
+    def best(self, metric: str) -> EpochMetrics | None:
+        """The metrics of the epoch in which `metric` was best; None if it never was a finite number."""
+        mode = METRICS[metric].mode
+        assert mode is not None
+        finite = [e.metrics for e in self.epochs if math.isfinite(getattr(e.metrics, metric))]
+        if not finite:
+            return None
+        pick = max if mode == "max" else min
+        return pick(finite, key=lambda metrics: float(getattr(metrics, metric)))
+
+
+def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
+    """The trials that have a finite final value of `metric`, best first.
+
+    Trials that ran to their end come before those that were stopped on the way, whatever their values: a value after
+    fewer epochs is another measurement.
+    """
+    mode = METRICS[metric].mode
+    sign = -1.0 if mode == "max" else 1.0
+
+    def key(record: TrialRecord) -> tuple[bool, float, int]:
+        return (record.state is not TrialState.COMPLETED, sign * float(getattr(record.final, metric)), record.number)
+
+    measured = [r for r in records if r.final is not None and math.isfinite(getattr(r.final, metric))]
+    return sorted((r for r in measured if r.state not in (TrialState.DIVERGED, TrialState.FAILED)), key=key)

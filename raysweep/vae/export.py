@@ -1,0 +1,102 @@
+"""A trained model as a folder that needs nothing of the sweep it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from raysweep.config import TrialConfig
+from raysweep.errors import CheckpointError
+from raysweep.layout import write_atomically
+from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
+from raysweep.vae.networks import ConvVAE
+
+FORMAT = "raysweep-model-1"
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+_README = """# {title}
+
+A convolutional VAE of {shape[0]}x{shape[1]}x{shape[2]} images, {latent_size} latents, {epoch} epochs of training.
+
+    import raysweep
+    model = raysweep.load_model("{folder}")
+
+`model.encode(x)` gives the mean and the log variance of q(z|x) for x [batch, channels, height, width] in [0, 1],
+`model.decode(z)` images in [0, 1], `model.reconstruct(x)` and `model.sample(count, seed)` what they say.
+`model.json` has the configuration, where it comes from, and its metrics on the validation images:
+
+{metrics}
+"""
+
+
+def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
+    """Writes the newest checkpoint below `checkpoints` as a model folder at `out`.
+
+    `origin` says where the model comes from; it is written into model.json.
+
+    Raises:
+        CheckpointError: if there is no whole checkpoint, or `out` holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: is not empty; name a folder that does not exist yet")
+    faults = []
+    for path in list_checkpoints(checkpoints):
+        try:
+            tensors, header = read_checkpoint(path)
+            break
+        except CheckpointError as error:
+            faults.append(str(error))
+    else:
+        raise CheckpointError(
+            "; ".join(faults) or f"{checkpoints}: holds no checkpoint; choose a trial that has trained"
+        )
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    description = {
+        "format": FORMAT,
+        "shape": header["shape"],
+        "config": header["config"],
+        "metrics": header["metrics"],
+        "origin": origin,
+    }
+    metrics = "\n".join(f"    {name} {value}" for name, value in header["metrics"].items())
+    readme = _README.format(
+        title=f"Sweep {origin.get('sweep')}, trial {origin.get('trial')}",
+        shape=header["shape"],
+        latent_size=header["config"]["latent_size"],
+        epoch=header["metrics"]["epoch"],
+        folder=out,
+        metrics=metrics,
+    )
+    write_atomically(out / "README.md", readme.encode())
+    write_atomically(out / WEIGHTS, save(weights))
+    write_atomically(out / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+    return out
+
+
+def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> ConvVAE:
+    """The model that `raysweep export` wrote, ready to encode, decode, reconstruct and sample.
+
+    Raises:
+        CheckpointError: if the folder holds no model, or a damaged one.
+    """
+    root = Path(folder)
+    try:
+        description = json.loads((root / DESCRIPTION).read_text())
+        if description["format"] != FORMAT:
+            raise CheckpointError(f"{root}: is a model of another version: {description['format']}, not {FORMAT}")
+        config = TrialConfig.model_validate(description["config"])
+        channels, height, width = description["shape"]
+        model = ConvVAE.from_config(config, (channels, height, width))
+        model.load_state_dict(load_file(root / WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{root}: holds no model that can be read ({error}); raysweep export DIR OUT makes one"
+        ) from error
+    return model.to(device).eval()

@@ -1,0 +1,94 @@
+"""Grids of small images in one PNG, at native resolution, from which every image can be had back bit by bit."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+GRID_GREY = 128
+"""Between the images: tells the border of a black image as well as that of a white one."""
+
+PADDING = 2
+"""Pixels between images, and around them all."""
+
+Pixels = NDArray[np.uint8]
+
+
+def tile(images: Pixels, columns: int, padding: int = PADDING) -> bytes:
+    """A PNG of `images`, row by row.
+
+    Args:
+        images: [image, height, width, channel], uint8, with 1 channel (grey) or 3 (RGB).
+        columns: images a row; places that the last row leaves over stay grey.
+        padding: grey pixels between the images and around them.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise ValueError(f"images must be uint8 [image, height, width, 1 or 3], got {images.dtype} {images.shape}")
+    if columns < 1 or padding < 0:
+        raise ValueError(f"columns must be at least 1 and padding at least 0, got {columns} and {padding}")
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    canvas = np.full(
+        (padding + rows * (height + padding), padding + columns * (width + padding), channels), GRID_GREY, np.uint8
+    )
+    for index, image in enumerate(images):
+        y, x = _corner(index, height, width, columns, padding)
+        canvas[y : y + height, x : x + width] = image
+    return _png(canvas)
+
+
+def untile(png: bytes | Path, image_size: int, columns: int, padding: int = PADDING) -> Pixels:
+    """The images of a grid of square images that `tile` made: [image, image_size, image_size, channel].
+
+    Places that the last row left over come back as grey images, since a PNG does not tell them from such.
+
+    Raises:
+        ValueError: if the picture is no PNG, or its size is not that of a grid of such images.
+    """
+    canvas = _canvas(png)
+    pitch = image_size + padding
+    height, width, _ = canvas.shape
+    rows, rest = divmod(height - padding, pitch)
+    if rest or rows < 1 or width - padding != columns * pitch:
+        raise ValueError(
+            f"a picture of {width} x {height} pixels is no grid of {columns} columns of {image_size} x {image_size}"
+        )
+    corners = (_corner(index, image_size, image_size, columns, padding) for index in range(rows * columns))
+    return np.stack([canvas[y : y + image_size, x : x + image_size] for y, x in corners])
+
+
+def enlarge(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
+    """The picture with every pixel a square of pixels, about `width` wide: (PNG, width, height).
+
+    Raises:
+        ValueError: if the picture is no PNG.
+    """
+    canvas = _canvas(png)
+    factor = max(1, round(width / canvas.shape[1]))
+    canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
+    return _png(canvas), canvas.shape[1], canvas.shape[0]
+
+
+def _corner(index: int, height: int, width: int, columns: int, padding: int) -> tuple[int, int]:
+    row, column = divmod(index, columns)
+    return padding + row * (height + padding), padding + column * (width + padding)
+
+
+def _png(canvas: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(canvas[:, :, 0] if canvas.shape[2] == 1 else canvas).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _canvas(png: bytes | Path) -> Pixels:
+    """[height, width, 1 or 3]"""
+    try:
+        with Image.open(io.BytesIO(png) if isinstance(png, bytes) else png, formats=["PNG"]) as image:
+            canvas = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"), dtype=np.uint8)
+    except (OSError, SyntaxError) as error:  # Pillow reports a broken PNG chunk as a SyntaxError
+        raise ValueError(f"the picture cannot be read: {error}") from error
+    return canvas if canvas.ndim == 3 else canvas[:, :, np.newaxis]

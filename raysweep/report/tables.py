@@ -1,0 +1,188 @@
+"""The two tables of a report: one row per trial, and one row per trial and epoch. docs/schema.md describes them.
+
+Other people's SQL depends on these columns. A column may be added under the same `SCHEMA_VERSION`; taking one away, or
+changing its name, type, unit or meaning raises it. No column depends on what a sweep searches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, get_args
+
+import pyarrow as pa
+
+from raysweep.config import TrialConfig
+from raysweep.metrics import METRICS, EpochMetrics, TrialState
+from raysweep.records import EpochRecord, TrialRecord
+from raysweep.space import field_kind
+from raysweep.spec import SweepSpec
+
+SCHEMA_VERSION = 1
+
+UTC_TIME = pa.timestamp("us", tz="UTC")
+
+
+class Parameter(NamedTuple):
+    """What a reader has to know of one field of `TrialConfig`."""
+
+    unit: str
+    meaning: str
+
+
+PARAMETERS: dict[str, Parameter] = {
+    "d_size": Parameter("channels", "channels of the first convolution; the next two have 2 and 4 times as many"),
+    "latent_size": Parameter("latents", "dimensions of the latent space"),
+    "hidden_size": Parameter("units", "width of the linear layer between the convolutions and the latents"),
+    "likelihood": Parameter("", "what the decoder's output is the parameter of"),
+    "sigma": Parameter("", "standard deviation of the `gaussian` likelihood, a pixel in [0, 1]"),
+    "reduction": Parameter("", "how the data term and the KL divergence are reduced: the convention of the weight"),
+    "kld_weight": Parameter("", "weight of the KL divergence in the training objective, under `reduction`"),
+    "kld_warmup_epochs": Parameter("epochs", "epochs over which the weight grows linearly from 0"),
+    "learning_rate": Parameter("", "Adam's step size"),
+    "batch_size": Parameter("images", "images a step"),
+    "epochs": Parameter("epochs", "epochs the trial was to train for; `epochs_done` counts those it did"),
+    "max_gradient_norm": Parameter("", "L2 norm to which longer gradients are scaled down; null leaves them alone"),
+    "seed": Parameter("", "seed of initialisation, batch order and the reparameterisation's noise"),
+}
+"""Every field of `TrialConfig`: the unit and meaning of its column."""
+
+
+class Column(NamedTuple):
+    """One column of a table."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+    nullable: bool = False
+
+    @property
+    def field(self) -> pa.Field:
+        metadata = {"unit": self.unit, "meaning": self.meaning}
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+def parameter_type(name: str) -> pa.DataType:
+    """The Arrow type of the column that holds field `name` of `TrialConfig`."""
+    kind = field_kind(name)
+    if kind == "other":
+        return pa.bool_() if TrialConfig.model_fields[name].annotation is bool else pa.string()
+    return pa.int64() if kind == "int" else pa.float64()
+
+
+def _parameter_column(name: str) -> Column:
+    optional = type(None) in get_args(TrialConfig.model_fields[name].annotation)
+    return Column(name, parameter_type(name), *PARAMETERS[name], nullable=optional)
+
+
+def _metric_columns(prefix: str, suffix: str, *, nullable: bool) -> tuple[Column, ...]:
+    types = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
+    return tuple(
+        Column(f"{prefix}{metric.name}", types[metric.type], metric.unit, metric.meaning + suffix, nullable)
+        for metric in METRICS.values()
+    )
+
+
+_STATES = ", ".join(f"`{state}`" for state in TrialState)
+
+TRIAL_COLUMNS: tuple[Column, ...] = (
+    Column("trial", pa.int64(), "", "number of the trial in the study, from 0; unique"),
+    Column("state", pa.string(), "", f"where the trial stands: {_STATES}"),
+    Column("cause", pa.string(), "", "why it ended, in a sentence; null while it runs", nullable=True),
+    Column("objective", pa.float64(), "", "the sweep's objective after the last epoch", nullable=True),
+    *(_parameter_column(name) for name in TrialConfig.model_fields),
+    Column("epochs_done", pa.int32(), "epochs", "epochs trained and evaluated"),
+    *_metric_columns("", ", after the last epoch", nullable=True),
+    Column("best_epoch", pa.int32(), "", "epoch, from 1, after which the objective was best", nullable=True),
+    *_metric_columns("best_", ", after `best_epoch`", nullable=True),
+    Column("train_s", pa.float64(), "s", "sum of `epoch_s` over the epochs done"),
+    Column("started_at", UTC_TIME, "UTC", "when the trial first started", nullable=True),
+    Column("ended_at", UTC_TIME, "UTC", "when it ended; null while it runs", nullable=True),
+    Column("enqueued", pa.bool_(), "", "whether the search space file gave the point and not the sampler"),
+    Column("node", pa.string(), "", "host name of the machine that trained it last", nullable=True),
+    Column("device", pa.string(), "", "`cpu`, or the name of the GPU", nullable=True),
+    Column("error", pa.string(), "", "traceback of a trial that failed", nullable=True),
+)
+
+EPOCH_COLUMNS: tuple[Column, ...] = (
+    Column("trial", pa.int64(), "", "number of the trial in the study, from 0"),
+    Column("epoch", pa.int32(), "", "number of the epoch, from 1; unique within a trial"),
+    *_metric_columns("", "", nullable=False),
+    Column("time_s", pa.float64(), "s", "sum of `epoch_s` over the trial's epochs up to this one"),
+    Column("recorded_at", UTC_TIME, "UTC", "when the ledger took the epoch"),
+)
+
+
+def trials_schema(spec: SweepSpec | None = None) -> pa.Schema:
+    """The schema of trials.parquet, with what is to be known of the sweep in its metadata."""
+    return _schema(TRIAL_COLUMNS, spec)
+
+
+def epochs_schema(spec: SweepSpec | None = None) -> pa.Schema:
+    """The schema of epochs.parquet, with what is to be known of the sweep in its metadata."""
+    return _schema(EPOCH_COLUMNS, spec)
+
+
+def _schema(columns: Sequence[Column], spec: SweepSpec | None) -> pa.Schema:
+    metadata = {"raysweep.schema_version": str(SCHEMA_VERSION)}
+    if spec is not None:
+        metadata["raysweep.sweep"] = spec.name
+        metadata["raysweep.objective"] = spec.search.objective.metric
+        metadata["raysweep.spec"] = json.dumps(spec.as_mapping())
+    return pa.schema([column.field for column in columns], metadata=metadata)
+
+
+def trials_table(records: Sequence[TrialRecord], spec: SweepSpec) -> pa.Table:
+    """One row per trial, in the order of their numbers. A NaN stays a NaN; what was never measured is null."""
+    objective = spec.search.objective.metric
+    rows = [_trial_row(record, objective) for record in _unique(records, lambda record: record.number)]
+    return pa.Table.from_pylist(rows, schema=trials_schema(spec))
+
+
+def epochs_table(records: Sequence[TrialRecord], spec: SweepSpec) -> pa.Table:
+    """One row per trial and epoch, in the order of trials and then epochs."""
+    rows: list[dict[str, Any]] = []
+    for record in _unique(records, lambda record: record.number):
+        epochs: list[EpochRecord] = _unique(record.epochs, lambda epoch: epoch.metrics.epoch)
+        times_s = accumulate(epoch.metrics.epoch_s for epoch in epochs)
+        for epoch, time_s in zip(epochs, times_s, strict=True):
+            row = {"trial": record.number, "epoch": epoch.metrics.epoch, **_metrics(epoch.metrics)}
+            rows.append({**row, "time_s": time_s, "recorded_at": epoch.recorded_at})
+    return pa.Table.from_pylist(rows, schema=epochs_schema(spec))
+
+
+def _trial_row(record: TrialRecord, objective: str) -> dict[str, Any]:
+    final, best = record.final, record.best(objective)
+    return {
+        "trial": record.number,
+        "state": str(record.state),
+        "cause": record.cause,
+        "objective": None if final is None else float(getattr(final, objective)),
+        **record.config.model_dump(),
+        "epochs_done": len(record.epochs),
+        **(_metrics(final) if final else {}),
+        "best_epoch": best.epoch if best else None,
+        **({f"best_{name}": value for name, value in _metrics(best).items()} if best else {}),
+        "train_s": sum((epoch.metrics.epoch_s for epoch in record.epochs), start=0.0),
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "enqueued": record.enqueued,
+        "node": record.node,
+        "device": record.device,
+        "error": record.error,
+    }
+
+
+def _metrics(metrics: EpochMetrics) -> dict[str, float | int | bool]:
+    return {name: metric.type(getattr(metrics, name)) for name, metric in METRICS.items()}
+
+
+def _unique(items: Sequence[Any], key: Callable[[Any], int]) -> list[Any]:
+    """`items` sorted by `key`, in which no two may agree: the tables promise it to whoever joins them."""
+    ordered = sorted(items, key=key)
+    for before, after in pairwise(ordered):
+        if key(before) == key(after):
+            raise ValueError(f"two {type(after).__name__}s have number {key(after)}")
+    return ordered

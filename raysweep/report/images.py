@@ -41,8 +41,14 @@ def tile(images: Pixels, columns: int, padding: int = PADDING) -> bytes:
     return _png(canvas)
 
 
-def untile(png: bytes | Path, image_size: int, columns: int, padding: int = PADDING) -> Pixels:
+def untile(png: bytes | Path, image_size: int, columns: int | None = None, padding: int = PADDING) -> Pixels:
     """The images of a grid of square images that `tile` made: [image, image_size, image_size, channel].
+
+    Args:
+        png: the picture, or its path.
+        image_size: height and width of each image.
+        columns: images a row; the picture's width tells it, and a picture that has another number is refused.
+        padding: as it was given to `tile`.
 
     Places that the last row left over come back as grey images, since a PNG does not tell them from such.
 
@@ -52,12 +58,14 @@ def untile(png: bytes | Path, image_size: int, columns: int, padding: int = PADD
     canvas = _canvas(png)
     pitch = image_size + padding
     height, width, _ = canvas.shape
-    rows, rest = divmod(height - padding, pitch)
-    if rest or rows < 1 or width - padding != columns * pitch:
+    rows, rest_y = divmod(height - padding, pitch)
+    found, rest_x = divmod(width - padding, pitch)
+    if rest_x or rest_y or rows < 1 or found < 1 or columns not in (None, found):
+        wanted = "a grid" if columns is None else f"a grid of {columns} columns"
         raise ValueError(
-            f"a picture of {width} x {height} pixels is no grid of {columns} columns of {image_size} x {image_size}"
+            f"a picture of {width} x {height} pixels is not {wanted} of {image_size} x {image_size} images"
         )
-    corners = (_corner(index, image_size, image_size, columns, padding) for index in range(rows * columns))
+    corners = (_corner(index, image_size, image_size, found, padding) for index in range(rows * found))
     return np.stack([canvas[y : y + image_size, x : x + image_size] for y, x in corners])
 
 

@@ -1,0 +1,552 @@
+"""How each figure of a sweep is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize, to_hex
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from raysweep.layout import SweepDirectory
+from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord, ranked
+from raysweep.report.images import Pixels, untile
+from raysweep.report.marks import (
+    BLACK,
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    HALO,
+    VERMILLION,
+    Drawn,
+    Standing,
+    canvas,
+    kind,
+    legend_handle,
+    mark,
+    named,
+    robust_limits,
+    short,
+    standing,
+    styled,
+    title,
+    to_png,
+)
+from raysweep.report.tables import PARAMETERS
+from raysweep.space import Choices, Range, Scalar, TrialSpace
+from raysweep.spec import SweepSpec
+
+MAX_PANELS_A_ROW = 4
+MAX_TRIALS_IN_RECONSTRUCTIONS = 8
+
+
+def draw_all(directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord]) -> Iterator[Drawn]:
+    """Every figure that has something to show."""
+    trials = standing(spec, records)
+    with styled():
+        for drawn in (
+            objective_by_parameter(trials, spec),
+            rate_and_distortion(trials),
+            reconstructions(trials, spec, directory),
+            learning_curves(trials, spec),
+        ):
+            if drawn is not None:
+                yield drawn
+
+
+def objective_by_parameter(trials: Standing, spec: SweepSpec) -> Drawn | None:
+    """The objective against each searched parameter, one panel each."""
+    names = list(spec.trial.searched)
+    ended = [r for r in trials.records if r.final is not None or r.state is not TrialState.RUNNING]
+    if not names or not ended:
+        return None
+    columns = min(len(names), MAX_PANELS_A_ROW)
+    rows = -(-len(names) // columns)
+    figure = canvas(max(6.4, 3.3 * columns), 3.6 * rows + 0.9)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    low, high = _objective_limits(trials, ended)
+    floor = low if trials.mode == "max" else high
+    shown = Counter(kind(record, trials.value(record)) for record in ended)
+    shown.update(trials.label(record) for record in ended if trials.is_special(record))
+    off = sum(not low <= trials.value(r) <= high for r in ended if kind(r, trials.value(r)) != "no result")
+    for panel, name in zip(panels, names, strict=False):
+        positions = _scale_x(panel, spec.trial, name, ended)
+        for record in ended:
+            x, value = positions(record), trials.value(record)
+            looks = kind(record, value)
+            if looks == "no result":
+                mark(panel, looks, [x], [floor])
+            elif not low <= value <= high:
+                panel.scatter([x], [floor], s=34, c=GREY, marker="v" if floor == low else "^", clip_on=False, zorder=3)
+            elif trials.is_special(record):
+                mark(panel, trials.label(record), [x], [value])
+                panel.annotate(
+                    str(record.number), (x, value), xytext=(7, 7), textcoords="offset points", zorder=7,
+                    fontsize=9, fontweight="bold", color=VERMILLION if record is trials.winner else BLACK,
+                    path_effects=HALO,
+                )  # fmt: skip
+            else:
+                mark(panel, looks, [x], [value])
+        panel.set_ylim(low, high)
+        unit = PARAMETERS[name].unit
+        panel.set_xlabel(f"{name} [{unit}]" if unit and unit not in name else name)
+    for panel in panels[len(names) :]:
+        panel.set_visible(False)
+    for row in grid:
+        row[0].set_ylabel(named(trials.metric))
+    figure.legend(handles=_legend(trials, shown, off), loc="outside lower center", ncols=6, handletextpad=0.3)
+    text = f"{trials.metric}: {trials.finding}"
+    if trials.winner is not None:
+        point = ", ".join(f"{name} {short(getattr(trials.winner.config, name))}" for name in names)
+        text = f"{text} at {point}"
+        if len(names) == 1:
+            text = (
+                f"{trials.metric} by {names[0]}: {trials.finding} at {short(getattr(trials.winner.config, names[0]))}"
+            )
+    title(figure, text)
+    better = "higher" if trials.mode == "max" else "lower"
+    return Drawn(
+        "objective", text, to_png(figure),
+        f"Each point is a trial, at its {trials.metric} after its last epoch; {better} is better. A trial that was "
+        "stopped early had fewer epochs. Points at the border lie beyond it or have no finite value.",
+    )  # fmt: skip
+
+
+def rate_and_distortion(trials: Standing) -> Drawn | None:
+    """Rate against distortion, where lines of equal ELBO are straight (Alemi et al., arXiv:1711.00464)."""
+    points = [
+        (record, record.final.rate_nats, record.final.distortion_nats)
+        for record in trials.records
+        if record.final and math.isfinite(record.final.rate_nats) and math.isfinite(record.final.distortion_nats)
+    ]
+    if not points:
+        return None
+    figure = canvas(7.6, 5.6)
+    axes = figure.subplots()
+    special = [point for point in points if trials.is_special(point[0])]
+    rates = robust_limits([0.0, *(rate for _, rate, _ in points)], "min", [rate for _, rate, _ in special])
+    distortions = robust_limits([y for *_, y in points], "min", [y for *_, y in special])
+    axes.set_xlim(*rates)
+    axes.set_ylim(*distortions)
+    _iso_elbo(axes)
+    weights = [record.config.kld_weight for record, *_ in points]
+    low = min((weight for weight in weights if weight > 0), default=0.0)
+    norm = _weight_norm(weights)
+    colours = ScalarMappable(norm, "viridis") if norm else None
+    beyond = 0
+    for record, rate, distortion in points:
+        x, y = min(rate, rates[1]), min(distortion, distortions[1])
+        inside = (x, y) == (rate, distortion)
+        beyond += not inside
+        colour = to_hex(colours.to_rgba(np.array([max(record.config.kld_weight, low)]))[0]) if colours else BLUE
+        done = record.state is TrialState.COMPLETED
+        wins, named_here = record is trials.winner, trials.is_special(record)
+        shape = "*" if wins else "D" if named_here else "o" if inside else "^" if y < distortion else ">"
+        axes.scatter(
+            [x], [y], marker=shape, s=260 if wins else 75 if named_here else 55 if done else 26, clip_on=inside,
+            facecolors=colour if done or named_here else "none", zorder=6 if named_here else 4,
+            edgecolors=VERMILLION if wins else BLACK if named_here else "white" if done else colour,
+            linewidths=1.6 if wins else 1.0 if named_here or not done else 0.6,
+        )  # fmt: skip
+        if named_here:
+            _label_inside(axes, x, y, f"{trials.label(record)}: trial {record.number}", wins)
+    axes.set_xlabel("rate_nats: KL divergence of the posterior from the prior [nats/image]")
+    axes.set_ylabel("distortion_nats: negative log-likelihood [nats/image]")
+    if colours is not None:
+        bar = figure.colorbar(colours, ax=axes, pad=0.02, aspect=30)
+        bar.set_label("kld_weight")
+        bar.outline.set_visible(False)
+    handles = [
+        Line2D([], [], ls="none", marker="o", ms=7, mfc=GREY, mec="white", label="completed"),
+        Line2D([], [], ls="none", marker="o", ms=5, mfc="none", mec=GREY, label="stopped early or not finished"),
+        Line2D([], [], color=FAINT, lw=1.0, ls=(0, (5, 3)), label="equal ELBO [nats/image]"),
+    ]
+    if beyond:
+        handles.append(
+            Line2D([], [], ls="none", marker="^", ms=6, mfc=GREY, mec=GREY, label=f"off the axes ({beyond})")
+        )
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.4)
+    best = trials.winner.final if trials.winner else None
+    text = "Rate against distortion"
+    if trials.winner is not None and best is not None:
+        text += (
+            f": trial {trials.winner.number} is best, "
+            f"rate {short(best.rate_nats)} and distortion {short(best.distortion_nats)} nats"
+        )
+    title(figure, text)
+    return Drawn(
+        "rate_distortion", text, to_png(figure),
+        "What a trial pays in rate and what it gets for it in distortion, on validation images after its last epoch. "
+        "On a dashed line the ELBO, minus the sum of the two, is the same; towards the lower left it grows.",
+    )  # fmt: skip
+
+
+def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -> Drawn | None:
+    """The same validation images through trials from the smallest KLD weight to the largest."""
+    pictures: dict[int, tuple[Pixels, Pixels]] = {}
+    for record in trials.records:
+        if math.isfinite(trials.value(record)) and record.state is not TrialState.DIVERGED:
+            rows = _read_rows(directory, record.number, spec.data.image_size)
+            if rows is not None:
+                pictures[record.number] = rows
+    chosen = _spread(trials, spec, [record for record in trials.records if record.number in pictures])
+    if not chosen:
+        return None
+    inputs = pictures[chosen[0].number][0]
+    chosen = [record for record in chosen if np.array_equal(pictures[record.number][0], inputs)]
+    strips = [inputs, *(pictures[record.number][1] for record in chosen)]
+    count = len(inputs)
+    height = 0.62 * 10.0 / count * 1.12 if count > 6 else 0.9
+    figure = canvas(11.0, 0.9 + len(strips) * max(height, 0.62))
+    panels = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
+    by_weight = len({record.config.kld_weight for record in chosen}) > 1
+    labels = ["input", *(_strip_label(trials, record) for record in chosen)]
+    winning = [False, *(record is trials.winner for record in chosen)]
+    for panel, strip, label, wins in zip(panels, strips, labels, winning, strict=True):
+        _show_strip(panel, strip)
+        panel.set_ylabel(
+            label, rotation=0, ha="right", va="center", labelpad=8, fontsize=8.8, linespacing=1.35,
+            color=VERMILLION if wins else BLACK, fontweight="bold" if wins else "normal",
+        )  # fmt: skip
+        for spine in panel.spines.values():
+            spine.set(visible=wins, color=VERMILLION, linewidth=2.5)
+    span = [short(record.config.kld_weight) for record in (chosen[0], chosen[-1])]
+    text = f"Reconstructions from kld_weight {span[0]} to {span[1]}" if by_weight else "Reconstructions"
+    if trials.winner in chosen:
+        text += f": {trials.metric} is {trials.finding}"
+        if by_weight and trials.winner is not None:
+            text += f" at {short(trials.winner.config.kld_weight)}"
+    title(figure, text)
+    return Drawn(
+        "reconstructions", text, to_png(figure),
+        "The first row are validation images, each further row their reconstructions by one trial, "
+        + (f"from the {'smallest KLD weight to the largest' if by_weight else 'best to the worst'}. ")
+        + "The best trial is framed.",
+    )  # fmt: skip
+
+
+def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
+    """The objective after every epoch of every trial."""
+    curves = {
+        record.number: [(e.metrics.epoch, float(getattr(e.metrics, trials.metric))) for e in record.epochs]
+        for record in trials.records
+        if record.epochs
+    }
+    if not curves:
+        return None
+    figure = canvas(8.4, 5.0)
+    axes = figure.subplots()
+    last = max(epoch for curve in curves.values() for epoch, _ in curve)
+    values_seen = [value for curve in curves.values() for _, value in curve]
+    low, high = robust_limits(values_seen, trials.mode, trials.special_values)
+    axes.set_xlim(0.7 if last > 1 else 0.5, last + 0.3 if last > 1 else 1.5)
+    axes.set_ylim(low, high)
+    for rung in _rungs(spec):
+        if rung < last:
+            axes.axvline(rung, color=GREY, lw=1.0, ls=":", zorder=1)
+            axes.annotate(
+                "rung", (rung, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+                ha="center", fontsize=8.5, color=GREY,
+            )  # fmt: skip
+    ends: list[tuple[float, str, str]] = []
+    seen: Counter[str] = Counter()
+    for record in trials.records:
+        if record.number not in curves:
+            continue
+        epochs, values = zip(*curves[record.number], strict=True)
+        special = trials.is_special(record)
+        looks = trials.label(record) if special else kind(record, trials.value(record))
+        seen.update({looks, kind(record, trials.value(record))})
+        colour, width, alpha, order = _LINES[looks]
+        axes.plot(epochs, values, color=colour, lw=width, alpha=alpha, zorder=order, solid_capstyle="round")
+        finite = [(epoch, value) for epoch, value in curves[record.number] if math.isfinite(value)]
+        if not finite:
+            continue
+        shape = "x" if looks == "no result" else "*" if looks == "best" else "D" if looks == "baseline" else "o"
+        axes.plot(
+            *finite[-1], marker=shape, ms={"*": 13, "D": 6, "x": 6, "o": 4}[shape], color=colour, zorder=order + 1,
+            alpha=1 if special or shape == "x" else alpha, mew=1.4 if shape == "x" else 0,
+        )  # fmt: skip
+        if special and finite[-1][0] == last and low <= finite[-1][1] <= high:
+            ends.append((finite[-1][1], f"{looks}: trial {record.number}", colour))
+    _label_ends(axes, ends, low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(named(trials.metric))
+    handles = [_line_handle(looks, _who(trials, looks)) for looks in ("best", "baseline") if seen[looks]]
+    for looks in ("completed", "stopped early", "not finished", "no result"):
+        if seen[looks]:
+            handles.append(_line_handle(looks, f"{_SAID.get(looks, looks)} ({seen[looks]})"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.6)
+    text = f"{trials.metric} by epoch: {trials.finding}"
+    stopped = sum(record.state is TrialState.PRUNED for record in trials.records)
+    if stopped:
+        text += f"; {stopped} of {len(trials.records)} trials stopped early"
+    title(figure, text)
+    return Drawn(
+        "learning_curves", text, to_png(figure),
+        "One line a trial, on validation images. Faint lines were stopped early; a cross is where a trial diverged or "
+        "failed. Dotted lines are the rungs at which ASHA compares trials. Values far worse than most are cut off.",
+    )  # fmt: skip
+
+
+_LINES: dict[str, tuple[str, float, float, int]] = {
+    "completed": (BLUE, 1.3, 0.75, 4),
+    "stopped early": (GREY, 1.0, 0.5, 3),
+    "not finished": (GREEN, 1.2, 0.8, 3),
+    "no result": (GREY, 1.0, 0.8, 3),
+    "baseline": (BLACK, 2.0, 1.0, 6),
+    "best": (VERMILLION, 2.6, 1.0, 7),
+}
+"""Colour, width, opacity and order of the curves of each kind of trial."""
+
+
+def _line_handle(looks: str, label: str) -> Line2D:
+    colour, width, alpha, _ = _LINES[looks]
+    return Line2D([], [], color=colour, lw=width, alpha=alpha, label=label)
+
+
+_SAID = {"no result": "diverged or failed"}
+
+
+def _objective_limits(trials: Standing, records: Sequence[TrialRecord]) -> tuple[float, float]:
+    measured = [trials.value(r) for r in records if kind(r, trials.value(r)) != "no result"]
+    return robust_limits(measured, trials.mode, trials.special_values)
+
+
+def _scale_x(
+    axes: Axes, space: TrialSpace, name: str, records: Sequence[TrialRecord]
+) -> Callable[[TrialRecord], float]:
+    """Sets up the axis of a searched parameter; returns where on it a trial stands."""
+    distribution = space.searched[name]
+    values: list[Scalar] = [getattr(record.config, name) for record in records]
+    if isinstance(distribution, Range):
+        numbers = [float(v) for v in values if isinstance(v, int | float)]
+        low, high = min([distribution.low, *numbers]), max([distribution.high, *numbers])
+        if distribution.log:
+            axes.set_xscale("log")
+            margin = (high / low) ** 0.06
+            axes.set_xlim(low / margin, high * margin)
+            _log_ticks(axes, low, high)
+        else:
+            margin = 0.06 * (high - low)
+            axes.set_xlim(low - margin, high + margin)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        return lambda record: float(getattr(record.config, name))
+    categories = _categories(distribution, values)
+    axes.set_xlim(-0.6, len(categories) - 0.4)
+    rotation = 30 if sum(len(short(c)) for c in categories) > 30 else 0
+    axes.set_xticks(
+        range(len(categories)), [short(c) for c in categories], rotation=rotation, ha="right" if rotation else "center"
+    )
+    axes.grid(visible=False, axis="x")
+
+    # Trials of one category stand side by side, else they would hide each other.
+    def position(record: TrialRecord) -> float:
+        index = categories.index(getattr(record.config, name))
+        return index + 0.36 * ((record.number * 0.6180339887) % 1.0 - 0.5)
+
+    return position
+
+
+def _categories(choices: Choices, values: Sequence[Scalar]) -> list[Scalar]:
+    """The choices, numbers in order, and after them whatever else was tried."""
+    categories = list(choices.choices)
+    if all(isinstance(c, int | float) for c in categories):
+        categories.sort(key=lambda c: float(c or 0))
+    for value in values:
+        if value not in categories:
+            categories.append(value)
+    return categories
+
+
+def _log_ticks(axes: Axes, low: float, high: float) -> None:
+    """Powers of ten where the range has two of them, else enough of the numbers between."""
+    if high / low >= 100:
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    else:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 4 else range(1, 10)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(trials: Standing, shown: Counter[str], off: int) -> list[Line2D]:
+    handles = []
+    for looks in ("best", "baseline"):
+        if shown[looks]:
+            handles.append(legend_handle(looks, _who(trials, looks)))
+    for looks in ("completed", "stopped early", "not finished"):
+        if shown[looks]:
+            handles.append(legend_handle(looks, f"{looks} ({shown[looks]})"))
+    if off:
+        shape = "v" if trials.mode == "max" else "^"
+        handles.append(Line2D([], [], ls="none", marker=shape, ms=5.5, color=GREY, label=f"off the axis ({off})"))
+    if shown["no result"]:
+        handles.append(legend_handle("no result", f"{_SAID['no result']} ({shown['no result']})"))
+    return handles
+
+
+def _who(trials: Standing, looks: str) -> str:
+    """The winner's or the baselines' entry in a legend."""
+    if looks == "best":
+        assert trials.winner is not None
+        return f"best: trial {trials.winner.number}, {short(trials.value(trials.winner))}"
+    given = [record for record in trials.baselines if record is not trials.winner]
+    values = ", ".join(f"{r.number}" for r in given[:4]) + (", …" if len(given) > 4 else "")
+    if len(given) == 1 and math.isfinite(trials.value(given[0])):
+        values += f", {short(trials.value(given[0]))}"
+    return f"baseline: trial {values}" if len(given) == 1 else f"baselines: trials {values}"
+
+
+def _iso_elbo(axes: Axes) -> None:
+    """Dashed lines of equal rate + distortion, each with its ELBO where it leaves the picture."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    sums = MaxNLocator(9).tick_values(left + low, right + high)
+    for total in sums:
+        axes.plot([left, right], [total - left, total - right], color=FAINT, lw=1.0, ls=(0, (5, 3)), zorder=1)
+        x, y = (right, total - right) if total - right > low else (total - low, low)
+        at_right = x == right
+        # A label in a corner would lie on the frame or on its neighbour.
+        margin_x, margin_y = 0.08 * (right - left), 0.06 * (high - low)
+        if not ((at_right and low < y < high - margin_y) or (left < x < right - margin_x and low <= y)):
+            continue
+        axes.annotate(
+            short(0.0 - float(total)), (x, y), xytext=(-3, 4) if at_right else (2, 4), textcoords="offset points",
+            ha="right" if at_right else "left", va="bottom", fontsize=8, color=GREY, path_effects=HALO, zorder=2,
+        )  # fmt: skip
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    axes.grid(visible=False)
+
+
+def _weight_norm(weights: Sequence[float]) -> Normalize | None:
+    """The colour scale of the KLD weights; None if they are all one."""
+    positive = [weight for weight in weights if weight > 0]
+    if len(set(weights)) < 2 or not positive:
+        return None
+    if max(positive) / min(positive) >= 10:
+        return LogNorm(min(positive), max(positive))
+    return Normalize(min(weights), max(weights))
+
+
+def _label_inside(axes: Axes, x: float, y: float, text: str, wins: bool) -> None:
+    """Writes beside a point, on the side where there is more room."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    to_left = x > left + 0.65 * (right - left)
+    down = y > low + 0.85 * (high - low)
+    axes.annotate(
+        text, (x, y), xytext=(-11 if to_left else 11, -12 if down else 9), textcoords="offset points",
+        ha="right" if to_left else "left", va="center", fontsize=9, fontweight="bold",
+        color=VERMILLION if wins else BLACK, path_effects=HALO, zorder=7,
+    )  # fmt: skip
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], low: float, high: float) -> None:
+    """Writes at the right ends of curves, moved apart where two would touch."""
+    room = 0.05 * (high - low)
+    below = -math.inf
+    for value, text, colour in sorted(ends):
+        y = max(value, below + room)
+        below = y
+        axes.annotate(
+            text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=9, fontweight="bold", color=colour, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _rungs(spec: SweepSpec) -> list[int]:
+    """The epochs at which ASHA compares trials."""
+    if spec.asha is None:
+        return []
+    longest = spec.asha.max_epochs or max(v for v in spec.trial.values("epochs") if isinstance(v, int))
+    rungs, rung = [], spec.asha.grace_epochs
+    while rung < longest:
+        rungs.append(rung)
+        rung *= spec.asha.reduction_factor
+    return rungs
+
+
+def _read_rows(directory: SweepDirectory, number: int, size: int) -> tuple[Pixels, Pixels] | None:
+    """The images of a trial's picture and their reconstructions; None if there is no such picture."""
+    try:
+        images = untile(directory.reconstructions(number), size)
+    except (OSError, ValueError):
+        return None
+    half, rest = divmod(len(images), 2)
+    return None if rest else (images[:half], images[half:])
+
+
+def _spread(trials: Standing, spec: SweepSpec, candidates: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """At most 8 trials over the whole range of KLD weights, among them the winner and the first baseline.
+
+    Of each part of the range the best trial. Where all weights are one, trials from the best to the worst.
+    """
+    if not candidates:
+        return []
+    places = {record.number: place for place, record in enumerate(ranked(list(candidates), trials.metric))}
+    order = sorted((record for record in candidates if record.number in places), key=lambda r: places[r.number])
+    must = [record for record in order if record is trials.winner or record in trials.baselines[:1]]
+    if len({record.config.kld_weight for record in candidates}) == 1:
+        steps = np.linspace(0, len(order) - 1, min(len(order), MAX_TRIALS_IN_RECONSTRUCTIONS)).round().astype(int)
+        return [order[index] for index in dict.fromkeys(steps.tolist())]
+    weights = [record.config.kld_weight for record in order]
+    positive = [weight for weight in weights if weight > 0]
+    use_log = max(positive) / min(positive) >= 10
+
+    def place(weight: float) -> float:
+        return math.log(max(weight, min(positive))) if use_log else weight
+
+    low, high = place(min(weights)), place(max(weights))
+    parts: dict[int, TrialRecord] = {}
+    for record in [*must, *order]:
+        part = min(int((place(record.config.kld_weight) - low) / ((high - low) or 1.0) * 8), 7)
+        parts.setdefault(part, record)
+    chosen = {record.number: record for record in [*must, *parts.values()]}
+    while len(chosen) > MAX_TRIALS_IN_RECONSTRUCTIONS:
+        spare = [record for record in chosen.values() if record not in must]
+        del chosen[min(spare, key=lambda record: _nearest_weight(record, chosen.values(), place)).number]
+    return sorted(chosen.values(), key=lambda record: (record.config.kld_weight, record.number))
+
+
+def _nearest_weight(record: TrialRecord, others: Iterable[TrialRecord], place: Callable[[float], float]) -> float:
+    """How far the next weight is from the record's."""
+    own = place(record.config.kld_weight)
+    return min(abs(place(other.config.kld_weight) - own) for other in others if other is not record)
+
+
+def _strip_label(trials: Standing, record: TrialRecord) -> str:
+    who = f"trial {record.number}"
+    if trials.is_special(record):
+        who = f"{trials.label(record)}: {who}"
+    elif record.state is not TrialState.COMPLETED:
+        who += f", {len(record.epochs)} epoch{'s' * (len(record.epochs) > 1)}"
+    config = record.config
+    return (
+        f"{who}\nkld_weight {short(config.kld_weight)}, {config.latent_size} latents"
+        f"\n{trials.metric} {short(trials.value(record))}"
+    )
+
+
+def _show_strip(axes: Axes, images: Pixels) -> None:
+    """Images side by side with a gap, nothing of an axis but its label."""
+    count, height, width, channels = images.shape
+    gap = max(1, width // 12)
+    strip = np.full((height, count * (width + gap) - gap, 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        x = index * (width + gap)
+        strip[:, x : x + width] = image if channels == 3 else image.repeat(3, axis=2)
+    margin = 0.06 * height
+    axes.imshow(strip, interpolation="nearest")
+    axes.set_xlim(-0.5 - margin, strip.shape[1] - 0.5 + margin)
+    axes.set_ylim(height - 0.5 + margin, -0.5 - margin)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)

@@ -41,7 +41,7 @@ class Fault:
 class SpecError(RaysweepError):
     """All faults of a search space file, in one message."""
 
-    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, source: str, faults: Sequence[Fault], advice: str | None = None) -> None:
         self.source = source
         self.faults = tuple(sorted(faults))
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
@@ -49,8 +49,10 @@ class SpecError(RaysweepError):
         for fault in self.faults:
             place = f"line {fault.line}: " if fault.line else ""
             lines.append(f"  {place}{fault.key + ': ' if fault.key else ''}{fault.message}")
-        if any(fault.line or fault.key for fault in self.faults):
-            lines.append(f"Correct it, then type: raysweep check {source}")
+        if advice is None and any(fault.line or fault.key for fault in self.faults):
+            advice = f"Correct it, then type: raysweep check {source}"
+        if advice:
+            lines.append(advice)
         super().__init__("\n".join(lines))
 
 

@@ -142,6 +142,20 @@ def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] |
     return spec
 
 
+def parse_data(section: Mapping[str, Any], source: str) -> DataSpec:
+    """Validates a `data:` section that does not come from a file.
+
+    Raises:
+        SpecError: with every fault of it.
+    """
+    try:
+        return DataSpec.model_validate(section)
+    except ValidationError as error:
+        faults = _Faults(source, None)
+        faults.add_validation((), error, section)
+        raise SpecError(source, faults.found, advice="raysweep data list shows the data sets there are") from None
+
+
 def _parse_sections(raw: dict[Any, Any], faults: _Faults, overrides: Mapping[str, Any]) -> SweepSpec | None:
     raw = _without_unknown_keys(raw, TOP_LEVEL, (), faults)
     name = raw.get("name", Path(faults.source).stem.strip("<>"))

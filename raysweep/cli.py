@@ -1,0 +1,401 @@
+"""The command line: it parses, calls and prints. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from raysweep import __version__
+from raysweep.errors import RaysweepError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raysweep.search.review import Sweep
+    from raysweep.spec import SweepSpec
+
+INTERRUPTED = 130
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turns raysweep's own errors into their message and exit code: the one place that does."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except RaysweepError as error:
+            click.echo(str(error), err=True)
+            raise SystemExit(error.exit_code) from error
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
+    return wrapped
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from raysweep.spec import parse_duration
+
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+        if not seconds > 0:
+            self.fail("must be more than nothing", param, ctx)
+        return float(seconds)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="raysweep")
+def main() -> None:
+    """Hyperparameter search for convolutional VAEs on Ray.
+
+    \b
+    raysweep check search_spaces/kld.yaml       what would run, without running it
+    raysweep run search_spaces/kld.yaml         run it, here or on the cluster that RAY_ADDRESS names
+    tensorboard --logdir results/kld/report     look at it
+    """
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("--output", type=click.Path(), metavar="DIR", help="Directory of the results.  [default: results/<name>]")
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials in all, in place of the file's number.")
+@click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="Most trials at once.")
+@click.option("--time-budget", type=_Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="Seed of the sampler.")
+@_reports_errors
+def run(
+    file: str, output: str | None, trials: int | None, max_concurrent: int | None, time_budget: float | None,
+    seed: int | None,
+) -> None:  # fmt: skip
+    """Run the sweep that the search space FILE describes.
+
+    It runs on the Ray cluster that RAY_ADDRESS names, else on this machine. Ctrl-C stops it cleanly: trials keep their
+    last epoch, and `raysweep resume` goes on.
+    """
+    from raysweep.loading import load_spec
+
+    overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
+    spec = load_spec(file, overrides)
+
+    from raysweep.search.sweep import run as run_sweep
+
+    console = _console()
+    console.print(f"[bold]{spec.name}[/]  {_what_runs(spec)}", highlight=False)
+    with _display(console) as display, _preparing(console) as progress:
+        sweep = run_sweep(spec, output, observer=display, progress=progress)
+    _conclude(console, sweep)
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.option("--trials", type=click.IntRange(min=1), metavar="TOTAL", help="Trials in all, if there are to be more.")
+@_reports_errors
+def resume(directory: str, trials: int | None) -> None:
+    """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet."""
+    from raysweep.search.review import open_sweep
+    from raysweep.search.sweep import resume as resume_sweep
+
+    console = _console()
+    before = open_sweep(directory)
+    total = trials or before.spec.trials
+    if not before.running and before.status().ended >= total:
+        console.print(f"{directory}: all {before.status().ended} trials have ended; nothing is left to do.")
+        console.print(f"For more of them, type: raysweep resume {directory} --trials {before.status().ended + 10}")
+        return
+    console.print(
+        f"[bold]{before.spec.name}[/]  resuming: {before.status().ended} of {total} trials done", highlight=False
+    )
+    with _display(console) as display, _preparing(console) as progress:
+        sweep = resume_sweep(directory, trials, observer=display, progress=progress)
+    _conclude(console, sweep)
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@_reports_errors
+def status(directory: str) -> None:
+    """Show where the sweep in DIR stands."""
+    from raysweep.search.progress import STATE_STYLES, params_text, summary_lines, trials_view, value_text
+    from raysweep.search.review import open_sweep
+
+    sweep = open_sweep(directory)
+    state = sweep.status()
+    console = _console()
+    standing = "running" if sweep.running else "finished" if state.ended >= state.trials else "stopped"
+    console.print(
+        f"[bold]{sweep.spec.name}[/]  {standing}, {state.ended} of {state.trials} trials ended", highlight=False
+    )
+    console.print(f"trials   {summary_lines(state)}", highlight=False)
+    saved = f"{state.epochs_saved} saved by early stopping ({state.saved_share:.0%})"
+    console.print(f"epochs   {state.epochs_done} trained, {saved}", highlight=False)
+    for record in state.running:
+        result = (
+            value_text(getattr(record.final, sweep.spec.search.objective.metric)) if record.final else "no result yet"
+        )
+        console.print(
+            f"[{STATE_STYLES[record.state]}]running[/]  trial {record.number}, epoch {len(record.epochs)}: {result}  "
+            f"{params_text(record.params)}", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    if sweep.best():
+        console.print()
+        console.print(trials_view(sweep.best(), sweep.spec))
+    if standing == "stopped":
+        console.print(f"\nTo go on, type: raysweep resume {directory}", highlight=False)
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@_reports_errors
+def best(directory: str, form: str) -> None:
+    """Show the best trials of the sweep in DIR, or the best one as JSON."""
+    import dataclasses
+
+    from raysweep.errors import SweepDirectoryError
+    from raysweep.search.progress import trials_view
+    from raysweep.search.review import open_sweep
+
+    sweep = open_sweep(directory)
+    ranking = sweep.best()
+    if not ranking:
+        raise SweepDirectoryError(f"{directory}: no trial has a result yet; raysweep status {directory} says why")
+    if form == "table":
+        _console().print(trials_view(ranking, sweep.spec, limit=10))
+        return
+    record = ranking[0]
+    assert record.final is not None
+    answer = {
+        "sweep": sweep.spec.name,
+        "trial": record.number,
+        "state": record.state.value,
+        "objective": sweep.spec.search.objective.metric,
+        "params": record.params,
+        "config": record.config.model_dump(mode="json"),
+        "metrics": dataclasses.asdict(record.final),
+        "checkpoints": str(sweep.directory.trial(record.number)),
+    }
+    click.echo(json.dumps(answer, indent=2))
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@_reports_errors
+def report(directory: str) -> None:
+    """Write the report of the sweep in DIR anew, from its ledger and its trials."""
+    from raysweep.search.review import open_sweep
+
+    for path in open_sweep(directory).write_report():
+        click.echo(f"wrote {_shown(path)}")
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("out", metavar="OUT", type=click.Path())
+@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Number of the trial.  [default: the best one]")
+@_reports_errors
+def export(directory: str, out: str, trial: int | None) -> None:
+    """Write the model of a trial of the sweep in DIR as a folder OUT that needs nothing else."""
+    from raysweep.search.review import open_sweep
+
+    record = open_sweep(directory).export(out, trial)
+    click.echo(f"wrote trial {record.number} to {out}. To use it:\n")
+    click.echo(f'    import raysweep\n    model = raysweep.load_model("{out}")')
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@_reports_errors
+def check(file: str) -> None:
+    """Say what the search space FILE would run, without running it."""
+    from raysweep.loading import load_spec
+
+    spec = load_spec(file)
+
+    from rich.table import Table
+
+    from raysweep.data.cache import describe
+    from raysweep.search.progress import value_text
+
+    data = describe(spec.data)
+    slots, where = _slots(spec)
+    console = _console()
+    console.print(f"[bold]{file}[/]: sound", highlight=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    table.add_row("sweep", f"{spec.name}: {_what_runs(spec)}")
+    table.add_row("data", f"{spec.data.dataset}, {data.count:,} images from {data.origin}")
+    table.add_row("", f"{data.train:,} to train on, {data.validation:,} to validate, {data.test:,} kept for the end")
+    for name, distribution in spec.trial.searched.items():
+        table.add_row("searched" if name == next(iter(spec.trial.searched)) else "", f"{name}  {distribution}")
+    constants = [
+        f"{name} {value_text(value)}"
+        for name, value in spec.trial.as_mapping().items()
+        if name not in spec.trial.searched
+    ]
+    table.add_row("constant", ", ".join(constants))
+    metric = spec.search.objective
+    table.add_row("objective", f"{metric.metric}, {'largest' if metric.direction == 'max' else 'smallest'} is best")
+    if spec.asha is not None:
+        from raysweep.search.scheduler import rung_epochs
+
+        epochs = spec.trial.values("epochs")[0]
+        assert isinstance(epochs, int)
+        rungs = " and ".join(str(epoch) for epoch in rung_epochs(spec.asha, epochs))
+        rule = f"one in {spec.asha.reduction_factor} goes on past epoch {rungs}" if rungs else "never: grace covers all"
+        table.add_row("stopping", f"asha: {rule}, {epochs} epochs at most")
+    for index, point in enumerate(spec.search.enqueue):
+        table.add_row("first" if index == 0 else "", ", ".join(f"{k} {value_text(v)}" for k, v in point.items()))
+    gpu = f" and {slots.gpu:g} GPU" if slots.gpu else ", no GPU"
+    table.add_row("resources", f"a trial takes {slots.cpu:g} CPU{gpu}; {slots.count} run at once on {where}")
+    console.print(table, highlight=False)
+    console.print(f"\nTo run it, type: raysweep run {file}", highlight=False)
+
+
+@main.group()
+def data() -> None:
+    """The data caches on this machine."""
+
+
+@data.command("list")
+@_reports_errors
+def list_data() -> None:
+    """List the data sets there are, and the caches built of them."""
+    from raysweep.data.cache import cache_directory, cached_files
+    from raysweep.spec import BUNDLED
+
+    click.echo(
+        f"data sets    bundled: {', '.join(BUNDLED)}; fetched or from data.root: mnist, fashion_mnist, cifar10, folder"
+    )
+    click.echo(f"caches in    {cache_directory()}")
+    for file in cached_files():
+        click.echo(f"  {file}")
+
+
+@data.command()
+@click.argument("name", metavar="NAME_OR_FILE")
+@click.option("--root", type=click.Path(), metavar="DIR", help="Directory of the raw files.")
+@click.option("--image-size", type=int, metavar="PIXELS", default=32, show_default=True)
+@_reports_errors
+def prepare(name: str, root: str | None, image_size: int) -> None:
+    """Build the cache of a data set, or of the one a search space file names, before a sweep needs it."""
+    from raysweep.data.cache import open_cache
+    from raysweep.data.cache import prepare as prepare_cache
+    from raysweep.loading import load_spec, parse_data
+
+    if name.endswith((".yaml", ".yml")):
+        spec = load_spec(name).data
+    else:
+        spec = parse_data({"dataset": name, "root": root, "image_size": image_size}, f"raysweep data prepare {name}")
+    with _preparing(_console()) as progress:
+        path = prepare_cache(spec, progress)
+    info = open_cache(path).info
+    click.echo(f"{info.count:,} images of {info.channels}x{info.height}x{info.width} from {info.origin}\n{path}")
+
+
+def _slots(spec: SweepSpec) -> tuple[Any, str]:
+    """What a trial takes and how many fit, and on what."""
+    import os
+
+    from raysweep.search.resources import cluster_nodes, connected, fit, local_nodes
+
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        return fit(spec, local_nodes()), "this machine"
+    with connected():
+        nodes = cluster_nodes()
+        return fit(spec, nodes), f"the cluster at {address} ({len(nodes)} machines)"
+
+
+def _what_runs(spec: SweepSpec) -> str:
+    return f"{spec.trials} trials on {spec.data.dataset}, sampled by {spec.search.sampler}"
+
+
+def _conclude(console: Console, sweep: Sweep) -> None:
+    """What came of a run: the best trials, the counts, what to type next; exits 130 if it was stopped by hand."""
+    from raysweep.search.progress import summary_lines, trials_view
+
+    root = _shown(sweep.directory.root)
+    status = sweep.status()
+    if sweep.best():
+        console.print()
+        console.print(trials_view(sweep.best(), sweep.spec))
+    saved = f"{status.epochs_saved} epochs saved by early stopping ({status.saved_share:.0%})"
+    console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}", highlight=False)
+    unfinished = status.ended < status.trials
+    if unfinished:
+        console.print(f"\nStopped with {status.trials - status.ended} trials to go. To go on, type:", highlight=False)
+        console.print(f"    raysweep resume {root}", highlight=False, soft_wrap=True)
+    console.print("\nTo look at it:", highlight=False)
+    for line in (
+        f"tensorboard --logdir {root}/report",
+        f"raysweep best {root}",
+        f"raysweep export {root} exported/{sweep.spec.name}",
+    ):
+        console.print(f"    {line}", highlight=False, soft_wrap=True)
+    if unfinished and sweep.spec.search.time_budget is None:
+        raise SystemExit(INTERRUPTED)
+
+
+def _shown(path: Path) -> str:
+    """A path relative to the working directory where it is below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def _display(console: Console) -> Any:
+    from raysweep.search.progress import LiveDisplay, PlainDisplay
+
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+@contextmanager
+def _preparing(console: Console) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar that shows itself only while a data cache is built."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(TextColumn("data cache"), BarColumn(), MofNCompleteColumn(), console=console, transient=True)
+    task = bar.add_task("", total=None)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+
+    try:
+        yield progress
+    finally:
+        bar.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The terminal during a sweep: one live display, or plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord
+from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, sweep_status
+from raysweep.space import Scalar
+
+if TYPE_CHECKING:
+    from raysweep.search.session import Session
+    from raysweep.spec import SweepSpec
+
+STATE_STYLES = {
+    TrialState.RUNNING: "cyan",
+    TrialState.COMPLETED: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.DIVERGED: "red",
+    TrialState.OUT_OF_MEMORY: "red",
+    TrialState.FAILED: "red",
+    TrialState.INTERRUPTED: "magenta",
+}
+_REDRAW_S = 0.25
+
+
+class LiveDisplay:
+    """Redraws the state of the sweep in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn = -_REDRAW_S
+
+    def __enter__(self) -> LiveDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def epoch_done(self, session: Session, record: TrialRecord) -> None:
+        self.tick(session)
+
+    def trial_ended(self, session: Session, record: TrialRecord) -> None:
+        self.tick(session)
+
+    def tick(self, session: Session) -> None:
+        now = time.monotonic()
+        if now - self._drawn >= _REDRAW_S:
+            self._drawn = now
+            self._live.start()  # on the first tick: until then the bar of the data cache may have the terminal
+            self._live.update(_live_view(session), refresh=True)
+
+
+class PlainDisplay:
+    """One line when a trial ends, and one for the very first result."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._first = True
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def epoch_done(self, session: Session, record: TrialRecord) -> None:
+        if self._first:
+            self._first = False
+            self._print(f"trial {record.number}: {_result(record, session.spec)} after epoch 1")
+
+    def trial_ended(self, session: Session, record: TrialRecord) -> None:
+        status = sweep_status(session.ledger.records(), session.spec)
+        self._print(
+            f"trial {record.number} {record.state.value}: {_result(record, session.spec)} after "
+            f"{_count(len(record.epochs), 'epoch')}; {params_text(record.params)} [{status.ended}/{status.trials}]"
+        )
+
+    def tick(self, session: Session) -> None:
+        return None
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _live_view(session: Session) -> RenderableType:
+    records = session.ledger.records()
+    spec = session.spec
+    status = sweep_status(records, spec)
+    elapsed = time.monotonic() - session.started
+    rest = remaining_seconds(status, records, session.slots.count)
+
+    head = Table.grid(expand=True)
+    head.add_column(ratio=1)
+    head.add_column(justify="right")
+    left = f", about {duration_text(rest)} left" if rest is not None else ""
+    head.add_row(
+        Text.assemble((spec.name, "bold"), f"  {_count(status.trials, 'trial')}, {session.slots.count} at once"),
+        Text(f"{duration_text(elapsed)}{left}", style="dim"),
+    )
+    body = Table.grid(padding=(0, 2))
+    body.add_column(style="dim", no_wrap=True)
+    body.add_column()
+    body.add_row("trials", _counts(status))
+    body.add_row("best", _best(status, spec))
+    saved = f"{_count(status.epochs_saved, 'epoch')} of training saved by early stopping ({status.saved_share:.0%})"
+    body.add_row("saved", saved)
+    body.add_row("speed", f"{status.images_per_s:,.0f} images/s")
+    for index, record in enumerate(status.running):
+        bar = f"epoch {len(record.epochs)}/{record.config.epochs}"
+        text = Text.assemble(
+            (f"{record.number:>3}", "cyan"), f"  {bar:<12}  {_result(record, spec):<24}  ",
+            (params_text(record.params), "dim"),
+        )  # fmt: skip
+        text.no_wrap, text.overflow = True, "ellipsis"
+        body.add_row("running" if index == 0 else "", text)
+    if session.stopped_by:
+        body.add_row("", Text(f"stopping: {session.stopped_by}", style="bold yellow"))
+    bar_line = ProgressBar(total=max(1, status.trials), completed=status.ended, width=None)
+    return Group(head, bar_line, body)
+
+
+def _counts(status: SweepStatus) -> Text:
+    parts = [(f"{status.ended} done", "bold")]
+    parts += [(f"{n} {s.value}", STATE_STYLES[s]) for s in ENDED if (n := status.by_state.get(s, 0))]
+    parts += [(f"{len(status.running)} running", STATE_STYLES[TrialState.RUNNING])]
+    parts += [(f"{status.to_do} to do", "dim")]
+    return Text("  ").join(Text(text, style=style) for text, style in parts)
+
+
+def _best(status: SweepStatus, spec: SweepSpec) -> Text:
+    if status.best is None:
+        return Text("no result yet", style="dim")
+    record = status.best
+    return Text.assemble(
+        (_result(record, spec), "bold green"), f"  trial {record.number}, epoch {len(record.epochs)}  ",
+        params_text(record.params),
+    )  # fmt: skip
+
+
+def _result(record: TrialRecord, spec: SweepSpec) -> str:
+    metric = spec.search.objective.metric
+    if record.final is None:
+        return "no result yet"
+    return f"{metric} {value_text(getattr(record.final, metric))}"
+
+
+def params_text(params: dict[str, Scalar]) -> str:
+    """Parameters on one line."""
+    return "  ".join(f"{name} {value_text(value)}" for name, value in params.items())
+
+
+def value_text(value: Scalar) -> str:
+    """A number as a person reads it: four significant digits, no trailing zeros."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.1f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as `42s`, `3m 07s` or `2h 05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def trials_view(records: list[TrialRecord], spec: SweepSpec, limit: int = 5) -> Table:
+    """The table of the best trials, the best first."""
+    metric = spec.search.objective.metric
+    extra = [name for name in ("elbo_nats", "bits_per_dim", "psnr_db", "active_units") if name != metric]
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    table.add_column("epochs", justify="right")
+    for name in (metric, *extra):
+        table.add_column(name, justify="right", style="bold" if name == metric else "")
+    for name in spec.trial.searched:
+        table.add_column(name, justify="right")
+    for index, record in enumerate(records[:limit]):
+        assert record.final is not None
+        measured = [value_text(getattr(record.final, name)) for name in (metric, *extra)]
+        params = [value_text(record.params.get(name)) for name in spec.trial.searched]
+        state = Text(record.state.value + (" (baseline)" if record.enqueued else ""), STATE_STYLES[record.state])
+        table.add_row(
+            str(record.number), state, str(len(record.epochs)), *measured, *params, style="green" if index == 0 else ""
+        )
+    return table
+
+
+def summary_lines(status: SweepStatus) -> str:
+    """The counts by state on one line."""
+    order = [*ENDED, TrialState.RUNNING, TrialState.INTERRUPTED]
+    parts = [f"{status.by_state[state]} {state.value}" for state in order if status.by_state.get(state)]
+    if status.to_do:
+        parts.append(f"{status.to_do} not started")
+    return ", ".join(parts) or "no trial has started"

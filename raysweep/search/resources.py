@@ -1,0 +1,132 @@
+"""The machines a sweep runs on: starting or joining Ray, and how many trials fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+
+from raysweep.errors import ResourcesError
+from raysweep.spec import SweepSpec
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+"""Ray's and Tune's own output, loggers, signal handlers and snapshots, which the ledger and the display replace."""
+
+OBJECT_STORE_BYTES = 128 << 20
+"""Trials share data through the page cache; Ray's object store carries only small reports."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What one trial takes, and how many trials run at once."""
+
+    cpu: float
+    gpu: float
+    count: int
+
+    @property
+    def threads(self) -> int:
+        return max(1, floor(self.cpu))
+
+
+def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
+    """How many trials of `spec` run at once on machines with these resources.
+
+    Raises:
+        ResourcesError: if no machine could ever hold one; the message names the resource that lacks.
+    """
+    most_gpu = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+    most_cpu = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+    wanted = spec.resources
+    gpu = (1.0 if most_gpu else 0.0) if wanted.gpu == "auto" else wanted.gpu
+    for resource, needed, most in (("cpu", wanted.cpu, most_cpu), ("gpu", gpu, most_gpu)):
+        if needed > most:
+            raise ResourcesError(
+                f"resources.{resource}: a trial asks for {needed:g}, the largest machine has {most:g}, so no trial "
+                f"could ever start; ask for at most {most:g}, or set RAY_ADDRESS to a cluster that has more"
+            )
+    count = 0
+    for node in nodes:
+        by_gpu = floor(node.get("GPU", 0.0) / gpu + 1e-9) if gpu else None
+        by_cpu = floor(node.get("CPU", 0.0) / wanted.cpu + 1e-9)
+        count += by_cpu if by_gpu is None else min(by_cpu, by_gpu)
+    if count == 0:
+        raise ResourcesError(
+            f"resources: a trial asks for {wanted.cpu:g} CPU and {gpu:g} GPU, and no single machine has both; "
+            "ask for less of one"
+        )
+    most_concurrent = spec.search.max_concurrent
+    return Slots(wanted.cpu, gpu, count if most_concurrent is None else min(count, most_concurrent))
+
+
+def local_nodes() -> list[dict[str, float]]:
+    """What Ray would have on this machine, found without importing it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        gpus = len([p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()])
+    else:
+        gpus = len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"])
+    return [{"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(gpus)}]
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """What each live machine of the Ray cluster has that this process is connected to."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
+
+    Raises:
+        ResourcesError: if no cluster answers at RAY_ADDRESS.
+    """
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
+        else:
+            (node,) = local_nodes()
+            ray.init(
+                num_cpus=int(node["CPU"]),
+                num_gpus=int(node["GPU"]),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                _node_ip_address="127.0.0.1",
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at RAY_ADDRESS={address}" if address else "on this machine"
+        raise ResourcesError(
+            f"Ray does not answer {where}: {str(error).splitlines()[0]}; "
+            + (
+                "check the address, or unset RAY_ADDRESS to run here"
+                if address
+                else "see Ray's logs in its session folder"
+            )
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,141 @@
+"""A sweep that is there already, running or ended: its tables, its best trials, its models. Starts no Ray."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from raysweep.errors import CheckpointError, SpecError, SweepDirectoryError
+from raysweep.layout import SweepDirectory
+from raysweep.loading import parse_spec
+from raysweep.records import TrialRecord, ranked
+from raysweep.search.ledger import Ledger
+from raysweep.search.status import SweepStatus, sweep_status
+from raysweep.spec import SweepSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = "raysweep-sweep-1"
+
+
+class Sweep:
+    """One sweep as its ledger has it at the moment it was opened."""
+
+    def __init__(self, directory: SweepDirectory, spec: SweepSpec, records: list[TrialRecord], running: bool) -> None:
+        self.directory = directory
+        self.spec = spec
+        self.records = records
+        self.running = running
+        """Whether a driver is at work on it."""
+
+    def trials(self) -> pa.Table:
+        """One row a trial, with the columns of report/trials.parquet (docs/schema.md)."""
+        from raysweep.report.tables import trials_table
+
+        return trials_table(self.records, self.spec)
+
+    def epochs(self) -> pa.Table:
+        """One row an epoch of a trial, with the columns of report/epochs.parquet (docs/schema.md)."""
+        from raysweep.report.tables import epochs_table
+
+        return epochs_table(self.records, self.spec)
+
+    def best(self) -> list[TrialRecord]:
+        """The trials by the objective, the best first; those that ran to their end before those that did not."""
+        return ranked(self.records, self.spec.search.objective.metric)
+
+    def status(self) -> SweepStatus:
+        return sweep_status(self.records, self.spec)
+
+    def write_report(self) -> list[Path]:
+        """Writes the Parquet files, the figures and the TensorBoard directory anew from the ledger; their paths."""
+        from raysweep.report.figures import draw_figures
+        from raysweep.report.parquet import write_parquet
+        from raysweep.report.tensorboard import rebuild
+
+        if self.running:
+            raise SweepDirectoryError(f"{self.directory.root}: is running and writes its report itself")
+        write_parquet(self.directory, self.records, self.spec)
+        figures = draw_figures(self.directory, self.spec, self.records)
+        rebuild(self.directory, self.spec, self.records, figures)
+        tables = [self.directory.trials_parquet, self.directory.epochs_parquet]
+        return [*tables, *(figure.path for figure in figures), self.directory.tensorboard]
+
+    def export(self, out: str | os.PathLike[str], trial: int | None = None) -> TrialRecord:
+        """Writes a trial's model, the best one's if `trial` is None, as a folder for `raysweep.load_model`.
+
+        Raises:
+            CheckpointError: if the trial has no checkpoint, or `out` is not empty.
+            SweepDirectoryError: if there is no such trial.
+        """
+        from raysweep.vae.export import export_model
+
+        if trial is None:
+            best = self.best()
+            if not best:
+                raise CheckpointError(
+                    f"{self.directory.root}: no trial has a result yet, so there is no model to export"
+                )
+            record = best[0]
+        else:
+            found = [record for record in self.records if record.number == trial]
+            if not found:
+                raise SweepDirectoryError(
+                    f"{self.directory.root}: has no trial {trial}; it has trials 0 to {len(self.records) - 1}"
+                )
+            record = found[0]
+        origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value}
+        export_model(
+            self.directory.trial(record.number), Path(out), origin | {"data": self.spec.data.model_dump(mode="json")}
+        )
+        return record
+
+
+def open_sweep(location: str | os.PathLike[str]) -> Sweep:
+    """The sweep in a directory, running or ended.
+
+    Raises:
+        SweepDirectoryError: if there is none.
+        LedgerError: if its journal cannot be read.
+    """
+    directory = SweepDirectory.at(location)
+    directory.require_sweep()
+    spec, _ = read_spec(directory)
+    running = is_driven(directory)
+    ledger = Ledger.open(directory, spec, writable=False, running=running)
+    return Sweep(directory, spec, ledger.records(), running)
+
+
+def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
+    """The specification in sweep.yaml, and the whole of the file.
+
+    Raises:
+        SweepDirectoryError: if the file is damaged or of another version.
+    """
+    try:
+        description = yaml.safe_load(directory.spec.read_text(encoding="utf-8"))
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise SweepDirectoryError(f"{directory.spec}: is not the description of a sweep of this version ({FORMAT})")
+        return parse_spec(yaml.safe_dump(description["spec"]), str(directory.spec)), description
+    except (OSError, yaml.YAMLError, KeyError, UnicodeDecodeError, SpecError) as error:
+        raise SweepDirectoryError(f"{directory.spec}: cannot be read: {error}") from error
+
+
+def is_driven(directory: SweepDirectory) -> bool:
+    """Whether a driver holds the sweep on this machine."""
+    if not directory.driver_lock.exists():
+        return False
+    lock = FileLock(directory.driver_lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a directory that may only be read has no driver here
+        return False
+    lock.release()
+    return False

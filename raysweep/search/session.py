@@ -1,0 +1,175 @@
+"""One driver at work on a sweep: every report of a trial passes through `Session.receive`, top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from raysweep.errors import RaysweepError, StorageError
+from raysweep.layout import SweepDirectory
+from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord
+from raysweep.report.parquet import write_parquet
+from raysweep.search.ledger import Ledger
+from raysweep.search.resources import Slots
+from raysweep.search.scheduler import rung_epochs, survives
+from raysweep.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from raysweep.report.tensorboard import TensorBoardWriter
+    from raysweep.search.trial import EpochReport, TrialOrder
+
+REPORT_INTERVAL_S = 2.0
+"""Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
+
+
+class Observer(Protocol):
+    """Who watches a session: the terminal."""
+
+    def epoch_done(self, session: Session, record: TrialRecord) -> None: ...
+
+    def trial_ended(self, session: Session, record: TrialRecord) -> None: ...
+
+    def tick(self, session: Session) -> None: ...
+
+
+class Session:
+    """The state of one driver: what is still to run, and whether to stop."""
+
+    def __init__(
+        self, directory: SweepDirectory, spec: SweepSpec, ledger: Ledger, slots: Slots, cache: Path,
+        writer: TensorBoardWriter, observer: Observer,
+    ) -> None:  # fmt: skip
+        self.directory = directory
+        self.spec = spec
+        self.ledger = ledger
+        self.slots = slots
+        self.stopped_by: str | None = None
+        self.failure: RaysweepError | None = None
+        self.started = time.monotonic()
+        self._cache = cache
+        self._writer = writer
+        self._observer = observer
+        self._unfinished = ledger.unfinished()
+        self._to_ask = max(0, spec.trials - len(ledger.records()))
+        self._last_report = -math.inf
+        self._report_cost_s = 0.0
+
+    @property
+    def remaining(self) -> int:
+        """Trials that this session is still to hand out."""
+        return len(self._unfinished) + self._to_ask
+
+    def next_order(self) -> TrialOrder | None:
+        """The next trial to train, unfinished ones first; None when all are handed out."""
+        from raysweep.search.trial import TrialOrder
+
+        if self._unfinished:
+            record = self.ledger.complete_point(self._unfinished.pop(0))
+        elif self._to_ask:
+            self._to_ask -= 1
+            record = self.ledger.ask()
+        else:
+            return None
+        asha = self.spec.asha
+        ends = {record.config.epochs, *(rung_epochs(asha, record.config.epochs) if asha else ())}
+        return TrialOrder(
+            number=record.number,
+            config=record.config,
+            data=self.spec.data,
+            cache=self._cache,
+            directory=self.directory.root,
+            picture_epochs=frozenset(ends),
+            threads=self.slots.threads,
+            gpu=self.slots.gpu > 0,
+        )
+
+    def receive(self, number: int, report: EpochReport) -> bool:
+        """Takes what a trial reports. True if the trial is over."""
+        if report.storage_failed:
+            self.stop("a file system that cannot be written", StorageError(report.cause))
+            return True
+        record = self.ledger.record(number)
+        if record.ended_at is not None:
+            return True
+        if report.metrics is None:
+            assert report.ended is not None
+            self._finish(number, report.ended, report.cause, report.error)
+            return True
+        is_new = report.metrics.epoch > len(record.epochs)
+        record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
+        if is_new:
+            self._writer.add_epoch(record)
+            self._observer.epoch_done(self, record)
+        verdict = self._verdict(record)
+        if verdict is not None:
+            self._finish(number, *verdict)
+        return verdict is not None
+
+    def lose(self, number: int, cause: str, error: str | None) -> None:
+        """Ends a trial whose actor died more often than is retried."""
+        if self.ledger.record(number).ended_at is None:
+            self._finish(number, TrialState.FAILED, cause, error)
+
+    def stop(self, reason: str, failure: RaysweepError | None = None) -> None:
+        """Asks for the end of the session; unfinished trials stay so and `resume` takes them up."""
+        self.stopped_by = self.stopped_by or reason
+        self.failure = self.failure or failure
+
+    def should_stop(self) -> bool:
+        budget = self.spec.search.time_budget
+        if budget is not None and time.monotonic() - self.started > budget:
+            self.stop("the time budget")
+        return self.stopped_by is not None
+
+    def tick(self) -> None:
+        self._observer.tick(self)
+
+    def close(self) -> None:
+        """Writes the report as it now is: trials that have not ended are interrupted from here on."""
+        from raysweep.report.figures import draw_figures
+
+        records = [
+            replace(r, state=TrialState.INTERRUPTED) if r.state is TrialState.RUNNING else r
+            for r in self.ledger.records()
+        ]
+        write_parquet(self.directory, records, self.spec)
+        self._writer.add_figures(draw_figures(self.directory, self.spec, records))
+        self._writer.close()
+
+    def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:
+        """How a trial ends at its latest epoch; None if it goes on."""
+        metric = self.spec.search.objective.metric
+        metrics = record.final
+        assert metrics is not None
+        for name in ("train_loss", "val_loss", metric):
+            if not math.isfinite(getattr(metrics, name)):
+                return TrialState.DIVERGED, f"{name} was {getattr(metrics, name)} in epoch {metrics.epoch}"
+        if metrics.epoch >= record.config.epochs:
+            return TrialState.COMPLETED, f"all {metrics.epoch} epochs done"
+        asha = self.spec.asha
+        if asha is not None and metrics.epoch in rung_epochs(asha, record.config.epochs):
+            rung = self.ledger.values_at(metrics.epoch)
+            if not survives(record.number, rung, asha.reduction_factor, self.spec.search.objective.direction):
+                share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"
+                return TrialState.PRUNED, f"not among {share} at epoch {metrics.epoch}"
+        return None
+
+    def _finish(self, number: int, state: TrialState, cause: str, error: str | None = None) -> None:
+        record = self.ledger.finish(number, state, cause, error)
+        reconstructions, samples = self.directory.reconstructions(number), self.directory.samples(number)
+        self._writer.finish_trial(
+            record,
+            reconstructions if reconstructions.exists() else None,
+            samples if samples.exists() else None,
+        )
+        self._observer.trial_ended(self, record)
+        now = time.monotonic()
+        if now - self._last_report > max(REPORT_INTERVAL_S, 20 * self._report_cost_s):
+            write_parquet(self.directory, self.ledger.records(), self.spec)
+            self._last_report = time.monotonic()
+            self._report_cost_s = self._last_report - now

@@ -1,0 +1,77 @@
+"""Where a sweep stands, as one value computed from its trials: what the terminal shows and `raysweep status` prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord, ranked
+from raysweep.spec import SweepSpec
+
+ENDED = (
+    TrialState.COMPLETED,
+    TrialState.PRUNED,
+    TrialState.DIVERGED,
+    TrialState.OUT_OF_MEMORY,
+    TrialState.FAILED,
+)
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """Counts of trials and epochs, and the best trial so far."""
+
+    trials: int
+    """Trials the sweep is to run in all."""
+    by_state: dict[TrialState, int]
+    epochs_done: int
+    epochs_saved: int
+    """Epochs that pruned and diverged trials would still have trained."""
+    images_per_s: float
+    """Training throughput of the running trials together, from their last epochs."""
+    best: TrialRecord | None
+    running: tuple[TrialRecord, ...]
+
+    @property
+    def ended(self) -> int:
+        return sum(self.by_state.get(state, 0) for state in ENDED)
+
+    @property
+    def to_do(self) -> int:
+        return max(0, self.trials - sum(self.by_state.values()))
+
+    @property
+    def saved_share(self) -> float:
+        """Share of the epochs of all ended trials that early stopping spared."""
+        total = self.epochs_done + self.epochs_saved
+        return self.epochs_saved / total if total else 0.0
+
+
+def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus:
+    """Where the sweep of `spec` stands with these trials."""
+    best = ranked(list(records), spec.search.objective.metric)
+    running = tuple(r for r in records if r.state is TrialState.RUNNING)
+    spared = [r for r in records if r.state in (TrialState.PRUNED, TrialState.DIVERGED)]
+    return SweepStatus(
+        trials=spec.trials,
+        by_state=dict(Counter(record.state for record in records)),
+        epochs_done=sum(len(record.epochs) for record in records),
+        epochs_saved=sum(max(0, record.config.epochs - len(record.epochs)) for record in spared),
+        images_per_s=sum(record.final.images_per_s for record in running if record.final),
+        best=best[0] if best else None,
+        running=running,
+    )
+
+
+def remaining_seconds(status: SweepStatus, records: Sequence[TrialRecord], slots: int) -> float | None:
+    """How long the rest will take if the trials to come are like the ended ones; None until one has ended."""
+    seconds = [
+        sum(e.metrics.epoch_s for e in record.epochs) for record in records if record.state in ENDED and record.epochs
+    ]
+    if not seconds:
+        return None
+    mean = sum(seconds) / len(seconds)
+    begun = sum(min(mean, sum(e.metrics.epoch_s for e in r.epochs)) for r in status.running)
+    return max(0.0, mean * (status.trials - status.ended) - begun) / max(1, min(slots, status.trials - status.ended))

@@ -1,0 +1,252 @@
+"""Starting, resuming and stopping a sweep."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+import raysweep
+from raysweep.data.cache import open_cache, prepare
+from raysweep.errors import SweepDirectoryError
+from raysweep.layout import SweepDirectory, storage_errors, write_atomically
+from raysweep.report.tensorboard import TensorBoardWriter, rebuild
+from raysweep.search.ledger import Ledger
+from raysweep.search.resources import Slots, cluster_nodes, connected, fit
+from raysweep.search.review import FORMAT, Sweep, open_sweep, read_spec
+from raysweep.search.session import Observer, Session
+from raysweep.spec import SweepSpec
+
+Progress = Callable[[int, int], None]
+_VERSIONS = ("raysweep", "torch", "ray", "optuna", "pyarrow", "numpy")
+
+
+class _Silent:
+    """An observer for sweeps without a terminal."""
+
+    def epoch_done(self, session: Session, record: Any) -> None: ...
+
+    def trial_ended(self, session: Session, record: Any) -> None: ...
+
+    def tick(self, session: Session) -> None: ...
+
+
+def run(
+    spec: SweepSpec, output: str | os.PathLike[str] | None = None,
+    *, observer: Observer | None = None, progress: Progress | None = None,
+) -> Sweep:  # fmt: skip
+    """Runs a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
+
+    `output` is the directory to make, `results/<name>` if it is None. `progress` is told images done and in all while
+    the data cache is built.
+
+    Raises:
+        SweepDirectoryError: if `output` holds a sweep already.
+        DataError: if the images cannot be had.
+        ResourcesError: if no trial could ever start.
+        StorageError: if the directory cannot be written; what was done stays, and `resume` goes on.
+    """
+    directory = SweepDirectory.at(output if output is not None else Path("results") / spec.name)
+    _refuse_taken(directory)
+    cache = prepare(spec.data, progress)
+    with connected():
+        slots = fit(spec, cluster_nodes())
+        with storage_errors(directory.root):
+            directory.root.mkdir(parents=True, exist_ok=True)
+        with driving(directory):
+            _refuse_taken(directory)
+            write_atomically(directory.spec, _describe(spec, cache, slots).encode())
+            ledger = Ledger.create(directory, spec)
+            writer = TensorBoardWriter(directory.tensorboard, spec)
+            _drive(Session(directory, spec, ledger, slots, cache, writer, observer or _Silent()))
+    return open_sweep(directory.root)
+
+
+def resume(
+    location: str | os.PathLike[str], trials: int | None = None,
+    *, observer: Observer | None = None, progress: Progress | None = None,
+) -> Sweep:  # fmt: skip
+    """Goes on with a sweep: unfinished trials from their last epoch, then what is left, up to `trials` in all.
+
+    A sweep in which nothing is left to do is returned as it is.
+
+    Raises:
+        SweepDirectoryError: if there is no sweep, or another driver is at work on it.
+        LedgerError: if its journal cannot be read.
+        DataError: if the images cannot be had any more, or are others.
+        ResourcesError: if no trial could ever start.
+    """
+    directory = SweepDirectory.at(location)
+    directory.require_sweep()
+    with driving(directory):
+        spec, description = read_spec(directory)
+        if trials is not None:
+            spec = spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
+        ledger = Ledger.open(directory, spec, writable=True)
+        if not ledger.unfinished() and len(ledger.records()) >= spec.trials:
+            return open_sweep(directory.root)
+        cache = prepare(spec.data, progress)
+        if open_cache(cache).info.checksum != description["data"]["checksum"]:
+            raise SweepDirectoryError(
+                f"{directory.root}: was run on other images than {spec.data.dataset} has now; "
+                "trials on the two would not compare. Bring the images back, or start a new sweep"
+            )
+        with connected():
+            slots = fit(spec, cluster_nodes())
+            if trials is not None:
+                description["spec"] = spec.as_mapping()
+                write_atomically(directory.spec, _yaml(description).encode())
+            rebuild(directory, spec, ledger.records())
+            writer = TensorBoardWriter(directory.tensorboard, spec, ledger.records())
+            _drive(Session(directory, spec, ledger, slots, cache, writer, observer or _Silent()))
+    return open_sweep(directory.root)
+
+
+def _drive(session: Session) -> None:
+    """Trains what remains, with signals turned into a clean stop, and writes the report whatever the end."""
+    from raysweep.search.tuning import run_trials
+
+    with _logging_to(session.directory.log), _stopping_on_signals(session):
+        try:
+            run_trials(session)
+        finally:
+            session.close()
+    if session.failure is not None:
+        raise session.failure
+
+
+@contextmanager
+def driving(directory: SweepDirectory) -> Iterator[None]:
+    """The right to write the sweep, held by one process at a time and gone with it.
+
+    Raises:
+        SweepDirectoryError: naming the process that holds it.
+    """
+    identity = directory.driver_lock.with_suffix(".json")
+    lock = FileLock(directory.driver_lock)
+    try:
+        with storage_errors(directory.root):
+            lock.acquire(timeout=0)
+    except Timeout:
+        holder = json.loads(identity.read_text()) if identity.exists() else {}
+        raise SweepDirectoryError(
+            f"{directory.root}: another driver is at work here, process {holder.get('pid', '?')} on "
+            f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it, or stop it with Ctrl-C"
+        ) from None
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(
+            identity, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
+        )
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _stopping_on_signals(session: Session) -> Iterator[None]:
+    """The first INT or TERM stops the session cleanly, the second at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if session.stopped_by is not None:
+            raise KeyboardInterrupt
+        session.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Sends what raysweep, Ray, Tune and Optuna log to the sweep's log file, and nowhere else."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("raysweep", "ray", "optuna")]
+    kept = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate, level in kept:
+            logger.handlers[:] = handlers
+            logger.propagate = propagate
+            logger.setLevel(level)
+        handler.close()
+
+
+def _refuse_taken(directory: SweepDirectory) -> None:
+    root = directory.root
+    if directory.holds_a_sweep():
+        raise SweepDirectoryError(
+            f"{root}: holds a sweep already. To go on with it, type: raysweep resume {root}\n"
+            f"For a new one, give another directory with --output, or move {root.name} away"
+        )
+    if root.exists() and not root.is_dir():
+        raise SweepDirectoryError(f"{root}: is a file; give another directory with --output")
+
+
+def _describe(spec: SweepSpec, cache: Path, slots: Slots) -> str:
+    """The text of sweep.yaml: the resolved specification, and what one needs to know to repeat the sweep."""
+    info = open_cache(cache).info
+    return _yaml(
+        {
+            "format": FORMAT,
+            "spec": spec.as_mapping(),
+            "data": {"origin": info.origin, "images": info.count, "checksum": info.checksum},
+            "provenance": {
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": socket.gethostname(),
+                "platform": platform.platform(),
+                "python": platform.python_version(),
+                "versions": {name: raysweep.__version__ if name == "raysweep" else version(name) for name in _VERSIONS},
+                "git": _git_revision(),
+                "hardware": {"nodes": [_hardware(node) for node in cluster_nodes()]},
+                "slots": {"count": slots.count, "cpu": slots.cpu, "gpu": slots.gpu},
+            },
+        }
+    )
+
+
+def _hardware(node: dict[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in node.items() if name in ("CPU", "GPU", "memory") or "accelerator" in name}
+
+
+def _git_revision() -> str | None:
+    """The commit of the working directory, marked if files differ from it; None outside a repository."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+def _yaml(mapping: dict[str, Any]) -> str:
+    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,153 @@
+"""One trial as a Ray actor: it opens the data cache, trains epoch by epoch, checkpoints, draws, and reports.
+
+What a trial reports is a value: an `EpochReport`. An exception in a trial is a report too, since Tune would otherwise
+run a deterministic failure again; only a dead actor or node is Tune's to retry.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import socket
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from raysweep.config import TrialConfig
+from raysweep.errors import StorageError
+from raysweep.layout import SweepDirectory, write_atomically
+from raysweep.metrics import EpochMetrics, TrialState
+from raysweep.spec import DataSpec
+
+REPORT = "report"
+"""Key of the `EpochReport` in a result, and of the `TrialOrder` in a trial's configuration."""
+ORDER = "order"
+RECONSTRUCTED = 16
+SAMPLED = 64
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """All that an actor needs to train one trial; small, since data travels as a path."""
+
+    number: int
+    config: TrialConfig
+    data: DataSpec
+    cache: Path
+    directory: Path
+    picture_epochs: frozenset[int]
+    """Epochs after which the trial may end, and so draws its pictures."""
+    threads: int
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What came of an epoch: metrics, or the state in which the trial ended instead."""
+
+    metrics: EpochMetrics | None
+    node: str
+    device: str
+    ended: TrialState | None = None
+    cause: str = ""
+    error: str | None = None
+    storage_failed: bool = False
+    """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """Trains one trial after another: Tune keeps the actor and hands it the next configuration."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        """Only takes the order: what can fail happens in `step`, where a failure is reported rather than retried."""
+        self._order: TrialOrder = config[ORDER]
+        self._training: Any = None
+
+    def step(self) -> dict[str, Any]:
+        import torch
+
+        node = socket.gethostname()
+        device = "cpu"
+        try:
+            device = torch.cuda.get_device_name() if self._order.gpu else "cpu"
+            report = EpochReport(self._next_epoch(), node, device)
+        except StorageError as error:
+            report = EpochReport(None, node, device, cause=str(error), storage_failed=True)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            report = self._failure(node, device, TrialState.OUT_OF_MEMORY, error)
+        except RuntimeError as error:
+            no_memory = "can't allocate memory" in str(error)
+            state = TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED
+            report = self._failure(node, device, state, error)
+        except Exception as error:  # noqa: BLE001 (whatever a trial raises is its result, traceback included)
+            report = self._failure(node, device, TrialState.FAILED, error)
+        if report.ended is not None:
+            self._training = None
+            gc.collect()
+        return {REPORT: report}
+
+    def _failure(self, node: str, device: str, state: TrialState, error: BaseException) -> EpochReport:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        return EpochReport(None, node, device, state, cause, traceback.format_exc())
+
+    def _next_epoch(self) -> EpochMetrics:
+        """The result of the next epoch: of the checkpoint's, re-sent, where there is one; else of a fresh one."""
+        from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
+
+        order = self._order
+        trial_directory = SweepDirectory(order.directory).trial(order.number)
+        if self._training is None:
+            self._training = self._open()
+            restored = restore_checkpoint(trial_directory, self._training)
+            if restored is not None:
+                return restored
+        metrics: EpochMetrics = self._training.run_epoch()
+        if math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss):
+            save_checkpoint(trial_directory, self._training, metrics)
+            if metrics.epoch in order.picture_epochs:
+                draw_pictures(self._training, SweepDirectory(order.directory), order.number)
+        return metrics
+
+    def _open(self) -> Any:
+        import torch
+
+        from raysweep.data.tensors import load_splits
+        from raysweep.vae.training import Training
+
+        order = self._order
+        device = torch.device("cuda" if order.gpu else "cpu")
+        torch.set_num_threads(order.threads)
+        splits = load_splits(order.cache, order.data, device)
+        return Training(order.config, splits.train, splits.validation, device)
+
+
+def draw_pictures(training: Any, directory: SweepDirectory, number: int) -> None:
+    """Writes the trial's two grids: validation images above their reconstructions, and samples of the prior."""
+    import torch
+
+    from raysweep.report.images import tile
+
+    model, validation = training.model, training.validation_images
+    model.eval()
+    count = min(RECONSTRUCTED, len(validation))
+    chosen = torch.linspace(0, len(validation) - 1, count).long().to(training.device)
+    originals = validation.gather(chosen)
+    pairs = torch.cat([originals, model.reconstruct(originals)])
+    samples = model.sample(SAMPLED, seed=training.config.seed)
+    model.train()
+    for images, path, columns in (
+        (pairs, directory.reconstructions(number), count),
+        (samples, directory.samples(number), 8),
+    ):
+        pixels = images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        write_atomically(path, tile(pixels, columns=columns))

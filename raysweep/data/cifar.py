@@ -1,0 +1,203 @@
+"""CIFAR-10: the Python and the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
+
+The Python version consists of pickles. They are read with stand-ins for the few names that arrays of bytes need; a
+pickle that asks for anything else is refused before it can run.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysweep.data.images import Chunk, Images, Source, Transform, hash_files
+from raysweep.errors import DataError
+
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_PICKLED, _BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
+_PIXELS = 3 * 32 * 32
+_LARGEST_BATCH_BYTES = 256 << 20
+_ROWS = 2048
+
+
+class CifarSource(Source):
+    """Five training batches and the test batch of CIFAR-10."""
+
+    name = "cifar10"
+    channels: Literal[1, 3] = 3
+    classes = CIFAR_CLASSES
+    size = "32x32"
+
+    def __init__(self, directory: Path) -> None:
+        """Reads the batches of a directory that `find_cifar_directory` found, about 180 MB.
+
+        Raises:
+            DataError: if one is damaged, or is a pickle of something else.
+        """
+        files = locate_cifar_files(directory)
+        assert files is not None
+        self.origin = f"the CIFAR-10 batches in {directory}"
+        self._files = files
+        self._sizes = [_batch_size(path) for path in files]
+        self.count = sum(self._sizes)
+        self.test_count = self._sizes[-1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return hash_files(self._files)
+
+    def chunks(self, transform: Transform) -> Iterator[Chunk]:
+        for path in self._files:
+            images, labels = read_batch(path)
+            for start in range(0, len(images), _ROWS):
+                part = slice(start, start + _ROWS)
+                yield Chunk(transform(images[part]), labels[part], official_test=path.stem == "test_batch")
+
+
+def locate_cifar_files(directory: Path) -> tuple[Path, ...] | None:
+    """The six batches, the test batch last; None if one is missing."""
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    for suffix in ("", ".bin"):
+        files = tuple(directory / f"{name}{suffix}" for name in names)
+        if all(file.is_file() for file in files):
+            return files
+    return None
+
+
+def find_cifar_directory(root: Path) -> Path | None:
+    """The directory at or below `root` that holds the six batches of either version."""
+    for directory in (root / _PICKLED, root / _BINARY, root):
+        if locate_cifar_files(directory) is not None:
+            return directory
+    return None
+
+
+def read_batch(path: Path) -> tuple[Images, NDArray[np.int32]]:
+    """Images [n, 32, 32, 3] and labels [n] of one batch.
+
+    Raises:
+        DataError: if it cannot be read or is not a batch.
+    """
+    content = _content(path)
+    pixels, labels = _from_records(path, content) if path.suffix == ".bin" else _from_pickle(path, content)
+    if labels.min() < 0 or labels.max() >= len(CIFAR_CLASSES):
+        raise DataError(f"{path}: labels from {labels.min()} to {labels.max()}, allowed: 0 to 9")
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int32)
+
+
+def _batch_size(path: Path) -> int:
+    if path.suffix == ".bin":
+        return _record_count(path, path.stat().st_size)
+    return len(read_batch(path)[0])
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _LARGEST_BATCH_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size} bytes, a CIFAR-10 batch has about 31 million")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _record_count(path: Path, size: int) -> int:
+    count, rest = divmod(size, 1 + _PIXELS)
+    if count == 0 or rest:
+        raise DataError(f"{path}: {size} bytes are not a whole number of records of {1 + _PIXELS} bytes")
+    return count
+
+
+def _from_records(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
+    records = np.frombuffer(content, np.uint8).reshape(_record_count(path, len(content)), 1 + _PIXELS)
+    return records[:, 1:], records[:, 0]
+
+
+def _from_pickle(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(batch, dict):
+            raise pickle.UnpicklingError(f"holds a {type(batch).__name__}, not a dictionary")
+        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        pixels = batch["data"].to_numpy()
+        labels = np.array(batch["labels"], np.int64)
+        if pixels.ndim != 2 or pixels.shape[1] != _PIXELS or labels.shape != (len(pixels),) or len(labels) == 0:
+            raise pickle.UnpicklingError(f"holds data of shape {pixels.shape} and labels of shape {labels.shape}")
+    except Exception as error:  # A damaged pickle raises nearly anything
+        reason = f"has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise DataError(f"{path}: not a CIFAR-10 batch: {reason}") from error
+    return pixels, labels
+
+
+class _Dtype:
+    """Stands for numpy.dtype in a pickle."""
+
+    def __init__(self, code: Any = None, *_: Any) -> None:
+        self.is_byte = code in ("u1", b"u1", "|u1", b"|u1", "uint8")
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like, which a byte has none of."""
+
+
+class _Array:
+    """Stands for numpy.ndarray in a pickle: collects what describes an array of bytes, and allocates nothing."""
+
+    def __init__(self) -> None:
+        self._content: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, raw = state
+        self.fill(raw, dtype, shape, "F" if is_fortran else "C")
+
+    def fill(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
+        self._content = raw, dtype, shape, order
+
+    def to_numpy(self) -> Images:
+        raw, dtype, shape, order = self._content
+        if not (isinstance(dtype, _Dtype) and dtype.is_byte):
+            raise pickle.UnpicklingError("its data are not unsigned bytes")
+        if not (isinstance(raw, bytes | bytearray) and math.prod(shape) == len(raw)):
+            raise pickle.UnpicklingError("its data are not as long as their shape says")
+        return np.frombuffer(raw, np.uint8).reshape(shape, order=order)
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> _Array:
+    array = _Array()
+    array.fill(raw, dtype, shape, order)
+    return array
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"asks for the codec {encoding}")
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads dictionaries, lists, numbers, text, bytes and arrays of bytes, and no other thing."""
+
+    _stand_ins = {  # noqa: RUF012
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+        ("_codecs", "encode"): _encode,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._stand_ins[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"asks for {module}.{name}, which a batch of images has no use for") from None

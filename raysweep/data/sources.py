@@ -1,0 +1,175 @@
+"""Finds the data set that a specification names: bundled, on this machine, or downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from raysweep.data.bundled import BundledSource
+from raysweep.data.cifar import CifarSource, find_cifar_directory
+from raysweep.data.folder import FolderSource
+from raysweep.data.idx import IDX_NAMES, IdxSource, find_idx_directory
+from raysweep.data.images import Source
+from raysweep.data.places import download_directory
+from raysweep.errors import DataUnavailable
+from raysweep.layout import storage_errors
+from raysweep.spec import BUNDLED, DataSpec
+
+_DOWNLOAD_TIMEOUT_S = 15
+_DIGITS = tuple(str(digit) for digit in range(10))
+_GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set that others publish, as it is once it is on this machine."""
+
+    torchvision_name: str
+    """Of the class in torchvision.datasets, and for IDX files of torchvision's directory."""
+    files: str
+    """The files that make it up, for a person who fetches them by hand."""
+    find: Callable[[Path], Path | None]
+    """The directory of the files at or below a root."""
+    open: Callable[[Path], Source]
+    count: int
+    test_count: int
+    channels: int
+    size: str
+    classes: tuple[str, ...]
+
+
+def _idx_set(name: str, torchvision_name: str, classes: tuple[str, ...]) -> Published:
+    return Published(
+        torchvision_name=torchvision_name,
+        files=f"{', '.join(IDX_NAMES)} (gzipped or not), in the directory itself or in {torchvision_name}/raw",
+        find=lambda root: find_idx_directory(root, torchvision_name),
+        open=lambda directory: IdxSource(name, directory, classes),
+        count=70_000,
+        test_count=10_000,
+        channels=1,
+        size="28x28",
+        classes=classes,
+    )
+
+
+PUBLISHED = {
+    "mnist": _idx_set("mnist", "MNIST", _DIGITS),
+    "fashion_mnist": _idx_set("fashion_mnist", "FashionMNIST", _GARMENTS),
+    "cifar10": Published(
+        torchvision_name="CIFAR10",
+        files="cifar-10-batches-py or cifar-10-batches-bin (data_batch_1 to data_batch_5 and test_batch, unpacked)",
+        find=find_cifar_directory,
+        open=CifarSource,
+        count=60_000,
+        test_count=10_000,
+        channels=3,
+        size="32x32",
+        classes=CifarSource.classes,
+    ),
+}
+
+
+def open_source(spec: DataSpec) -> Source:
+    """The data set of a specification; fetches it if it is not on this machine and `spec.download` allows it.
+
+    Raises:
+        DataUnavailable: if it is not here and cannot be had.
+        DataError: if its files are not what they should be.
+    """
+    source = find_source(spec)
+    if source is not None:
+        return source
+    published = PUBLISHED[spec.dataset]
+    tried = _download(spec.dataset, published) if spec.download else "data.download is false"
+    directory = published.find(download_directory(spec.dataset)) if tried is None else None
+    if directory is None:
+        raise _unavailable(spec, published, tried or "the download left other files than expected")
+    return published.open(directory)
+
+
+def find_source(spec: DataSpec) -> Source | None:
+    """The data set of a specification if it is on this machine; None if it would have to be fetched.
+
+    Raises:
+        DataUnavailable: if it is not here and is none of those that can be fetched.
+        DataError: if its files are not what they should be.
+    """
+    if spec.dataset in BUNDLED:
+        return BundledSource(spec.dataset)
+    if spec.dataset == "folder":
+        assert spec.root is not None
+        return FolderSource(Path(spec.root).expanduser(), spec.broken_images)
+    published = PUBLISHED[spec.dataset]
+    for place in _places(spec):
+        directory = published.find(place)
+        if directory is not None:
+            return published.open(directory)
+    return None
+
+
+def _places(spec: DataSpec) -> list[Path]:
+    own = [Path(spec.root).expanduser()] if spec.root is not None else []
+    return [*own, download_directory(spec.dataset)]
+
+
+def _unavailable(spec: DataSpec, published: Published, tried: str) -> DataUnavailable:
+    looked = " and ".join(str(place) for place in _places(spec))
+    return DataUnavailable(
+        f"data set {spec.dataset} is not on this machine: looked in {looked}; {tried}.\n"
+        f"  Put these files into {_places(spec)[0]}{'' if spec.root else ', or any directory that data.root names'}: "
+        f"{published.files}.\n"
+        f"  These run without any files: {', '.join(f'dataset: {name}' for name in BUNDLED)}"
+    )
+
+
+def _download(dataset: str, published: Published) -> str | None:
+    """Fetches a data set into its download directory, whole files only; returns why it failed, or None."""
+    target = download_directory(dataset)
+    partial = target.with_name(f".{dataset}.partial")
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{dataset}.lock")):
+            if published.find(target) is not None:
+                return None
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                reason = _fetch(published.torchvision_name, partial)
+                if reason is None:
+                    _move_files(partial, target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return reason
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Moves each file to the same place below target; what else lies there is someone's and stays."""
+    for file in [path for path in source.rglob("*") if path.is_file()]:
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
+
+
+def _fetch(torchvision_name: str, directory: Path) -> str | None:
+    """Lets torchvision fetch a data set; returns why it failed, or None."""
+    waited = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
+    printed = io.StringIO()
+    try:
+        # Its import takes seconds, which only a download has to spend.
+        import torchvision.datasets
+
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            getattr(torchvision.datasets, torchvision_name)(str(directory), download=True)
+    except (ImportError, OSError, RuntimeError) as error:
+        causes = " ".join(line for line in printed.getvalue().splitlines() if "rror" in line)
+        return f"the download by torchvision failed: {' '.join(str(error).split())} {causes}".rstrip(" .")
+    finally:
+        socket.setdefaulttimeout(waited)
+    return None

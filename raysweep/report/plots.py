@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
-from raysweep.records import TrialRecord, ranked
-from raysweep.report.images import Pixels, untile
+from raysweep.records import TrialRecord
 from raysweep.report.marks import (
     BLACK,
     BLUE,
@@ -39,12 +38,12 @@ from raysweep.report.marks import (
     title,
     to_png,
 )
+from raysweep.report.strips import reconstructions
 from raysweep.report.tables import PARAMETERS
 from raysweep.space import Choices, Range, Scalar, TrialSpace
 from raysweep.spec import SweepSpec
 
 MAX_PANELS_A_ROW = 4
-MAX_TRIALS_IN_RECONSTRUCTIONS = 8
 
 
 def draw_all(directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord]) -> Iterator[Drawn]:
@@ -103,14 +102,11 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec) -> Drawn | None:
     for row in grid:
         row[0].set_ylabel(named(trials.metric))
     figure.legend(handles=_legend(trials, shown, off), loc="outside lower center", ncols=6, handletextpad=0.3)
-    text = f"{trials.metric}: {trials.finding}"
+    figure.align_xlabels()
+    text = f"{trials.metric} by {names[0] if len(names) == 1 else 'parameter'}: {trials.finding}"
     if trials.winner is not None:
-        point = ", ".join(f"{name} {short(getattr(trials.winner.config, name))}" for name in names)
-        text = f"{text} at {point}"
-        if len(names) == 1:
-            text = (
-                f"{trials.metric} by {names[0]}: {trials.finding} at {short(getattr(trials.winner.config, names[0]))}"
-            )
+        values = {name: short(getattr(trials.winner.config, name)) for name in names}
+        text += " at " + ", ".join(v if len(names) == 1 else f"{name} {v}" for name, v in values.items())
     title(figure, text)
     better = "higher" if trials.mode == "max" else "lower"
     return Drawn(
@@ -157,7 +153,8 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
             linewidths=1.6 if wins else 1.0 if named_here or not done else 0.6,
         )  # fmt: skip
         if named_here:
-            _label_inside(axes, x, y, f"{trials.label(record)}: trial {record.number}", wins)
+            text, others = f"{trials.label(record)}: trial {record.number}", [point[1:] for point in points]
+            _label_inside(axes, (x, y), text, VERMILLION if wins else BLACK, others)
     axes.set_xlabel("rate_nats: KL divergence of the posterior from the prior [nats/image]")
     axes.set_ylabel("distortion_nats: negative log-likelihood [nats/image]")
     if colours is not None:
@@ -170,9 +167,7 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
         Line2D([], [], color=FAINT, lw=1.0, ls=(0, (5, 3)), label="equal ELBO [nats/image]"),
     ]
     if beyond:
-        handles.append(
-            Line2D([], [], ls="none", marker="^", ms=6, mfc=GREY, mec=GREY, label=f"off the axes ({beyond})")
-        )
+        handles.append(Line2D([], [], ls="none", marker="^", ms=6, color=GREY, label=f"off the axes ({beyond})"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.4)
     best = trials.winner.final if trials.winner else None
     text = "Rate against distortion"
@@ -186,50 +181,6 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
         "rate_distortion", text, to_png(figure),
         "What a trial pays in rate and what it gets for it in distortion, on validation images after its last epoch. "
         "On a dashed line the ELBO, minus the sum of the two, is the same; towards the lower left it grows.",
-    )  # fmt: skip
-
-
-def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -> Drawn | None:
-    """The same validation images through trials from the smallest KLD weight to the largest."""
-    pictures: dict[int, tuple[Pixels, Pixels]] = {}
-    for record in trials.records:
-        if math.isfinite(trials.value(record)) and record.state is not TrialState.DIVERGED:
-            rows = _read_rows(directory, record.number, spec.data.image_size)
-            if rows is not None:
-                pictures[record.number] = rows
-    chosen = _spread(trials, spec, [record for record in trials.records if record.number in pictures])
-    if not chosen:
-        return None
-    inputs = pictures[chosen[0].number][0]
-    chosen = [record for record in chosen if np.array_equal(pictures[record.number][0], inputs)]
-    strips = [inputs, *(pictures[record.number][1] for record in chosen)]
-    count = len(inputs)
-    height = 0.62 * 10.0 / count * 1.12 if count > 6 else 0.9
-    figure = canvas(11.0, 0.9 + len(strips) * max(height, 0.62))
-    panels = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
-    by_weight = len({record.config.kld_weight for record in chosen}) > 1
-    labels = ["input", *(_strip_label(trials, record) for record in chosen)]
-    winning = [False, *(record is trials.winner for record in chosen)]
-    for panel, strip, label, wins in zip(panels, strips, labels, winning, strict=True):
-        _show_strip(panel, strip)
-        panel.set_ylabel(
-            label, rotation=0, ha="right", va="center", labelpad=8, fontsize=8.8, linespacing=1.35,
-            color=VERMILLION if wins else BLACK, fontweight="bold" if wins else "normal",
-        )  # fmt: skip
-        for spine in panel.spines.values():
-            spine.set(visible=wins, color=VERMILLION, linewidth=2.5)
-    span = [short(record.config.kld_weight) for record in (chosen[0], chosen[-1])]
-    text = f"Reconstructions from kld_weight {span[0]} to {span[1]}" if by_weight else "Reconstructions"
-    if trials.winner in chosen:
-        text += f": {trials.metric} is {trials.finding}"
-        if by_weight and trials.winner is not None:
-            text += f" at {short(trials.winner.config.kld_weight)}"
-    title(figure, text)
-    return Drawn(
-        "reconstructions", text, to_png(figure),
-        "The first row are validation images, each further row their reconstructions by one trial, "
-        + (f"from the {'smallest KLD weight to the largest' if by_weight else 'best to the worst'}. ")
-        + "The best trial is framed.",
     )  # fmt: skip
 
 
@@ -437,15 +388,30 @@ def _weight_norm(weights: Sequence[float]) -> Normalize | None:
     return Normalize(min(weights), max(weights))
 
 
-def _label_inside(axes: Axes, x: float, y: float, text: str, wins: bool) -> None:
-    """Writes beside a point, on the side where there is more room."""
+def _label_inside(
+    axes: Axes, point: tuple[float, float], text: str, colour: str, others: Sequence[tuple[float, float]]
+) -> None:
+    """Writes beside a point, where the fewest of the other points lie under the text."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    to_left = x > left + 0.65 * (right - left)
-    down = y > low + 0.85 * (high - low)
+    width, height = 0.018 * len(text), 0.045  # of the axes, for bold text of 9 points on axes of some 6 inches
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (x - left) / (right - left), (y - low) / (high - low)
+
+    x, y = place(*point)
+
+    def cost(side: tuple[int, int]) -> float:
+        start = x + 0.025 if side[0] > 0 else x - 0.025 - width
+        middle = y + 0.045 * side[1]
+        covered = (place(*other) for other in others)
+        hits = sum(start - 0.02 < u < start + width + 0.02 and abs(v - middle) < height for u, v in covered)
+        outside = start < 0 or start + width > 1 or not height / 2 < middle < 1 - height / 2
+        return hits + 100.0 * outside
+
+    side = min(((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 0), (-1, 0)), key=cost)
     axes.annotate(
-        text, (x, y), xytext=(-11 if to_left else 11, -12 if down else 9), textcoords="offset points",
-        ha="right" if to_left else "left", va="center", fontsize=9, fontweight="bold",
-        color=VERMILLION if wins else BLACK, path_effects=HALO, zorder=7,
+        text, point, xytext=(11 * side[0], 14 * side[1]), textcoords="offset points", va="center", fontsize=9,
+        ha="left" if side[0] > 0 else "right", fontweight="bold", color=colour, path_effects=HALO, zorder=7,
     )  # fmt: skip
 
 
@@ -472,81 +438,3 @@ def _rungs(spec: SweepSpec) -> list[int]:
         rungs.append(rung)
         rung *= spec.asha.reduction_factor
     return rungs
-
-
-def _read_rows(directory: SweepDirectory, number: int, size: int) -> tuple[Pixels, Pixels] | None:
-    """The images of a trial's picture and their reconstructions; None if there is no such picture."""
-    try:
-        images = untile(directory.reconstructions(number), size)
-    except (OSError, ValueError):
-        return None
-    half, rest = divmod(len(images), 2)
-    return None if rest else (images[:half], images[half:])
-
-
-def _spread(trials: Standing, spec: SweepSpec, candidates: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """At most 8 trials over the whole range of KLD weights, among them the winner and the first baseline.
-
-    Of each part of the range the best trial. Where all weights are one, trials from the best to the worst.
-    """
-    if not candidates:
-        return []
-    places = {record.number: place for place, record in enumerate(ranked(list(candidates), trials.metric))}
-    order = sorted((record for record in candidates if record.number in places), key=lambda r: places[r.number])
-    must = [record for record in order if record is trials.winner or record in trials.baselines[:1]]
-    if len({record.config.kld_weight for record in candidates}) == 1:
-        steps = np.linspace(0, len(order) - 1, min(len(order), MAX_TRIALS_IN_RECONSTRUCTIONS)).round().astype(int)
-        return [order[index] for index in dict.fromkeys(steps.tolist())]
-    weights = [record.config.kld_weight for record in order]
-    positive = [weight for weight in weights if weight > 0]
-    use_log = max(positive) / min(positive) >= 10
-
-    def place(weight: float) -> float:
-        return math.log(max(weight, min(positive))) if use_log else weight
-
-    low, high = place(min(weights)), place(max(weights))
-    parts: dict[int, TrialRecord] = {}
-    for record in [*must, *order]:
-        part = min(int((place(record.config.kld_weight) - low) / ((high - low) or 1.0) * 8), 7)
-        parts.setdefault(part, record)
-    chosen = {record.number: record for record in [*must, *parts.values()]}
-    while len(chosen) > MAX_TRIALS_IN_RECONSTRUCTIONS:
-        spare = [record for record in chosen.values() if record not in must]
-        del chosen[min(spare, key=lambda record: _nearest_weight(record, chosen.values(), place)).number]
-    return sorted(chosen.values(), key=lambda record: (record.config.kld_weight, record.number))
-
-
-def _nearest_weight(record: TrialRecord, others: Iterable[TrialRecord], place: Callable[[float], float]) -> float:
-    """How far the next weight is from the record's."""
-    own = place(record.config.kld_weight)
-    return min(abs(place(other.config.kld_weight) - own) for other in others if other is not record)
-
-
-def _strip_label(trials: Standing, record: TrialRecord) -> str:
-    who = f"trial {record.number}"
-    if trials.is_special(record):
-        who = f"{trials.label(record)}: {who}"
-    elif record.state is not TrialState.COMPLETED:
-        who += f", {len(record.epochs)} epoch{'s' * (len(record.epochs) > 1)}"
-    config = record.config
-    return (
-        f"{who}\nkld_weight {short(config.kld_weight)}, {config.latent_size} latents"
-        f"\n{trials.metric} {short(trials.value(record))}"
-    )
-
-
-def _show_strip(axes: Axes, images: Pixels) -> None:
-    """Images side by side with a gap, nothing of an axis but its label."""
-    count, height, width, channels = images.shape
-    gap = max(1, width // 12)
-    strip = np.full((height, count * (width + gap) - gap, 3), 255, np.uint8)
-    for index, image in enumerate(images):
-        x = index * (width + gap)
-        strip[:, x : x + width] = image if channels == 3 else image.repeat(3, axis=2)
-    margin = 0.06 * height
-    axes.imshow(strip, interpolation="nearest")
-    axes.set_xlim(-0.5 - margin, strip.shape[1] - 0.5 + margin)
-    axes.set_ylim(height - 0.5 + margin, -0.5 - margin)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)

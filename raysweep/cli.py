@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raysweep.spec import SweepSpec
 
 INTERRUPTED = 130
+PLAIN_WIDTH = 160
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -240,7 +241,10 @@ def check(file: str) -> None:
     table.add_column()
     table.add_row("sweep", f"{spec.name}: {_what_runs(spec)}")
     table.add_row("data", f"{spec.data.dataset}, {data.count:,} images from {data.origin}")
-    table.add_row("", f"{data.train:,} to train on, {data.validation:,} to validate, {data.test:,} kept for the end")
+    table.add_row(
+        "",
+        f"{data.sizes.train:,} to train on, {data.sizes.validation:,} to validate, {data.sizes.test:,} kept for the end",
+    )
     for name, distribution in spec.trial.searched.items():
         table.add_row("searched" if name == next(iter(spec.trial.searched)) else "", f"{name}  {distribution}")
     constants = [
@@ -363,7 +367,7 @@ def _shown(path: Path) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
 
 
 def _display(console: Console) -> Any:

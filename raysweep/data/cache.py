@@ -76,7 +76,7 @@ class CacheInfo:
     classes: tuple[str, ...]
     """Empty where images have no labels."""
     checksum: str
-    """BLAKE2b over all columns and the other fields, 64 hex digits."""
+    """SHA-256 over all columns and the other fields, 64 hex digits."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -240,12 +240,12 @@ def describe(spec: DataSpec) -> DataDescription:
         dataset=spec.dataset,
         origin=source.origin,
         is_present=True,
-        count=source.count,
+        count=source.counts.images,
         classes=source.classes,
         native_size=source.size,
         channels=spec.channels or source.channels,
         image_size=spec.image_size,
-        sizes=split_sizes(source.count, source.test_count, spec),
+        sizes=split_sizes(*source.counts, spec),
         path=path if path.is_file() else None,
     )
 
@@ -338,7 +338,7 @@ def _batches(
     """The source's images in record batches of equal size; only the last may be smaller."""
     shape = (fitting.channels, fitting.size, fitting.size)
     image_bytes = fitting.channels * fitting.size * fitting.size
-    rows = max(1, min(source.count, BATCH_BYTES // image_bytes))
+    rows = max(1, min(source.counts.images, BATCH_BYTES // image_bytes))
     images, labels = np.empty((rows, *shape), np.uint8), np.full(rows, -1, np.int32)
     official_test = np.zeros(rows, np.bool_)
     filled = done = 0
@@ -357,7 +357,7 @@ def _batches(
                 filled = 0
         done += len(chunk.images)
         if progress is not None:
-            progress(done, source.count)
+            progress(done, source.counts.images)
     if filled:
         yield _record_batch(schema, images[:filled], labels[:filled], official_test[:filled])
 
@@ -436,14 +436,14 @@ class _Checksum:
 
     def __init__(self, info: CacheInfo) -> None:
         self._metadata = json.dumps(replace(info, checksum="").to_metadata(), sort_keys=True).encode()
-        self._columns = tuple(hashlib.blake2b(digest_size=32) for _ in range(3))
+        self._columns = tuple(hashlib.sha256() for _ in range(3))
 
     def update(self, images: Images, labels: NDArray[np.int32], official_test: NDArray[np.bool_]) -> None:
         for digest, column in zip(self._columns, (images, labels, official_test), strict=True):
             digest.update(np.ascontiguousarray(column).data)
 
     def hexdigest(self) -> str:
-        digest = hashlib.blake2b(self._metadata, digest_size=32)
+        digest = hashlib.sha256(self._metadata)
         for column in self._columns:
             digest.update(column.digest())
         return digest.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.data.images import Chunk, Images, Source, Transform, hash_files
+from raysweep.data.images import Chunk, Counts, Images, Source, Transform, hash_files
 from raysweep.errors import DataError
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -36,18 +37,16 @@ class CifarSource(Source):
     size = "32x32"
 
     def __init__(self, directory: Path) -> None:
-        """Reads the batches of a directory that `find_cifar_directory` found, about 180 MB.
-
-        Raises:
-            DataError: if one is damaged, or is a pickle of something else.
-        """
+        """Takes a directory that `find_cifar_directory` found."""
         files = locate_cifar_files(directory)
         assert files is not None
         self.origin = f"the CIFAR-10 batches in {directory}"
         self._files = files
-        self._sizes = [_batch_size(path) for path in files]
-        self.count = sum(self._sizes)
-        self.test_count = self._sizes[-1]
+
+    @cached_property
+    def counts(self) -> Counts:  # type: ignore[override]  # read only when asked for
+        sizes = [_batch_size(path) for path in self._files]
+        return Counts(sum(sizes), sizes[-1])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -121,6 +120,7 @@ def _from_records(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
 
 def _from_pickle(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
     try:
+        _check_lengths(content)
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(batch, dict):
             raise pickle.UnpicklingError(f"holds a {type(batch).__name__}, not a dictionary")
@@ -133,6 +133,16 @@ def _from_pickle(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DataError(f"{path}: not a CIFAR-10 batch: {reason}") from error
     return pixels, labels
+
+
+def _check_lengths(content: bytes) -> None:
+    """Refuses a pickle that promises more than it has: the unpickler allocates first and looks later.
+
+    `genops` raises ValueError where a length goes beyond the end; a memo's index is a length too, of its table.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "LONG_BINPUT") and (argument or 0) > len(content):
+            raise pickle.UnpicklingError(f"numbers an object {argument}, in a file of {len(content)} bytes")
 
 
 class _Dtype:

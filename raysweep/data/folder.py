@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from raysweep.data.images import Chunk, Images, Source, Transform
+from raysweep.data.images import Chunk, Counts, Images, Source, Transform
 from raysweep.errors import DataError, DataUnavailable
 
 _LOG = logging.getLogger("raysweep")
@@ -78,11 +78,10 @@ class FolderSource(Source):
         self._broken_images = broken_images
         self._entries, self.classes = _list_images(root)
         self._skipped = 0
-        self.count = len(self._entries)
-        self.test_count = sum(entry.official_test for entry in self._entries)
+        self.counts = Counts(len(self._entries), sum(entry.official_test for entry in self._entries))
         modes, sizes = self._sample()
         self.channels: Literal[1, 3] = 1 if modes and modes <= _GREY_MODES else 3
-        self.size = _describe_sizes(sizes, of_all=self.count <= _SAMPLE)
+        self.size = _describe_sizes(sizes, of_all=self.counts.images <= _SAMPLE)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,7 +99,7 @@ class FolderSource(Source):
     def chunks(self, transform: Transform) -> Iterator[Chunk]:
         broken: list[str] = []
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for start in range(0, self.count, _WINDOW):
+            for start in range(0, self.counts.images, _WINDOW):
                 entries = self._entries[start : start + _WINDOW]
                 with _pillow_warnings():
                     results = list(pool.map(lambda entry: self._try_read(entry, transform), entries))
@@ -112,10 +111,14 @@ class FolderSource(Source):
                     labels = np.array([entry.label], np.int32) if self.classes else None
                     yield Chunk(result, labels, entry.official_test)
         self._skipped = len(broken)
-        if len(broken) == self.count:
-            raise DataError(f"{self._root}: none of the {self.count} images can be decoded; the log names the reasons")
+        if len(broken) == self.counts.images:
+            raise DataError(
+                f"{self._root}: none of the {self.counts.images} images can be decoded; the log names the reasons"
+            )
         if broken:
-            _LOG.warning("%s: left out %d of %d images that cannot be decoded", self._root, len(broken), self.count)
+            _LOG.warning(
+                "%s: left out %d of %d images that cannot be decoded", self._root, len(broken), self.counts.images
+            )
 
     def _report(self, entry: _Entry, broken: BrokenImageError) -> None:
         if self._broken_images == "error":
@@ -136,7 +139,7 @@ class FolderSource(Source):
             raise DataError(f"{self._root}: {entry.path}: {error}") from error
 
     def _sample(self) -> tuple[set[str], list[tuple[int, int]]]:
-        positions = np.unique(np.linspace(0, self.count - 1, _SAMPLE).round().astype(int))
+        positions = np.unique(np.linspace(0, self.counts.images - 1, _SAMPLE).round().astype(int))
         modes, sizes = set(), []
         for position in positions:
             with _pillow_warnings():

@@ -20,7 +20,7 @@ from typing import IO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.data.images import Chunk, Source, Transform, hash_files
+from raysweep.data.images import Chunk, Counts, Source, Transform, hash_files
 from raysweep.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
@@ -107,8 +107,7 @@ class IdxSource(Source):
         training, test = (images.shape for images, _ in self._pairs)
         if training[1:] != test[1:]:
             raise DataError(f"{directory}: training images are {_by(training[1:])}, test images {_by(test[1:])}")
-        self.count = training[0] + test[0]
-        self.test_count = test[0]
+        self.counts = Counts(training[0] + test[0], test[0])
         self.size = f"{training[2]}x{training[1]}"
 
     @cached_property

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +32,24 @@ class Chunk:
     """Whether the data set's makers put these images aside for tests."""
 
 
+class Counts(NamedTuple):
+    """Numbers of images."""
+
+    images: int
+    """In all."""
+    official_test: int
+    """Those of them that are official test images."""
+
+
 class Source(ABC):
-    """A data set as it lies on this machine. Making one reads headers and names, not images."""
+    """A data set as it lies on this machine. Making one reads names and headers, not images."""
 
     name: str
     """The data set's name in a search space file."""
     origin: str
     """Where the images come from, as a fragment of a sentence."""
-    count: int
-    """Images in all; for a folder, before broken ones are left out."""
-    test_count: int
-    """How many of them are official test images."""
+    counts: Counts
+    """For a folder, before broken images are left out."""
     channels: Literal[1, 3]
     size: str
     """Height and width before preprocessing, as a text."""

@@ -1,4 +1,4 @@
-"""What the tests of the data room share: a cache directory of their own, and data sets written to order."""
+"""What the tests of the data room share."""
 
 from __future__ import annotations
 

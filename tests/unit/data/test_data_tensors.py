@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysweep.data.cache import prepare
@@ -17,6 +17,7 @@ from raysweep.spec import DataSpec
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_gather_returns_the_images_that_were_asked_for_however_the_chunks_are_cut(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 40))
     chunk_rows = data.draw(st.integers(1, count))

@@ -12,9 +12,10 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -27,7 +28,24 @@ from raysweep.vae.training import Training
 FORMAT = "raysweep-checkpoint-1"
 KEEP = 2
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
+_METRICS = TypeAdapter(EpochMetrics)
+_SHAPE = TypeAdapter(tuple[int, int, int])
 _log = logging.getLogger("raysweep")
+
+
+class Checkpoint(NamedTuple):
+    """What one checkpoint holds."""
+
+    tensors: dict[str, torch.Tensor]
+    config: TrialConfig
+    shape: tuple[int, int, int]
+    """Of the images: channels, height, width."""
+    metrics: EpochMetrics
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's own tensors, by their names in its state."""
+        return {k.removeprefix("model."): v for k, v in self.tensors.items() if k.startswith("model.")}
 
 
 def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) -> Path:
@@ -58,8 +76,8 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the header of a checkpoint.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The whole of a checkpoint.
 
     Raises:
         CheckpointError: if the file is missing, torn, or no checkpoint of raysweep.
@@ -67,12 +85,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("raysweep", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a handle, not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+            # Copies: the tensors as they come are a mapping of the file, which is dropped two epochs on.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if header.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: is not a checkpoint of this version of raysweep ({FORMAT})")
+        return Checkpoint(
+            tensors,
+            TrialConfig.model_validate(header["config"]),
+            _SHAPE.validate_python(header["shape"]),
+            _METRICS.validate_python(header["metrics"]),
+        )
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: is not a whole checkpoint: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is not a checkpoint of this version of raysweep ({FORMAT})")
-    return tensors, header
 
 
 def restore_checkpoint(directory: Path, training: Training) -> EpochMetrics | None:
@@ -85,25 +109,42 @@ def restore_checkpoint(directory: Path, training: Training) -> EpochMetrics | No
     """
     for path in list_checkpoints(directory):
         try:
-            tensors, header = read_checkpoint(path)
-            config = TrialConfig.model_validate(header["config"])
-            metrics = EpochMetrics(**header["metrics"])
-        except (CheckpointError, ValueError, KeyError, TypeError) as error:
-            _log.warning("%s is passed over: %s", path, error)
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            _log.warning("%s; it is passed over", error)
             continue
-        if config != training.config or tuple(header["shape"]) != training.train_images.shape:
+        if checkpoint.config != training.config or checkpoint.shape != tuple(training.train_images.shape):
             raise CheckpointError(f"{path}: was made by another configuration; move it away to train the trial anew")
-        _load(training, tensors)
-        training.epoch = metrics.epoch
-        return metrics
+        try:
+            _load(training, checkpoint.tensors)
+        except CheckpointError as error:
+            _log.warning("%s: %s; it is passed over", path, error)
+            continue
+        training.epoch = checkpoint.metrics.epoch
+        return checkpoint.metrics
     return None
 
 
 def _load(training: Training, tensors: dict[str, torch.Tensor]) -> None:
-    training.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    """Replaces the state of the model and of Adam; changes nothing unless every tensor is there and fits.
+
+    Adam's moments take the memory format of their parameter: its fused step walks both in memory order, so moments in
+    another order would be applied to the wrong weights.
+    """
+    parameters = dict(training.model.named_parameters())
+    wanted = {f"model.{name}": value.shape for name, value in parameters.items()}
+    for index, value in enumerate(parameters.values()):
+        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), value.shape)
+        wanted |= {f"optimizer.{index}.{key}": shape for key, shape in (moments | {"step": torch.Size()}).items()}
+    found = {name: value.shape for name, value in tensors.items() if value.dtype == torch.float32}
+    if found != wanted:
+        odd = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+        raise CheckpointError(f"tensors are missing, or are not of this model: {', '.join(odd[:4])}")
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
+    with torch.no_grad():
+        for index, (name, parameter) in enumerate(parameters.items()):
+            parameter.copy_(tensors[f"model.{name}"])
+            state[index] = {"step": tensors[f"optimizer.{index}.step"]}
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[index][key] = torch.empty_like(parameter).copy_(tensors[f"optimizer.{index}.{key}"])
     training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": state})

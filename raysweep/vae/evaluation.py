@@ -61,7 +61,8 @@ def evaluate(
     """The validation metrics of `EpochMetrics`, from one pass with latents sampled from the posterior.
 
     The noise is the same in every epoch and for every trial of the same seed and latent size, so that differences are
-    the models'. `baseline_mse` is what `mean_image_error` gives for the training mean. Reads the device once, at the end.
+    the models'. `baseline_mse` is what `mean_image_error` gives for the training mean. Reads the device once, at the
+    end.
     """
     model.eval()
     pixels, latents, count = math.prod(images.shape), config.latent_size, len(images)
@@ -112,8 +113,12 @@ def summarise(
         "rate_nats": rate_nats,
         "distortion_nats": distortion,
         "mse": mse,
-        "psnr_db": -10 * math.log10(mse) if finite and mse > 0 else math.nan,
+        "psnr_db": _psnr_db(mse) if finite else math.nan,
         "r2": r2,
         "active_units": active_units,
         "collapsed": finite and (r2 < COLLAPSED_R2 or rate_nats < COLLAPSED_RATE_NATS),
     }
+
+
+def _psnr_db(mse: float) -> float:
+    return -10 * math.log10(mse) if mse > 0 else math.inf

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError
@@ -26,7 +28,7 @@ _README = """# {title}
 A convolutional VAE of {shape[0]}x{shape[1]}x{shape[2]} images, {latent_size} latents, {epoch} epochs of training.
 
     import raysweep
-    model = raysweep.load_model("{folder}")
+    model = raysweep.load_model({folder!r})    # or wherever you have moved this folder
 
 `model.encode(x)` gives the mean and the log variance of q(z|x) for x [batch, channels, height, width] in [0, 1],
 `model.decode(z)` images in [0, 1], `model.reconstruct(x)` and `model.sample(count, seed)` what they say.
@@ -49,7 +51,7 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
     faults = []
     for path in list_checkpoints(checkpoints):
         try:
-            tensors, header = read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
             break
         except CheckpointError as error:
             faults.append(str(error))
@@ -57,25 +59,24 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
         raise CheckpointError(
             "; ".join(faults) or f"{checkpoints}: holds no checkpoint; choose a trial that has trained"
         )
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    metrics = dataclasses.asdict(checkpoint.metrics)
     description = {
         "format": FORMAT,
-        "shape": header["shape"],
-        "config": header["config"],
-        "metrics": header["metrics"],
+        "shape": checkpoint.shape,
+        "config": checkpoint.config.model_dump(mode="json"),
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "origin": origin,
     }
-    metrics = "\n".join(f"    {name} {value}" for name, value in header["metrics"].items())
     readme = _README.format(
         title=f"Sweep {origin.get('sweep')}, trial {origin.get('trial')}",
-        shape=header["shape"],
-        latent_size=header["config"]["latent_size"],
-        epoch=header["metrics"]["epoch"],
-        folder=out,
-        metrics=metrics,
+        shape=checkpoint.shape,
+        latent_size=checkpoint.config.latent_size,
+        epoch=checkpoint.metrics.epoch,
+        folder=str(out.absolute()),
+        metrics="\n".join(f"    {name} {value}" for name, value in metrics.items()),
     )
     write_atomically(out / "README.md", readme.encode())
-    write_atomically(out / WEIGHTS, save(weights))
+    write_atomically(out / WEIGHTS, save(checkpoint.weights))
     write_atomically(out / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
     return out
 
@@ -93,8 +94,9 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
             raise CheckpointError(f"{root}: is a model of another version: {description['format']}, not {FORMAT}")
         config = TrialConfig.model_validate(description["config"])
         channels, height, width = description["shape"]
-        model = ConvVAE.from_config(config, (channels, height, width))
-        model.load_state_dict(load_file(root / WEIGHTS))
+        with torch.device("meta"):  # no memory is taken and no weight drawn before the file's are known to fit
+            model = ConvVAE.from_config(config, (channels, height, width))
+        model.load_state_dict(load((root / WEIGHTS).read_bytes()), assign=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{root}: holds no model that can be read ({error}); raysweep export DIR OUT makes one"

@@ -29,6 +29,10 @@ from raysweep.config import Likelihood, Reduction, TrialConfig
 LOG_SIGMA_MIN = -6.0
 """Floor of the calibrated log sigma: a batch fitted exactly would otherwise drive the likelihood to infinity."""
 
+SMALLEST_MSE = 1e-30
+"""Keeps the logarithm of a batch's mean squared error, and its gradient, finite where the error is exactly 0; far
+below exp(2 * LOG_SIGMA_MIN), so that it changes nothing else."""
+
 GREY_LEVELS = 255
 """Steps between the 256 values of an 8-bit pixel; one step is 1/255 of the pixel's range [0, 1]."""
 
@@ -57,7 +61,7 @@ def gaussian_data_term(squared_error: Tensor, pixels: int, likelihood: Likelihoo
     """The data term of either Gaussian likelihood from the squared error, summed over pixels, mean over images."""
     if likelihood == "gaussian":
         return squared_error / (2 * sigma**2)
-    log_sigma = soft_floor(0.5 * (squared_error / pixels).log(), LOG_SIGMA_MIN)
+    log_sigma = soft_floor(0.5 * (squared_error / pixels).clamp_min(SMALLEST_MSE).log(), LOG_SIGMA_MIN)
     return 0.5 * squared_error * (-2 * log_sigma).exp() + pixels * log_sigma
 
 

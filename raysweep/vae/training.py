@@ -7,6 +7,7 @@ trial resumed at any epoch goes on exactly as it would have.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 
@@ -82,11 +83,15 @@ class Training:
 
     def _generators(self) -> tuple[torch.Generator, torch.Generator]:
         """Generators of batch order and of noise for the coming epoch, functions of the seed and the epoch alone."""
-        base = (self.config.seed << 32) + 2 * self.epoch
         return (
-            torch.Generator().manual_seed(base),
-            torch.Generator(self.device).manual_seed(base + 1),
+            torch.Generator().manual_seed(_mixed_seed(self.config.seed, self.epoch, "order")),
+            torch.Generator(self.device).manual_seed(_mixed_seed(self.config.seed, self.epoch, "noise")),
         )
+
+
+def _mixed_seed(seed: int, epoch: int, purpose: str) -> int:
+    """64 bits that depend on all three; a hash, since torch's CPU generator looks at the lower 32 bits alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {purpose}".encode(), digest_size=8).digest())
 
 
 def train(

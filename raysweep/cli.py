@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from raysweep import __version__
 from raysweep.errors import RaysweepError
+from raysweep.layout import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -201,7 +201,7 @@ def report(directory: str) -> None:
     from raysweep.search.review import open_sweep
 
     for path in open_sweep(directory).write_report():
-        click.echo(f"wrote {_shown(path)}")
+        click.echo(f"wrote {shown(path)}")
 
 
 @main.command()
@@ -233,6 +233,7 @@ def check(file: str) -> None:
     from raysweep.search.progress import value_text
 
     data = describe(spec.data)
+    sizes = data.sizes
     slots, where = _slots(spec)
     console = _console()
     console.print(f"[bold]{file}[/]: sound", highlight=False)
@@ -243,12 +244,12 @@ def check(file: str) -> None:
     table.add_row("data", f"{spec.data.dataset}, {data.count:,} images from {data.origin}")
     table.add_row(
         "",
-        f"{data.sizes.train:,} to train on, {data.sizes.validation:,} to validate, {data.sizes.test:,} kept for the end",
+        f"{sizes.train:,} to train on, {sizes.validation:,} to validate, {sizes.test:,} kept for the end",
     )
     for name, distribution in spec.trial.searched.items():
         table.add_row("searched" if name == next(iter(spec.trial.searched)) else "", f"{name}  {distribution}")
     constants = [
-        f"{name} {value_text(value)}"
+        f"{name} {'none' if value is None else value_text(value)}"
         for name, value in spec.trial.as_mapping().items()
         if name not in spec.trial.searched
     ]
@@ -288,7 +289,13 @@ def list_data() -> None:
     )
     click.echo(f"caches in    {cache_directory()}")
     for file in cached_files():
-        click.echo(f"  {file}")
+        size = f"{file.cache_bytes / 1e6:,.1f} MB"
+        if file.info is None:
+            click.echo(f"  {file.path.name}  {size}  {file.fault}")
+        else:
+            info = file.info
+            shape = f"{info.channels}x{info.height}x{info.width}"
+            click.echo(f"  {file.path.name}  {size}  {info.count:,} images of {shape} from {info.origin}")
 
 
 @data.command()
@@ -334,16 +341,16 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     """What came of a run: the best trials, the counts, what to type next; exits 130 if it was stopped by hand."""
     from raysweep.search.progress import summary_lines, trials_view
 
-    root = _shown(sweep.directory.root)
+    root = shown(sweep.directory.root)
     status = sweep.status()
     if sweep.best():
         console.print()
         console.print(trials_view(sweep.best(), sweep.spec))
     saved = f"{status.epochs_saved} epochs saved by early stopping ({status.saved_share:.0%})"
     console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}", highlight=False)
-    unfinished = status.ended < status.trials
-    if unfinished:
-        console.print(f"\nStopped with {status.trials - status.ended} trials to go. To go on, type:", highlight=False)
+    if status.ended < status.trials:
+        left = status.trials - status.ended
+        console.print(f"\nStopped by {sweep.stopped_by} with {left} trials to go. To go on, type:", highlight=False)
         console.print(f"    raysweep resume {root}", highlight=False, soft_wrap=True)
     console.print("\nTo look at it:", highlight=False)
     for line in (
@@ -352,16 +359,8 @@ def _conclude(console: Console, sweep: Sweep) -> None:
         f"raysweep export {root} exported/{sweep.spec.name}",
     ):
         console.print(f"    {line}", highlight=False, soft_wrap=True)
-    if unfinished and sweep.spec.search.time_budget is None:
-        raise SystemExit(INTERRUPTED)
-
-
-def _shown(path: Path) -> str:
-    """A path relative to the working directory where it is below it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    if sweep.signal is not None:
+        raise SystemExit(128 + sweep.signal)
 
 
 def _console() -> Console:

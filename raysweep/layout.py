@@ -87,12 +87,20 @@ class SweepDirectory:
     def require_sweep(self) -> None:
         """Raises SweepDirectoryError if there is no sweep here."""
         if not self.root.is_dir():
-            raise SweepDirectoryError(f"{self.root}: there is no such directory; raysweep run FILE makes one")
+            raise SweepDirectoryError(f"{shown(self.root)}: there is no such directory; raysweep run FILE makes one")
         if not (self.spec.exists() and self.journal.exists()):
             raise SweepDirectoryError(
-                f"{self.root}: holds no sweep (sweep.yaml and study.journal are what makes one); "
+                f"{shown(self.root)}: holds no sweep (sweep.yaml and study.journal are what makes one); "
                 "name the directory that raysweep run printed, such as results/kld"
             )
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative to the working directory where it is below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 @contextmanager

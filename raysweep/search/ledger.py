@@ -2,7 +2,7 @@
 
 Every transition of a trial stands in this module. A trial is RUNNING in the study from `ask` until `finish`; whatever
 the study says is RUNNING when a driver opens it was left unfinished and goes on. An epoch's metrics are a user
-attribute of its trial, its objective an intermediate value; reports, early stopping and resuming are functions of these.
+attribute of its trial, its objective an intermediate value; reports, early stopping and resuming follow from these.
 
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch

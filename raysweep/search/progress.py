@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -116,17 +117,17 @@ def _live_view(session: Session) -> RenderableType:
     body.add_row("saved", saved)
     body.add_row("speed", f"{status.images_per_s:,.0f} images/s")
     for index, record in enumerate(status.running):
-        bar = f"epoch {len(record.epochs)}/{record.config.epochs}"
+        epoch = f"epoch {len(record.epochs)}/{record.config.epochs}"
         text = Text.assemble(
-            (f"{record.number:>3}", "cyan"), f"  {bar:<12}  {_result(record, spec):<24}  ",
+            (f"{record.number:>3}", "cyan"), f"  {epoch:<12}  {_result(record, spec):<24}  ",
             (params_text(record.params), "dim"),
         )  # fmt: skip
         text.no_wrap, text.overflow = True, "ellipsis"
         body.add_row("running" if index == 0 else "", text)
     if session.stopped_by:
         body.add_row("", Text(f"stopping: {session.stopped_by}", style="bold yellow"))
-    bar_line = ProgressBar(total=max(1, status.trials), completed=status.ended, width=None)
-    return Group(head, bar_line, body)
+    bar = Padding(ProgressBar(total=max(1, status.trials), completed=status.ended), 0)
+    return Group(head, bar, body)
 
 
 def _counts(status: SweepStatus) -> Text:

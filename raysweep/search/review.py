@@ -10,7 +10,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from raysweep.errors import CheckpointError, SpecError, SweepDirectoryError
-from raysweep.layout import SweepDirectory
+from raysweep.layout import SweepDirectory, shown
 from raysweep.loading import parse_spec
 from raysweep.records import TrialRecord, ranked
 from raysweep.search.ledger import Ledger
@@ -32,6 +32,10 @@ class Sweep:
         self.records = records
         self.running = running
         """Whether a driver is at work on it."""
+        self.stopped_by: str | None = None
+        """What ended the run that returned this before all was done, if anything did."""
+        self.signal: int | None = None
+        """Number of the signal, if it was one."""
 
     def trials(self) -> pa.Table:
         """One row a trial, with the columns of report/trials.parquet (docs/schema.md)."""
@@ -59,7 +63,7 @@ class Sweep:
         from raysweep.report.tensorboard import rebuild
 
         if self.running:
-            raise SweepDirectoryError(f"{self.directory.root}: is running and writes its report itself")
+            raise SweepDirectoryError(f"{shown(self.directory.root)}: is running and writes its report itself")
         write_parquet(self.directory, self.records, self.spec)
         figures = draw_figures(self.directory, self.spec, self.records)
         rebuild(self.directory, self.spec, self.records, figures)
@@ -79,14 +83,14 @@ class Sweep:
             best = self.best()
             if not best:
                 raise CheckpointError(
-                    f"{self.directory.root}: no trial has a result yet, so there is no model to export"
+                    f"{shown(self.directory.root)}: no trial has a result yet, so there is no model to export"
                 )
             record = best[0]
         else:
             found = [record for record in self.records if record.number == trial]
             if not found:
                 raise SweepDirectoryError(
-                    f"{self.directory.root}: has no trial {trial}; it has trials 0 to {len(self.records) - 1}"
+                    f"{shown(self.directory.root)}: has no trial {trial}; it has trials 0 to {len(self.records) - 1}"
                 )
             record = found[0]
         origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value}
@@ -120,10 +124,12 @@ def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
     try:
         description = yaml.safe_load(directory.spec.read_text(encoding="utf-8"))
         if not isinstance(description, dict) or description.get("format") != FORMAT:
-            raise SweepDirectoryError(f"{directory.spec}: is not the description of a sweep of this version ({FORMAT})")
+            raise SweepDirectoryError(
+                f"{shown(directory.spec)}: is not the description of a sweep of this version ({FORMAT})"
+            )
         return parse_spec(yaml.safe_dump(description["spec"]), str(directory.spec)), description
     except (OSError, yaml.YAMLError, KeyError, UnicodeDecodeError, SpecError) as error:
-        raise SweepDirectoryError(f"{directory.spec}: cannot be read: {error}") from error
+        raise SweepDirectoryError(f"{shown(directory.spec)}: cannot be read: {error}") from error
 
 
 def is_driven(directory: SweepDirectory) -> bool:

@@ -12,6 +12,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
+from raysweep.search.exchange import EpochReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
 from raysweep.search.scheduler import rung_epochs, survives
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from raysweep.report.tensorboard import TensorBoardWriter
-    from raysweep.search.trial import EpochReport, TrialOrder
 
 REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
@@ -49,6 +49,8 @@ class Session:
         self.ledger = ledger
         self.slots = slots
         self.stopped_by: str | None = None
+        self.signal: int | None = None
+        """Number of the signal that stopped the session, if one did."""
         self.failure: RaysweepError | None = None
         self.started = time.monotonic()
         self._cache = cache
@@ -70,8 +72,6 @@ class Session:
 
     def next_order(self) -> TrialOrder | None:
         """The next trial to train, unfinished ones first; None when all are handed out."""
-        from raysweep.search.trial import TrialOrder
-
         if self._unfinished:
             record = self.ledger.complete_point(self._unfinished.pop(0))
         elif self._to_ask:
@@ -119,8 +119,9 @@ class Session:
         if self.ledger.record(number).ended_at is None:
             self._finish(number, TrialState.FAILED, cause, error)
 
-    def stop(self, reason: str, failure: RaysweepError | None = None) -> None:
+    def stop(self, reason: str, failure: RaysweepError | None = None, signal: int | None = None) -> None:
         """Asks for the end of the session; unfinished trials stay so and `resume` takes them up."""
+        self.signal = self.signal or signal
         self.stopped_by = self.stopped_by or reason
         self.failure = self.failure or failure
 

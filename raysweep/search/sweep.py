@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 import raysweep
 from raysweep.data.cache import open_cache, prepare
 from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory, storage_errors, write_atomically
+from raysweep.layout import SweepDirectory, shown, storage_errors, write_atomically
 from raysweep.report.tensorboard import TensorBoardWriter, rebuild
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots, cluster_nodes, connected, fit
@@ -73,8 +73,9 @@ def run(
             write_atomically(directory.spec, _describe(spec, cache, slots).encode())
             ledger = Ledger.create(directory, spec)
             writer = TensorBoardWriter(directory.tensorboard, spec)
-            _drive(Session(directory, spec, ledger, slots, cache, writer, observer or _Silent()))
-    return open_sweep(directory.root)
+            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent())
+            _drive(session)
+    return _conclude(session)
 
 
 def resume(
@@ -103,7 +104,7 @@ def resume(
         cache = prepare(spec.data, progress)
         if open_cache(cache).info.checksum != description["data"]["checksum"]:
             raise SweepDirectoryError(
-                f"{directory.root}: was run on other images than {spec.data.dataset} has now; "
+                f"{shown(directory.root)}: was run on other images than {spec.data.dataset} has now; "
                 "trials on the two would not compare. Bring the images back, or start a new sweep"
             )
         with connected():
@@ -113,8 +114,9 @@ def resume(
                 write_atomically(directory.spec, _yaml(description).encode())
             rebuild(directory, spec, ledger.records())
             writer = TensorBoardWriter(directory.tensorboard, spec, ledger.records())
-            _drive(Session(directory, spec, ledger, slots, cache, writer, observer or _Silent()))
-    return open_sweep(directory.root)
+            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent())
+            _drive(session)
+    return _conclude(session)
 
 
 def _drive(session: Session) -> None:
@@ -128,6 +130,12 @@ def _drive(session: Session) -> None:
             session.close()
     if session.failure is not None:
         raise session.failure
+
+
+def _conclude(session: Session) -> Sweep:
+    sweep = open_sweep(session.directory.root)
+    sweep.stopped_by, sweep.signal = session.stopped_by, session.signal
+    return sweep
 
 
 @contextmanager
@@ -145,7 +153,7 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
     except Timeout:
         holder = json.loads(identity.read_text()) if identity.exists() else {}
         raise SweepDirectoryError(
-            f"{directory.root}: another driver is at work here, process {holder.get('pid', '?')} on "
+            f"{shown(directory.root)}: another driver is at work here, process {holder.get('pid', '?')} on "
             f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it, or stop it with Ctrl-C"
         ) from None
     try:
@@ -168,7 +176,7 @@ def _stopping_on_signals(session: Session) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if session.stopped_by is not None:
             raise KeyboardInterrupt
-        session.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+        session.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name, signal=number)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -200,14 +208,14 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 def _refuse_taken(directory: SweepDirectory) -> None:
-    root = directory.root
+    root, name = directory.root, shown(directory.root)
     if directory.holds_a_sweep():
         raise SweepDirectoryError(
-            f"{root}: holds a sweep already. To go on with it, type: raysweep resume {root}\n"
-            f"For a new one, give another directory with --output, or move {root.name} away"
+            f"{name}: holds a sweep already. To go on with it, type: raysweep resume {name}\n"
+            f"For a new one, give another directory with --output, or move {name} away"
         )
     if root.exists() and not root.is_dir():
-        raise SweepDirectoryError(f"{root}: is a file; give another directory with --output")
+        raise SweepDirectoryError(f"{name}: is a file; give another directory with --output")
 
 
 def _describe(spec: SweepSpec, cache: Path, slots: Slots) -> str:

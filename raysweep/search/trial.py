@@ -10,52 +10,20 @@ import gc
 import math
 import socket
 import traceback
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from raysweep.config import TrialConfig
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.metrics import EpochMetrics, TrialState
-from raysweep.spec import DataSpec
+from raysweep.search.exchange import EpochReport, TrialOrder
 
 REPORT = "report"
 """Key of the `EpochReport` in a result, and of the `TrialOrder` in a trial's configuration."""
 ORDER = "order"
 RECONSTRUCTED = 16
 SAMPLED = 64
-
-
-@dataclass(frozen=True)
-class TrialOrder:
-    """All that an actor needs to train one trial; small, since data travels as a path."""
-
-    number: int
-    config: TrialConfig
-    data: DataSpec
-    cache: Path
-    directory: Path
-    picture_epochs: frozenset[int]
-    """Epochs after which the trial may end, and so draws its pictures."""
-    threads: int
-    gpu: bool
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What came of an epoch: metrics, or the state in which the trial ended instead."""
-
-    metrics: EpochMetrics | None
-    node: str
-    device: str
-    ended: TrialState | None = None
-    cause: str = ""
-    error: str | None = None
-    storage_failed: bool = False
-    """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]

@@ -62,9 +62,7 @@ def untile(png: bytes | Path, image_size: int, columns: int | None = None, paddi
     found, rest_x = divmod(width - padding, pitch)
     if rest_x or rest_y or rows < 1 or found < 1 or columns not in (None, found):
         wanted = "a grid" if columns is None else f"a grid of {columns} columns"
-        raise ValueError(
-            f"a picture of {width} x {height} pixels is not {wanted} of {image_size} x {image_size} images"
-        )
+        raise ValueError(f"a picture of {width} x {height} pixels is not {wanted} of {image_size}-pixel images")
     corners = (_corner(index, image_size, image_size, found, padding) for index in range(rows * found))
     return np.stack([canvas[y : y + image_size, x : x + image_size] for y, x in corners])
 

@@ -43,14 +43,17 @@ if TYPE_CHECKING:
 SWEEP_RUN = "sweep"
 """The run that holds what concerns all trials."""
 
+EPOCHS_TAG = "training/epochs_done"
+
 PICTURE_WIDTH = 1100
 """Pixels, about: grids of 32 x 32 images are too small to judge at their own size."""
 
 _GROUPS = {
-    "reconstruction": ("distortion_nats", "mse", "psnr_db", "r2"),
     "latents": ("rate_nats", "active_units", "collapsed"),
+    "reconstruction": ("distortion_nats", "mse", "psnr_db", "r2"),
     "likelihood": ("elbo_nats", "bits_per_dim"),
 }
+"""Tags of metrics that are not the objective; those in no group are `training`."""
 
 _STATUS = {
     TrialState.COMPLETED: api_pb2.STATUS_SUCCESS,
@@ -166,10 +169,13 @@ class TensorBoardWriter:
             unit = f" [{metric.unit}]" if metric.unit else ""
             tag = scalar_tag(name, self._objective)
             values.append(_scalar(tag, float(getattr(metrics, name)), f"{metric.meaning}{unit}"))
-        return [*values, _scalar(EPOCHS_TAG, metrics.epoch, "epochs trained so far")]
+        return [*values, _scalar(EPOCHS_TAG, float(metrics.epoch), "epochs trained so far")]
 
     def _write(self, run: str, wall_time_s: float, step: int, values: Sequence[Summary.Value]) -> None:
         with storage_errors(self._directory):
+            # `raysweep report` may put a rebuilt directory in the place of this one while the sweep runs.
+            if run in self._files and not self._files[run].path.exists():
+                self._close(run)
             if run not in self._files:
                 self._files[run] = _EventFile(self._directory / run)
             self._files[run].add(Event(wall_time=wall_time_s, step=step, summary=Summary(value=values)))
@@ -177,9 +183,6 @@ class TensorBoardWriter:
     def _close(self, run: str) -> None:
         if run in self._files:
             self._files.pop(run).close()
-
-
-EPOCHS_TAG = "training/epochs_done"
 
 
 def rebuild(
@@ -205,6 +208,8 @@ def rebuild(
             directory.report.mkdir(parents=True, exist_ok=True)
             if directory.tensorboard.exists():
                 directory.tensorboard.rename(old)
+            # A live writer may make a run again between the two renames; what it wrote there is in the ledger too.
+            shutil.rmtree(directory.tensorboard, ignore_errors=True)
             fresh.rename(directory.tensorboard)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -238,7 +243,8 @@ class _EventFile:
         run.mkdir(parents=True, exist_ok=True)
         token = uuid.uuid4().hex[:8]
         name = f"events.out.tfevents.{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}.{token}"
-        self._file: BinaryIO = open(run / name, "ab")  # noqa: SIM115
+        self.path = run / name
+        self._file: BinaryIO = open(self.path, "ab")  # noqa: SIM115
         source = SourceMetadata(writer="raysweep.report.tensorboard")
         self.add(Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=source))
 
@@ -265,7 +271,9 @@ def _seconds(moment: datetime) -> float:
 
 def _experiment(spec: SweepSpec) -> Summary.Value:
     objective = spec.search.objective.metric
-    names = [objective, *(name for name in METRICS if name != objective)]
+    # The table shows the first five at once: the objective, the epochs, and what explains it before the losses.
+    explaining = [name for members in _GROUPS.values() for name in members]
+    names = list(dict.fromkeys([objective, *explaining, *METRICS]))
     metrics = [
         api_pb2.MetricInfo(
             name=api_pb2.MetricName(tag=scalar_tag(name, objective)),

@@ -1,0 +1,117 @@
+"""Sweeps that never ran: records as the ledger would yield them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raysweep.layout import SweepDirectory, write_atomically
+from raysweep.loading import parse_spec
+from raysweep.metrics import EpochMetrics, TrialState
+from raysweep.records import EpochRecord, TrialRecord
+from raysweep.report.images import tile
+from raysweep.space import Scalar
+from raysweep.spec import SweepSpec
+
+SPEC = """
+name: synthetic
+data: {dataset: digits, image_size: 16}
+trial:
+  kld_weight: {low: 1e-5, high: 1e-1, log: true}
+  likelihood: {choices: [gaussian, calibrated_gaussian]}
+  max_gradient_norm: {choices: [null, 1.0]}
+  hidden_size: {low: 32, high: 128}
+search:
+  early_stopping: {asha: {max_epochs: 9, grace_epochs: 1, reduction_factor: 3}}
+"""
+
+
+def epoch_metrics(epoch: int, elbo_nats: float, rate_nats: float = 20.0) -> EpochMetrics:
+    mse = 0.02 if math.isfinite(elbo_nats) else math.nan
+    return EpochMetrics(
+        epoch, train_loss=mse, val_loss=mse, elbo_nats=elbo_nats, bits_per_dim=3.0, rate_nats=rate_nats,
+        distortion_nats=-elbo_nats - rate_nats, mse=mse, psnr_db=17.0, r2=0.6, active_units=5, collapsed=False,
+        images_per_s=900.0, epoch_s=1.5,
+    )  # fmt: skip
+
+
+Record = Callable[..., TrialRecord]
+
+
+@pytest.fixture
+def spec() -> SweepSpec:
+    return parse_spec(SPEC)
+
+
+@pytest.fixture
+def record() -> Record:
+    """Makes one record; `elbos` are its objective after each epoch."""
+
+    def make(
+        number: int,
+        elbos: Sequence[float] = (10.0, 30.0, 20.0),
+        state: TrialState = TrialState.COMPLETED,
+        params: dict[str, Scalar] | None = None,
+        of: SweepSpec | None = None,
+        **more: Any,
+    ) -> TrialRecord:
+        start = datetime(2026, 3, 1, 12, number % 60, tzinfo=UTC)
+        rng = np.random.default_rng(number)
+        if params is None:
+            params = {
+                "kld_weight": float(10 ** rng.uniform(-5, -1)),
+                "likelihood": ("gaussian", "calibrated_gaussian")[number % 2],
+                "max_gradient_norm": (None, 1.0)[number % 2],
+                "hidden_size": int(rng.integers(32, 129)),
+            }
+        epochs = tuple(
+            EpochRecord(epoch_metrics(epoch, elbo, rate_nats=5.0 + number), start + timedelta(seconds=2 * epoch))
+            for epoch, elbo in enumerate(elbos, start=1)
+        )
+        more = {
+            "started_at": start,
+            "ended_at": None if state is TrialState.RUNNING else start + timedelta(seconds=30),
+            "node": "host",
+            "device": "cpu",
+            **more,
+        }
+        config = (of or parse_spec(SPEC)).trial.config(params)
+        return TrialRecord(number, config, params, state, epochs, **more)
+
+    return make
+
+
+@pytest.fixture
+def sweep_records(record: Record) -> list[TrialRecord]:
+    """A trial in each state, and some more that completed."""
+    states = [
+        record(0, (1.0, 2.0, 3.0), enqueued=True, cause="trained for all 3 epochs"),
+        record(1, (5.0,), TrialState.PRUNED, cause="below the rung at 1 epoch"),
+        record(2, (5.0, math.nan), TrialState.DIVERGED, cause="elbo_nats was nan after epoch 2"),
+        record(3, (), TrialState.FAILED, cause="ValueError: no", error="Traceback\nValueError: no"),
+        record(4, (), TrialState.OUT_OF_MEMORY, cause="out of memory"),
+        record(5, (8.0, 9.0), TrialState.RUNNING),
+        record(6, (7.0,), TrialState.INTERRUPTED),
+    ]
+    return states + [record(n, (n - 5.0, 2.0 * n, 3.0 * n)) for n in range(7, 12)]
+
+
+@pytest.fixture
+def draw_pictures() -> Callable[[SweepDirectory, SweepSpec, Sequence[TrialRecord]], None]:
+    """Writes the pictures of trials as trials write them."""
+
+    def draw(directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord]) -> None:
+        size, channels = spec.data.image_size, spec.data.channels or 1
+        inputs = np.random.default_rng(0).integers(0, 256, (16, size, size, channels), dtype=np.uint8)
+        for one in records:
+            if one.epochs:
+                both = np.concatenate([inputs, inputs // 2])
+                write_atomically(directory.reconstructions(one.number), tile(both, 16))
+                write_atomically(directory.samples(one.number), tile(np.repeat(inputs, 4, axis=0), 8))
+
+    return draw

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from raysweep.layout import SweepDirectory
+from raysweep.loading import parse_spec
+from raysweep.metrics import METRICS, TrialState
+from raysweep.report.figures import Figure
+from raysweep.report.tensorboard import EPOCHS_TAG, TensorBoardWriter, rebuild, scalar_tag
+
+
+def read(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()
+
+
+def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
+    """(step, value) of each point, as TensorBoard's own reader has them."""
+    return [(event.step, float(tensor_util.make_ndarray(event.tensor_proto))) for event in read(run).Tensors(tag)]
+
+
+def test_a_live_reader_sees_each_epoch_at_once(tmp_path, record, spec):
+    writer = TensorBoardWriter(tmp_path, spec)
+    whole = record(3, (1.0, 2.0, math.nan))
+    for done in (1, 2, 3):
+        writer.add_epoch(replace(whole, state=TrialState.RUNNING, epochs=whole.epochs[:done]))
+        points = scalars(tmp_path / "0003", "objective/elbo_nats")
+        assert [step for step, _ in points] == list(range(1, done + 1))
+    assert [value for _, value in points[:2]] == [1.0, 2.0]
+    assert math.isnan(points[2][1])
+    writer.close()
+
+
+def test_every_metric_has_a_tag_of_its_own_and_real_times(tmp_path, record, spec):
+    one = record(0, (1.0,))
+    with TensorBoardWriter(tmp_path, spec) as writer:
+        writer.add_epoch(one)
+    tags = {scalar_tag(name, "elbo_nats") for name in METRICS}
+    assert len(tags) == len(METRICS)
+    events = read(tmp_path / "0000")
+    assert {*tags, EPOCHS_TAG} <= set(events.Tags()["tensors"])
+    assert events.Tensors("training/train_loss")[0].wall_time == one.epochs[0].recorded_at.timestamp()
+
+
+def test_a_number_too_large_for_tensorboard_is_infinite_there(tmp_path, record, spec):
+    with TensorBoardWriter(tmp_path, spec) as writer:
+        writer.add_epoch(record(0, (-1e300,)))
+    assert scalars(tmp_path / "0000", "objective/elbo_nats") == [(1, -math.inf)]
+
+
+def test_pictures_are_enlarged_and_a_missing_one_is_left_out(tmp_path, record, spec, draw_pictures):
+    directory = SweepDirectory(tmp_path)
+    one = record(0)
+    draw_pictures(directory, spec, [one])
+    with TensorBoardWriter(directory.tensorboard, spec) as writer:
+        writer.add_epoch(one)
+        writer.finish_trial(one, directory.reconstructions(0), tmp_path / "none.png")
+    events = read(directory.tensorboard / "0000")
+    assert "samples" not in events.Tags()["tensors"]
+    (event,) = events.Tensors("reconstructions")
+    width, height, png = tensor_util.make_ndarray(event.tensor_proto).tolist()
+    with Image.open(directory.reconstructions(0)) as picture:
+        small = picture.size
+    assert Image.open(io.BytesIO(png)).size == (int(width), int(height)) == (small[0] * 4, small[1] * 4)
+    assert event.step == 3
+
+
+def test_the_text_of_a_trial_says_how_it_ended(tmp_path, sweep_records, spec):
+    with TensorBoardWriter(tmp_path, spec) as writer:
+        writer.finish_trial(sweep_records[3])
+    text = tensor_util.make_ndarray(read(tmp_path / "0003").Tensors("trial")[0].tensor_proto).tolist()[0].decode()
+    assert "**failed**: ValueError: no" in text
+    assert "Traceback" in text
+    assert f"| hidden_size | **{sweep_records[3].config.hidden_size}** |" in text
+
+
+def test_a_writer_goes_on_where_a_rebuild_ended(tmp_path, record, spec):
+    directory = SweepDirectory(tmp_path)
+    running = record(0, (1.0, 2.0), TrialState.INTERRUPTED)
+    rebuild(directory, spec, [running])
+    whole = record(0, (1.0, 2.0, 3.0))
+    with TensorBoardWriter(directory.tensorboard, spec, [running]) as writer:
+        writer.add_epoch(whole)
+        writer.finish_trial(whole)
+    assert scalars(directory.tensorboard / "0000", "objective/elbo_nats") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_writer_shows_earlier_trials_that_have_no_run(tmp_path, sweep_records, spec):
+    TensorBoardWriter(tmp_path, spec, sweep_records).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"{n:04d}" for n in range(12)), "sweep"]
+    assert scalars(tmp_path / "0000", "objective/elbo_nats") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_rebuild_replaces_what_was_there_and_leaves_nothing_beside(tmp_path, record, spec):
+    directory = SweepDirectory(tmp_path)
+    rebuild(directory, spec, [record(0), record(1)])
+    rebuild(directory, spec, [record(1)])
+    assert sorted(path.name for path in directory.tensorboard.iterdir()) == ["0001", "sweep"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_rebuild_under_a_live_writer_loses_no_later_epoch(tmp_path, record, spec):
+    directory = SweepDirectory(tmp_path)
+    with TensorBoardWriter(directory.tensorboard, spec) as writer:
+        writer.add_epoch(record(0, (1.0,)))
+        rebuild(directory, spec, [record(0, (1.0,), TrialState.RUNNING)])
+        writer.add_epoch(record(0, (1.0, 2.0)))
+    assert scalars(directory.tensorboard / "0000", "objective/elbo_nats") == [(1, 1.0), (2, 2.0)]
+
+
+def test_figures_go_into_the_run_of_the_sweep(tmp_path, spec):
+    path = tmp_path / "figure.png"
+    Image.new("RGB", (30, 20)).save(path)
+    with TensorBoardWriter(tmp_path / "tb", spec) as writer:
+        writer.add_figures([Figure("curves", "A title", path, "How to read it.")])
+    (event,) = read(tmp_path / "tb" / "sweep").Tensors("figures/curves")
+    assert tensor_util.make_ndarray(event.tensor_proto).tolist()[:2] == [b"30", b"20"]
+
+
+def get(url: str, body: object = None) -> dict:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts TensorBoard on a directory and returns its address."""
+    servers = []
+
+    def start(logdir: Path) -> str:
+        log = tmp_path / "tensorboard.log"
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--host", "127.0.0.1", "--port", "0"]
+        with log.open("w") as file:
+            server = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file)
+        servers.append(server)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and server.poll() is None:
+            found = re.search(r"at (http://127\.0\.0\.1:\d+)/", log.read_text())
+            if found:
+                return found[1]
+            time.sleep(0.1)
+        pytest.fail(f"TensorBoard did not start:\n{log.read_text()}")
+
+    yield start
+    for server in servers:
+        server.terminate()
+        server.wait(20)
+
+
+STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+
+
+def session_groups(address: str, count: int) -> dict[str, dict]:
+    """Every session group by name, once the server has loaded `count` of them with all they have."""
+    body = {"startIndex": 0, "sliceSize": 1000, "allowedStatuses": STATUSES, "colParams": []}
+    groups: dict[str, dict] = {}
+    before = None
+    for _ in range(300):
+        reply = get(f"{address}/data/plugin/hparams/session_groups", body)
+        groups = {group["name"]: group for group in reply.get("sessionGroups", [])}
+        if len(groups) == count and groups == before:
+            return groups
+        before = groups
+        time.sleep(0.2)
+    return groups
+
+
+def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, draw_pictures, serve):
+    directory = SweepDirectory(tmp_path / "sweep")
+    draw_pictures(directory, spec, sweep_records)
+    rebuild(directory, spec, sweep_records)
+    address = serve(directory.report)
+    groups = session_groups(address, len(sweep_records))
+    assert sorted(groups) == [f"{n:04d}" for n in range(12)]
+
+    status = {name: group["sessions"][0].get("status", "STATUS_UNKNOWN") for name, group in groups.items()}
+    assert [status[f"{n:04d}"] for n in range(7)] == [
+        "STATUS_SUCCESS", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_FAILURE", "STATUS_FAILURE",
+        "STATUS_UNKNOWN", "STATUS_UNKNOWN",
+    ]  # fmt: skip
+    for one in sweep_records:
+        hparams = groups[f"{one.number:04d}"]["hparams"]
+        assert hparams["kld_weight"] == one.config.kld_weight
+        assert hparams["likelihood"] == one.config.likelihood
+        assert hparams["max_gradient_norm"] == ("none" if one.number % 2 == 0 else "1.0")
+        values = {v["name"]["tag"]: v["value"] for v in groups[f"{one.number:04d}"].get("metricValues", [])}
+        if one.final is None:
+            assert values == {}
+        else:
+            assert set(values) == {EPOCHS_TAG, *(scalar_tag(name, "elbo_nats") for name in METRICS)}
+            assert values[EPOCHS_TAG] == len(one.epochs)
+            assert str(values["objective/elbo_nats"]).lower() == str(one.final.elbo_nats)
+
+    experiment = get(f"{address}/data/plugin/hparams/experiment", {"experimentName": ""})
+    infos = {info["name"]: info for info in experiment["hparamInfos"]}
+    assert infos["kld_weight"]["domainInterval"] == {"minValue": 1e-5, "maxValue": 0.1}
+    assert infos["likelihood"]["domainDiscrete"] == ["gaussian", "calibrated_gaussian"]
+    assert infos["max_gradient_norm"]["domainDiscrete"] == ["none", "1.0"]
+    assert experiment["metricInfos"][0]["displayName"] == "elbo_nats [nats/image]"
+
+    tags = get(f"{address}/data/plugin/images/tags")
+    assert set(tags["tensorboard/0000"]) == {"reconstructions", "samples"}
+
+
+def test_the_domain_of_whole_numbers_is_numeric(tmp_path, serve):
+    spec = parse_spec("name: a\ndata: {dataset: digits}\ntrial: {latent_size: {choices: [2, 8]}}")
+    TensorBoardWriter(tmp_path / "tb", spec).close()
+    address = serve(tmp_path / "tb")
+    for _ in range(100):
+        experiment = get(f"{address}/data/plugin/hparams/experiment", {"experimentName": ""})
+        if experiment.get("hparamInfos"):
+            break
+        time.sleep(0.2)
+    (info,) = experiment["hparamInfos"]
+    assert (info["type"], info["domainDiscrete"]) == ("DATA_TYPE_FLOAT64", [2.0, 8.0])

@@ -97,9 +97,10 @@ def hash_files(files: Iterable[Path]) -> str:
 class Fitting:
     """The transform to [n, channels, size, size].
 
-    An image that has the size already is not touched. `resize` takes the largest centred square and interpolates
-    it bilinearly, with antialiasing where it shrinks. `pad` centres the image on black; on an odd difference the
-    larger margin is below and right. Colour becomes grey by ITU-R 601 luminance, grey becomes colour by repetition.
+    An image that has the size already is not touched. `resize` brings the shorter side to `size`, bilinearly and with
+    antialiasing where it shrinks, and keeps the middle of the longer side: a square image keeps everything. `pad`
+    centres the image on black; on an odd difference the larger margin is below and right. Colour becomes grey by
+    ITU-R 601 luminance, grey becomes colour by repetition.
     """
 
     size: int

@@ -101,6 +101,13 @@ def find_source(spec: DataSpec) -> Source | None:
         DataUnavailable: if it is not here and is none of those that can be fetched.
         DataError: if its files are not what they should be.
     """
+    try:
+        return _find_source(spec)
+    except PermissionError as error:
+        raise DataUnavailable(f"data set {spec.dataset}: {error.filename} may not be read by this user") from error
+
+
+def _find_source(spec: DataSpec) -> Source | None:
     if spec.dataset in BUNDLED:
         return BundledSource(spec.dataset)
     if spec.dataset == "folder":

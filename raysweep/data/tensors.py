@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raysweep.data.cache import CacheInfo, open_cache
+from raysweep.data.cachefile import CacheInfo, open_cache
 from raysweep.data.images import Images
 from raysweep.data.splits import split_indices
 from raysweep.errors import CacheError

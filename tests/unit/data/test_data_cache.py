@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
@@ -20,10 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written_data import write_idx, write_image
 
-from raysweep.data import cache as cache_module
+from raysweep.data import cachefile
 from raysweep.data.cache import cached_files, open_cache, prepare
+from raysweep.data.cachefile import write_cache
 from raysweep.data.images import Chunk, Counts, Fitting, Source, Transform
-from raysweep.errors import CacheError, DataError
+from raysweep.errors import CacheError, DataError, StorageError
 from raysweep.spec import DataSpec
 
 SMALL = DataSpec(dataset="digits", image_size=8)
@@ -66,9 +69,9 @@ def test_what_is_written_is_read_back(
 ) -> None:
     source = DrawnSource(seed, chunk_sizes, channels, labelled)
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_module, "BATCH_BYTES", batch_rows * channels * 64)
+        patch.setattr(cachefile, "BATCH_BYTES", batch_rows * channels * 64)
         path = Path(directory, "drawn.arrow")
-        cache_module._build(path, source, Fitting(8, channels, "pad"), None)
+        write_cache(path, source, Fitting(8, channels, "pad"))
         cache = open_cache(path, verify=True)
 
         images = np.concatenate([part.images for part in source.parts]).transpose(0, 3, 1, 2)
@@ -217,7 +220,7 @@ def test_a_flipped_byte_is_refused_or_harmless(small_file: bytes, data: st.DataO
 def small_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYSWEEP_CACHE", str(tmp_path_factory.mktemp("small")))
-        patch.setattr(cache_module, "BATCH_BYTES", 64 * 600)
+        patch.setattr(cachefile, "BATCH_BYTES", 64 * 600)
         return prepare(SMALL).read_bytes()
 
 
@@ -294,7 +297,7 @@ def test_a_missing_file_is_a_cache_error(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_images_are_views_of_the_mapped_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr(cachefile, "BATCH_BYTES", 1 << 20)
     path = prepare(DataSpec(dataset="mnist-5k"))
     allocated = pa.total_allocated_bytes()
     opened = open_cache(path)
@@ -342,3 +345,33 @@ def test_cached_files_lists_the_sound_and_the_broken(cache: Path) -> None:
     assert (files[broken].dataset, files[broken].count, files[broken].shape) == ("mnist-5k", None, None)
     assert files[broken].fault is not None
     assert str(cache) not in files[broken].fault
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_cache_directory_that_cannot_be_made_is_an_error_that_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / place))
+    with pytest.raises(StorageError, match="set RAYSWEEP_CACHE to a directory"):
+        prepare(SMALL)
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_no_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Iterator[pa.RecordBatch]:
+        raise OSError(errno.ENOSPC, "no space left")
+        yield
+
+    monkeypatch.setattr(cachefile, "_batches", full)
+    with pytest.raises(StorageError, match=r"digits-.*arrow: cannot be written: No space left"):
+        prepare(SMALL)
+    assert [file.suffix for file in cache.iterdir()] == [".lock"]
+
+
+def test_a_root_whose_name_is_not_utf_8_can_be_prepared(tmp_path: Path, cache: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    for number in range(2):
+        write_image(root / os.fsdecode(b"\xff") / f"{number}.png")
+    opened = open_cache(prepare(DataSpec(dataset="folder", root=str(root), image_size=8)), verify=True)
+    assert opened.info.classes == (os.fsdecode(b"\xff"),)
+    assert "caf\\udce9" in opened.info.origin

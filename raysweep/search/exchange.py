@@ -32,6 +32,7 @@ class EpochReport:
     metrics: EpochMetrics | None
     node: str
     device: str
+    pid: int
     ended: TrialState | None = None
     cause: str = ""
     error: str | None = None

@@ -96,7 +96,7 @@ class Ledger:
         try:
             study = optuna.load_study(study_name=STUDY, storage=_storage(directory.journal))
             return cls(study, spec, TrialState.RUNNING if running else TrialState.INTERRUPTED)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise LedgerError(f"{directory.journal}: is no study journal that can be read: {error!r}") from error
 
     def records(self) -> list[TrialRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
+
+_log = logging.getLogger("raysweep")
 
 
 class Observer(Protocol):
@@ -58,6 +61,7 @@ class Session:
         self._observer = observer
         self._unfinished = ledger.unfinished()
         self._to_ask = max(0, spec.trials - len(ledger.records()))
+        self._seen: set[int] = set()
         self._last_report = -math.inf
         self._report_cost_s = 0.0
 
@@ -104,6 +108,9 @@ class Session:
             assert report.ended is not None
             self._finish(number, report.ended, report.cause, report.error)
             return True
+        if number not in self._seen:
+            self._seen.add(number)
+            _log.info("trial %d trains on %s (%s) in process %d", number, report.node, report.device, report.pid)
         is_new = report.metrics.epoch > len(record.epochs)
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
         if is_new:
@@ -166,6 +173,7 @@ class Session:
 
     def _finish(self, number: int, state: TrialState, cause: str, error: str | None = None) -> None:
         record = self.ledger.finish(number, state, cause, error)
+        _log.info("trial %d %s: %s", number, state.value, cause)
         reconstructions, samples = self.directory.reconstructions(number), self.directory.samples(number)
         self._writer.finish_trial(
             record,

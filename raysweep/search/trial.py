@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import socket
 import traceback
 from typing import Any
@@ -44,29 +45,31 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         import torch
 
-        node = socket.gethostname()
-        device = "cpu"
         try:
-            device = torch.cuda.get_device_name() if self._order.gpu else "cpu"
-            report = EpochReport(self._next_epoch(), node, device)
+            report = self._report(self._next_epoch())
         except StorageError as error:
-            report = EpochReport(None, node, device, cause=str(error), storage_failed=True)
+            report = self._report(None, cause=str(error), storage_failed=True)
         except (MemoryError, torch.OutOfMemoryError) as error:
-            report = self._failure(node, device, TrialState.OUT_OF_MEMORY, error)
+            report = self._failure(TrialState.OUT_OF_MEMORY, error)
         except RuntimeError as error:
             no_memory = "can't allocate memory" in str(error)
-            state = TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED
-            report = self._failure(node, device, state, error)
+            report = self._failure(TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED, error)
         except Exception as error:  # noqa: BLE001 (whatever a trial raises is its result, traceback included)
-            report = self._failure(node, device, TrialState.FAILED, error)
+            report = self._failure(TrialState.FAILED, error)
         if report.ended is not None:
             self._training = None
             gc.collect()
         return {REPORT: report}
 
-    def _failure(self, node: str, device: str, state: TrialState, error: BaseException) -> EpochReport:
+    def _report(self, metrics: EpochMetrics | None, **ending: Any) -> EpochReport:
+        import torch
+
+        device = torch.cuda.get_device_name() if self._order.gpu and torch.cuda.is_available() else "cpu"
+        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), **ending)
+
+    def _failure(self, state: TrialState, error: BaseException) -> EpochReport:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        return EpochReport(None, node, device, state, cause, traceback.format_exc())
+        return self._report(None, ended=state, cause=cause, error=traceback.format_exc())
 
     def _next_epoch(self) -> EpochMetrics:
         """The result of the next epoch: of the checkpoint's, re-sent, where there is one; else of a fresh one."""

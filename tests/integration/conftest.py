@@ -1,0 +1,73 @@
+"""One Ray for all tests of this folder, on loopback, and tiny sweeps of real images."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from raysweep.loading import parse_spec
+from raysweep.search.resources import connected
+from raysweep.spec import SweepSpec
+
+TINY = """
+name: tiny
+data: {dataset: digits, image_size: 16}
+trial:
+  kld_weight: {low: 1e-5, high: 1e-1, log: true}
+  learning_rate: {low: 1e-3, high: 1e-2, log: true}
+  d_size: 4
+  latent_size: 4
+  hidden_size: 16
+search:
+  trials: 5
+  early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}
+  enqueue: [{kld_weight: 1e-4, learning_rate: 3e-3}]
+"""
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """Ray in this process, for as long as the session lasts."""
+    with connected():
+        yield
+
+
+@pytest.fixture
+def tiny() -> Callable[..., SweepSpec]:
+    """The tiny search space, with pieces of its text replaced."""
+
+    def make(*changes: tuple[str, str]) -> SweepSpec:
+        text = TINY
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        return parse_spec(text, "tiny.yaml")
+
+    return make
+
+
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def start_raysweep(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    """`raysweep` with these arguments, as a person starts it: in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "raysweep.cli", *map(str, arguments)],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+
+
+def call_raysweep(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    process = start_raysweep(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

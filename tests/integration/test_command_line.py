@@ -1,0 +1,110 @@
+"""The commands as a person types them: signals, exit codes, what stands on the screen."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+import raysweep
+from raysweep.metrics import TrialState
+from tests.integration.conftest import TINY, call_raysweep, start_raysweep
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(TINY.replace("max_epochs: 4", "max_epochs: 400").replace("tiny", "long"))
+    process = start_raysweep("run", "long.yaml", cwd=tmp_path)
+    wait_for(tmp_path / "results/long/trials/0000/epoch-000003.safetensors")
+
+    second = call_raysweep("resume", "results/long", cwd=tmp_path)
+    assert second.returncode == 2
+    assert f"another driver is at work here, process {process.pid}" in second.stderr
+    status = call_raysweep("status", "results/long", cwd=tmp_path)
+    assert status.stdout.startswith("long  running, ")
+
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - start < 30
+    assert process.returncode == 130, err
+    assert "Stopped by Ctrl-C with " in out
+    assert " trials to go. To go on, type:\n    raysweep resume results/long" in out
+    assert "Traceback" not in out + err
+    sweep = raysweep.open_sweep(tmp_path / "results/long")
+    states = [record.state for record in sweep.records]
+    assert TrialState.INTERRUPTED in states
+    assert set(states) <= {TrialState.INTERRUPTED, TrialState.PRUNED}
+    assert pq.read_table(sweep.directory.trials_parquet).column("state").to_pylist() == [s.value for s in states]
+    reached = {record.number: len(record.epochs) for record in sweep.records}
+
+    # shorter, so that the rest ends soon: the same specification with fewer epochs
+    text = sweep.directory.spec.read_text()
+    short = max(reached.values()) + 2
+    sweep.directory.spec.write_text(
+        text.replace("max_epochs: 400", f"max_epochs: {short}").replace("epochs: 400", f"epochs: {short}")
+    )
+    resumed = call_raysweep("resume", "results/long", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    sweep = raysweep.open_sweep(tmp_path / "results/long")
+    assert len(sweep.records) == 5
+    assert all(record.ended_at for record in sweep.records)
+    for record in sweep.records:
+        assert [epoch.metrics.epoch for epoch in record.epochs] == list(range(1, len(record.epochs) + 1))
+        assert len(record.epochs) >= reached.get(record.number, 0)
+
+    again = call_raysweep("resume", "results/long", cwd=tmp_path)
+    assert (again.returncode, "nothing is left to do" in again.stdout) == (0, True)
+
+
+def test_a_whole_session_of_commands(tmp_path: Path, tiny_file: Path) -> None:
+    checked = call_raysweep("check", tiny_file.name, cwd=tmp_path)
+    assert checked.returncode == 0
+    for expected in ("1,797 images from digits.csv.gz", "kld_weight  1e-05 to 0.1, log scale", "a trial takes 1 CPU"):
+        assert expected in checked.stdout
+
+    ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "[2/2]" in ran.stdout
+    assert "tensorboard --logdir results/tiny/report" in ran.stdout
+
+    refused = call_raysweep("run", tiny_file.name, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "raysweep resume results/tiny" in refused.stderr
+
+    more = call_raysweep("resume", "results/tiny", "--trials", "3", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert pq.read_table(tmp_path / "results/tiny/report/trials.parquet").num_rows == 3
+
+    best = json.loads(call_raysweep("best", "results/tiny", "--format", "json", cwd=tmp_path).stdout)
+    assert best["metrics"]["elbo_nats"] == raysweep.open_sweep(tmp_path / "results/tiny").best()[0].final.elbo_nats
+    assert "trial" in call_raysweep("best", "results/tiny", cwd=tmp_path).stdout
+    assert call_raysweep("report", "results/tiny", cwd=tmp_path).returncode == 0
+    assert call_raysweep("export", "results/tiny", "model", "--trial", "1", cwd=tmp_path).returncode == 0
+    assert raysweep.load_model(tmp_path / "model").latent_size == 4
+    listed = call_raysweep("data", "list", cwd=tmp_path)
+    assert "1,797 images of 1x16x16 from digits.csv.gz" in listed.stdout
+
+
+def test_what_can_never_be_scheduled_starts_nothing(tmp_path: Path, tiny_file: Path) -> None:
+    tiny_file.write_text(TINY + "resources: {cpu: 512}\n")
+    refused = call_raysweep("run", tiny_file.name, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("resources.cpu: a trial asks for 512")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_time_budget_ends_the_run_with_success(tmp_path: Path, tiny_file: Path) -> None:
+    tiny_file.write_text(TINY.replace("max_epochs: 4", "max_epochs: 4000"))
+    ended = call_raysweep("run", tiny_file.name, "--time-budget", "12s", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "Stopped by the time budget" in ended.stdout

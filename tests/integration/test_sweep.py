@@ -1,0 +1,202 @@
+"""Sweeps of real images on real Ray, through the Python API."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import raysweep
+from raysweep.layout import SweepDirectory
+from raysweep.loading import load_spec, parse_spec
+from raysweep.metrics import TrialState
+from raysweep.search.review import Sweep
+from raysweep.spec import SweepSpec
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_here"),
+    # Ray leaves sockets and subprocess handles to the garbage collector
+    pytest.mark.filterwarnings("default::ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"),
+]
+SEARCH_SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+Tiny = Callable[..., SweepSpec]
+
+
+@pytest.fixture(scope="module")
+def finished(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """One small sweep that several tests look at."""
+    from tests.integration.conftest import TINY
+
+    return raysweep.run(parse_spec(TINY, "tiny.yaml"), tmp_path_factory.mktemp("results") / "tiny sweep, é")
+
+
+def test_every_trial_ends_and_every_record_of_it_agrees(finished: Sweep) -> None:
+    assert len(finished.records) == 5
+    assert {record.state for record in finished.records} <= {TrialState.COMPLETED, TrialState.PRUNED}
+    for record in finished.records:
+        assert [epoch.metrics.epoch for epoch in record.epochs] == list(range(1, len(record.epochs) + 1))
+        assert (len(record.epochs) == 4) is (record.state is TrialState.COMPLETED)
+    directory = finished.directory
+    assert pq.read_table(directory.trials_parquet).equals(finished.trials())
+    assert pq.read_table(directory.epochs_parquet).equals(finished.epochs())
+    assert raysweep.open_sweep(directory.root).trials().equals(finished.trials())
+    assert not finished.running
+
+
+def test_the_parquet_answers_the_question_of_the_sweep(finished: Sweep) -> None:
+    rows = duckdb.sql(
+        f"SELECT kld_weight, elbo_nats FROM '{finished.directory.trials_parquet}' "
+        "WHERE state = 'completed' ORDER BY elbo_nats DESC"
+    ).fetchall()
+    best = finished.best()[0]
+    assert best.final is not None
+    assert rows[0] == (best.config.kld_weight, best.final.elbo_nats)
+    unique = duckdb.sql(f"SELECT count(*), count(DISTINCT (trial, epoch)) FROM '{finished.directory.epochs_parquet}'")
+    assert len(set(unique.fetchall()[0])) == 1
+
+
+def test_each_trial_leaves_two_checkpoints_and_its_pictures(finished: Sweep) -> None:
+    for record in finished.records:
+        names = sorted(path.name for path in finished.directory.trial(record.number).iterdir())
+        last = len(record.epochs)
+        kept = [f"epoch-{epoch:06d}.safetensors" for epoch in range(max(1, last - 1), last + 1)]
+        assert names == [*kept, "reconstructions.png", "samples.png"]
+
+
+def images_of(run: EventAccumulator) -> int:
+    """How many of a run's tags are images."""
+    return sum(run.SummaryMetadata(tag).plugin_data.plugin_name == "images" for tag in run.Tags()["tensors"])
+
+
+def test_tensorboard_has_a_run_a_trial_and_the_figures_of_the_sweep(finished: Sweep) -> None:
+    root = finished.directory.tensorboard
+    assert sorted(path.name for path in root.iterdir()) == ["0000", "0001", "0002", "0003", "0004", "sweep"]
+    for record in finished.records:
+        run = EventAccumulator(str(root / f"{record.number:04d}"))
+        run.Reload()
+        values = [event.tensor_proto.float_val[0] for event in run.Tensors("objective/elbo_nats")]
+        assert values == pytest.approx([epoch.metrics.elbo_nats for epoch in record.epochs], rel=1e-6)
+        assert images_of(run) == 2
+    sweep = EventAccumulator(str(root / "sweep"))
+    sweep.Reload()
+    assert images_of(sweep) == len(list(finished.directory.figures.glob("*.png"))) >= 4
+
+
+def test_actors_are_reused(finished: Sweep) -> None:
+    processes = re.findall(r"trial \d+ trains on .* in process (\d+)", finished.directory.log.read_text())
+    assert len(processes) == 5
+    assert len(set(processes)) <= len(os.sched_getaffinity(0))
+
+
+def test_the_report_is_rebuilt_from_the_ledger_and_the_trials(finished: Sweep) -> None:
+    directory = finished.directory
+    before = pq.read_table(directory.trials_parquet)
+    for path in (directory.trials_parquet, directory.epochs_parquet, *directory.figures.iterdir()):
+        path.unlink()
+    written = finished.write_report()
+    assert all(path.exists() for path in written)
+    assert pq.read_table(directory.trials_parquet).equals(before)
+    test_tensorboard_has_a_run_a_trial_and_the_figures_of_the_sweep(finished)
+
+
+def test_the_best_model_is_exported_and_opens_in_two_lines(finished: Sweep, tmp_path: Path) -> None:
+    record = finished.export(tmp_path / "model")
+    model = raysweep.load_model(tmp_path / "model")
+    assert record == finished.best()[0]
+    assert model.sample(3).shape == (3, 1, 16, 16)
+
+
+def test_the_same_file_gives_the_same_sweep(tiny: Tiny, tmp_path: Path) -> None:
+    spec = tiny(("trials: 5", "trials: 4\n  max_concurrent: 1"))
+    tables = [raysweep.run(spec, tmp_path / name).epochs() for name in ("one", "two")]
+    timed = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
+    one, two = (table.drop_columns(timed) for table in tables)
+    assert one.equals(two)
+
+
+def test_trials_that_go_wrong_end_in_their_own_state_and_hold_up_nobody(tiny: Tiny, tmp_path: Path) -> None:
+    spec = tiny(
+        ("learning_rate: {low: 1e-3, high: 1e-2, log: true}", "learning_rate: {choices: [1e-3, 1e30]}"),
+        ("hidden_size: 16", "hidden_size: {choices: [16, 65536]}"),
+        ("d_size: 4", "d_size: {choices: [4, 1024]}"),
+        ("image_size: 16", "image_size: 64"),
+        ("trials: 5", "trials: 3"),
+        (
+            "[{kld_weight: 1e-4, learning_rate: 3e-3}]",
+            "[{learning_rate: 1e30, hidden_size: 16, d_size: 4}, {hidden_size: 65536, d_size: 1024}, "
+            "{learning_rate: 1e-3, hidden_size: 16, d_size: 4}]",
+        ),
+    )
+    sweep = raysweep.run(spec, tmp_path / "wrong")
+    assert [record.state for record in sweep.records] == [
+        TrialState.DIVERGED,
+        TrialState.OUT_OF_MEMORY,
+        TrialState.COMPLETED,
+    ]
+    assert "train_loss was" in str(sweep.records[0].cause)
+    assert "allocate" in str(sweep.records[1].error)
+    assert [record.number for record in sweep.best()] == [2]
+
+
+def test_a_killed_trial_goes_on_at_its_last_epoch(tiny: Tiny, tmp_path: Path) -> None:
+    spec = tiny(
+        ("trials: 5", "trials: 1"),
+        ("early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}", "early_stopping: none"),
+        ("d_size: 4", "d_size: 4\n  epochs: 20"),
+    )
+    directory = SweepDirectory.at(tmp_path / "killed")
+
+    def kill_once() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if directory.trial(0).exists() and (directory.trial(0) / "epoch-000003.safetensors").exists():
+                pid = re.findall(r"in process (\d+)", directory.log.read_text())[0]
+                os.kill(int(pid), signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_once)
+    killer.start()
+    sweep = raysweep.run(spec, directory.root)
+    killer.join()
+    (record,) = sweep.records
+    assert record.state is TrialState.COMPLETED
+    assert [epoch.metrics.epoch for epoch in record.epochs] == list(range(1, 21))
+    undisturbed = raysweep.run(spec, tmp_path / "undisturbed")
+    timed = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
+    assert sweep.epochs().drop_columns(timed).equals(undisturbed.epochs().drop_columns(timed))
+
+
+def write_idx(root: Path, prefix: str, count: int) -> None:
+    """Random digits in MNIST's file format."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.uint8) % 10
+    (root / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
+    (root / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+
+
+@pytest.mark.parametrize("path", SEARCH_SPACES, ids=lambda path: path.name)
+def test_every_shipped_search_space_runs_with_few_epochs(path: Path, tmp_path: Path) -> None:
+    import yaml
+
+    mapping = load_spec(path).as_mapping()
+    if mapping["data"]["dataset"] == "mnist":
+        write_idx(tmp_path, "train", 500)
+        write_idx(tmp_path, "t10k", 100)
+        mapping["data"]["root"] = str(tmp_path)
+    mapping["search"].update(trials=2, early_stopping=None)
+    mapping["trial"]["epochs"] = 1
+    sweep = raysweep.run(parse_spec(yaml.safe_dump(mapping), path.name), tmp_path / "out")
+    assert [record.state for record in sweep.records] == [TrialState.COMPLETED] * 2

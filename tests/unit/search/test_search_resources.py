@@ -1,0 +1,50 @@
+"""How many trials fit, and which resource is named when none ever would."""
+
+from __future__ import annotations
+
+import pytest
+
+from raysweep.errors import ResourcesError
+from raysweep.loading import parse_spec
+from raysweep.search.resources import Slots, fit
+
+SPACE = "name: r\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n"
+LAPTOP = {"CPU": 4.0}
+TWO_GPUS = {"CPU": 16.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "slots"),
+    [
+        ("{cpu: 1}", [LAPTOP], Slots(1, 0, 4)),
+        ("{cpu: 2}", [LAPTOP], Slots(2, 0, 2)),
+        ("{cpu: 3}", [LAPTOP, LAPTOP], Slots(3, 0, 2)),
+        ("{cpu: 0.5}", [LAPTOP], Slots(0.5, 0, 8)),
+        ("{cpu: 1}", [TWO_GPUS], Slots(1, 1, 2)),
+        ("{cpu: 1, gpu: 0}", [TWO_GPUS], Slots(1, 0, 16)),
+        ("{cpu: 1, gpu: 0.25}", [TWO_GPUS], Slots(1, 0.25, 8)),
+        ("{cpu: 4, gpu: 0.25}", [TWO_GPUS], Slots(4, 0.25, 4)),
+        ("{cpu: 1, gpu: 1}", [LAPTOP, TWO_GPUS], Slots(1, 1, 2)),
+    ],
+)
+def test_trials_fit_on_whole_machines(resources: str, nodes: list[dict[str, float]], slots: Slots) -> None:
+    assert fit(parse_spec(f"{SPACE}resources: {resources}"), nodes) == slots
+
+
+def test_the_file_may_ask_for_fewer_at_once() -> None:
+    assert fit(parse_spec(f"{SPACE}search: {{max_concurrent: 2}}"), [LAPTOP]).count == 2
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "named"),
+    [
+        ("{cpu: 8}", [LAPTOP, LAPTOP], "resources.cpu: a trial asks for 8, the largest machine has 4"),
+        ("{gpu: 1}", [LAPTOP], "resources.gpu: a trial asks for 1, the largest machine has 0"),
+        ("{cpu: 8, gpu: 1}", [{"CPU": 16.0}, {"CPU": 2.0, "GPU": 1.0}], "no single machine has both"),
+    ],
+)
+def test_what_can_never_start_names_the_binding_resource(
+    resources: str, nodes: list[dict[str, float]], named: str
+) -> None:
+    with pytest.raises(ResourcesError, match=named):
+        fit(parse_spec(f"{SPACE}resources: {resources}"), nodes)

@@ -56,7 +56,7 @@ class CacheInfo:
     classes: tuple[str, ...]
     """Empty where images have no labels."""
     checksum: str
-    """SHA-256 over all columns and the other fields, 64 hex digits."""
+    """SHA-256 over all columns, the shape and the classes, 64 hex digits; where the images came from does not count."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,7 +64,10 @@ class CacheInfo:
         return self.channels, self.height, self.width
 
     def to_metadata(self) -> dict[str, str]:
-        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(self).items()}
+        """All fields as texts, and a seal over them, so that a damaged one is noticed without reading the images."""
+        fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(self).items()}
+        seal = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        return {**fields, "seal": seal}
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes]) -> CacheInfo:
@@ -241,6 +244,8 @@ def _map(path: Path) -> ImageCache:
     rows = [len(images) for images, _, _ in parts]
     if sum(rows) != info.count or any(count != rows[0] for count in rows[:-1]) or rows[-1] > rows[0]:
         raise CacheError(f"{path}: its header promises {info.count} images, its batches have {rows[:8]}")
+    if metadata.get(b"seal", b"").decode() != info.to_metadata()["seal"]:
+        raise CacheError(f"{path}: its header does not match its seal, it was damaged after it was written")
     labels = np.concatenate([labels for _, labels, _ in parts])
     if info.classes and not (labels.min() >= 0 and labels.max() < len(info.classes)):
         raise CacheError(f"{path}: labels from {labels.min()} to {labels.max()} for {len(info.classes)} classes")
@@ -276,10 +281,10 @@ def _columns(batch: pa.RecordBatch, info: CacheInfo) -> tuple[Images, NDArray[np
 
 
 class _Checksum:
-    """Over the columns, however they are cut into batches, and over what the schema says."""
+    """Over the columns, however they are cut into batches, and what gives them their meaning."""
 
     def __init__(self, info: CacheInfo) -> None:
-        self._metadata = json.dumps(replace(info, checksum="").to_metadata(), sort_keys=True).encode()
+        self._meaning = json.dumps([info.count, info.shape, info.classes]).encode()
         self._columns = tuple(hashlib.sha256() for _ in range(3))
 
     def update(self, images: Images, labels: NDArray[np.int32], official_test: NDArray[np.bool_]) -> None:
@@ -287,7 +292,7 @@ class _Checksum:
             digest.update(np.ascontiguousarray(column).data)
 
     def hexdigest(self) -> str:
-        digest = hashlib.sha256(self._metadata)
+        digest = hashlib.sha256(self._meaning)
         for column in self._columns:
             digest.update(column.digest())
         return digest.hexdigest()

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from raysweep.config import TrialConfig
-from raysweep.errors import CheckpointError
+from raysweep.errors import CheckpointError, StorageError
 from raysweep.layout import write_atomically
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 from raysweep.vae.networks import ConvVAE
@@ -45,6 +45,7 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
 
     Raises:
         CheckpointError: if there is no whole checkpoint, or `out` holds something already.
+        StorageError: if `out` cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: is not empty; name a folder that does not exist yet")
@@ -75,9 +76,12 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
         folder=str(out.absolute()),
         metrics="\n".join(f"    {name} {value}" for name, value in metrics.items()),
     )
-    write_atomically(out / "README.md", readme.encode())
-    write_atomically(out / WEIGHTS, save(checkpoint.weights))
-    write_atomically(out / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+    try:
+        write_atomically(out / "README.md", readme.encode())
+        write_atomically(out / WEIGHTS, save(checkpoint.weights))
+        write_atomically(out / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
     return out
 
 

@@ -21,8 +21,10 @@ class ConvVAE(nn.Module):
     def __init__(self, shape: tuple[int, int, int], d_size: int, latent_size: int, hidden_size: int) -> None:
         super().__init__()
         channels, height, width = shape
-        if height % 8 or width % 8:
-            raise ValueError(f"height and width must be multiples of 8, got {height} and {width}")
+        if min(shape) < 1 or height % 8 or width % 8:
+            raise ValueError(
+                f"height and width must be multiples of 8, got {height} and {width} of {channels} channels"
+            )
         self.shape = shape
         self.latent_size = latent_size
         d = d_size

@@ -161,7 +161,10 @@ def status(directory: str) -> None:
 
 @main.command()
 @click.argument("directory", metavar="DIR", type=click.Path())
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
+    help="A table of the best ten, or the best one with its configuration and metrics.",
+)  # fmt: skip
 @_reports_errors
 def best(directory: str, form: str) -> None:
     """Show the best trials of the sweep in DIR, or the best one as JSON."""
@@ -301,7 +304,10 @@ def list_data() -> None:
 @data.command()
 @click.argument("name", metavar="NAME_OR_FILE")
 @click.option("--root", type=click.Path(), metavar="DIR", help="Directory of the raw files.")
-@click.option("--image-size", type=int, metavar="PIXELS", default=32, show_default=True)
+@click.option(
+    "--image-size", type=int, metavar="PIXELS", default=32, show_default=True,
+    help="Height and width after preprocessing.",
+)  # fmt: skip
 @_reports_errors
 def prepare(name: str, root: str | None, image_size: int) -> None:
     """Build the cache of a data set, or of the one a search space file names, before a sweep needs it."""

@@ -166,12 +166,12 @@ class TrialSpace:
             yield dict(zip(names, point, strict=True))
 
     def as_mapping(self) -> dict[str, Any]:
-        """The section as a search space file would have it, defaults written out."""
+        """The section as a file would have it: what is searched, in its order, then every other field."""
         section: dict[str, Any] = {}
+        for name, distribution in self.searched.items():
+            dumped = distribution.model_dump(exclude_defaults=True)
+            section[name] = {key: list(v) if isinstance(v, tuple) else v for key, v in dumped.items()}
         for name, info in TrialConfig.model_fields.items():
-            if name in self.searched:
-                dumped = self.searched[name].model_dump(exclude_defaults=True)
-                section[name] = {key: list(v) if isinstance(v, tuple) else v for key, v in dumped.items()}
-            else:
+            if name not in section:
                 section[name] = self.constants.get(name, info.default)
         return section

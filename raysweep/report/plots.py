@@ -127,9 +127,9 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
         return None
     figure = canvas(7.6, 5.6)
     axes = figure.subplots()
-    special = [point for point in points if trials.is_special(point[0])]
-    rates = robust_limits([0.0, *(rate for _, rate, _ in points)], "min", [rate for _, rate, _ in special])
-    distortions = robust_limits([y for *_, y in points], "min", [y for *_, y in special])
+    kept = [point for point in points if trials.is_special(point[0]) or point[0].state is TrialState.COMPLETED]
+    rates = robust_limits([0.0, *(rate for _, rate, _ in points)], "min", [rate for _, rate, _ in kept])
+    distortions = robust_limits([y for *_, y in points], "min", [y for *_, y in kept])
     axes.set_xlim(*rates)
     axes.set_ylim(*distortions)
     _iso_elbo(axes)

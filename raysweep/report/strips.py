@@ -33,7 +33,7 @@ def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory
     chosen = [record for record in chosen if np.array_equal(pictures[record.number][0], inputs)]
     strips = [inputs, *(pictures[record.number][1] for record in chosen)]
     figure = canvas(11.0, 0.7 + len(strips) * max(0.64, min(1.0, 9.0 / len(inputs))))
-    figure.get_layout_engine().set(h_pad=0.05, hspace=0.0)  # type: ignore[union-attr,call-arg]
+    figure.get_layout_engine().set(h_pad=0.05, hspace=0.0, rect=(0.03, 0.0, 0.97, 1.0))  # type: ignore[union-attr,call-arg]
     panels = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
     by_weight = len({record.config.kld_weight for record in chosen}) > 1
     labels = ["input", *(_strip_label(trials, record) for record in chosen)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,43 +70,73 @@ def test_a_number_in_scientific_notation_is_a_number(text: str) -> None:
         (("low: 5e-6", "low: -1"), "trial.kld_weight: low must be greater than 0 on a log scale, got -1"),
         (("low: 5e-6", "low: .nan"), "trial.kld_weight: low and high must be finite, got nan and 0.5"),
         (("low: 5e-6", 'low: "5e-6"'), "trial.kld_weight.low: must be a valid"),
-        (("{choices: [2, 8, 16]}", "{low: 2, high: 16, step: 3}"),
-         "trial.latent_size: step 3 does not divide the range from 2 to 16; high could be 14"),
+        (
+            ("{choices: [2, 8, 16]}", "{low: 2, high: 16, step: 3}"),
+            "trial.latent_size: step 3 does not divide the range from 2 to 16; high could be 14",
+        ),
         (("{choices: [2, 8, 16]}", "{low: 2, high: 16.5}"), "trial.latent_size.high: must be a valid integer"),
         (("{choices: [2, 8, 16]}", "{low: 2, high: 16, step: 0}"), "trial.latent_size: step must be greater than 0"),
-        (("{choices: [2, 8, 16]}", "{low: 2, high: 16, log: true, step: 2}"), "trial.latent_size: a log scale has no step"),
+        (
+            ("{choices: [2, 8, 16]}", "{low: 2, high: 16, log: true, step: 2}"),
+            "trial.latent_size: a log scale has no step",
+        ),
         (("[2, 8, 16]", "[2, 8, 8]"), "trial.latent_size: each choice may stand once, got 8 twice"),
         (("[2, 8, 16]", "[]"), "trial.latent_size: choices must be a list of at least one value, got []"),
         (("[2, 8, 16]", "[2, eight]"), "trial.latent_size.choices[1]: must be a valid integer, got 'eight'"),
-        (("{choices: [2, 8, 16]}", "[2, 8]"), "trial.latent_size: must be a value or a distribution, got [2, 8]; write"),
+        (
+            ("{choices: [2, 8, 16]}", "[2, 8]"),
+            "trial.latent_size: must be a value or a distribution, got [2, 8]; write",
+        ),
         (("{choices: [2, 8, 16]}", "-3"), "trial.latent_size: must be greater than or equal to 1, got -3"),
-        (("digits", "digit"), "data.dataset: must be 'mnist-5k', 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'folder'"),
+        (
+            ("digits", "digit"),
+            "data.dataset: must be 'mnist-5k', 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'folder'",
+        ),
         (("data: {dataset: digits}", ""), "data: is missing; for example data: {dataset: mnist-5k}"),
         (("digits", "folder"), "data: dataset: folder needs root"),
         (("digits}", "digits, image_size: 28}"), "data.image_size: must be a multiple of 8"),
         (("trials: 4", "objective: {metric: elbo}"), "search.objective: metric 'elbo' is not a metric; allowed: "),
         (("trials: 4", "objective: {metric: rate_nats}"), "search.objective: metric rate_nats is neither better small"),
-        (("trials: 4", "objective: {metric: elbo_nats, mode: min}"), "search.objective: elbo_nats is better when it is larger"),
-        (("trials: 4", "objective: {metric: val_loss}"),
-         "search.objective.metric: val_loss contains kld_weight, which is searched"),
-        (("trials: 4", "early_stopping: {asha: {max_epochs: 2, grace_epochs: 3}}"),
-         "search.early_stopping.asha.grace_epochs: must not exceed max_epochs, 2, got 3"),
-        (("search: {trials: 4}", "  kld_warmup_epochs: 3\nsearch: {early_stopping: {asha: {grace_epochs: 2}}}"),
-         "search.early_stopping.asha.grace_epochs: must cover the warm-up"),
-        (("trials: 4", "enqueue: [{kld_weight: 5.0}]"),
-         "search.enqueue[0].kld_weight: must be within what is searched, 5e-06 to 0.5, log scale, got 5.0"),
-        (("trials: 4", "enqueue: [{latent_size: 3}]"),
-         "search.enqueue[0].latent_size: must be within what is searched, one of 2, 8, 16, got 3"),
-        (("trials: 4", "enqueue: [{kld_wait: 1}]"), "search.enqueue[0].kld_wait: unknown name; did you mean kld_weight?"),
+        (
+            ("trials: 4", "objective: {metric: elbo_nats, mode: min}"),
+            "search.objective: elbo_nats is better when it is larger",
+        ),
+        (
+            ("trials: 4", "objective: {metric: val_loss}"),
+            "search.objective.metric: val_loss contains kld_weight, which is searched",
+        ),
+        (
+            ("trials: 4", "early_stopping: {asha: {max_epochs: 2, grace_epochs: 3}}"),
+            "search.early_stopping.asha.grace_epochs: must not exceed max_epochs, 2, got 3",
+        ),
+        (
+            ("search: {trials: 4}", "  kld_warmup_epochs: 3\nsearch: {early_stopping: {asha: {grace_epochs: 2}}}"),
+            "search.early_stopping.asha.grace_epochs: must cover the warm-up",
+        ),
+        (
+            ("trials: 4", "enqueue: [{kld_weight: 5.0}]"),
+            "search.enqueue[0].kld_weight: must be within what is searched, 5e-06 to 0.5, log scale, got 5.0",
+        ),
+        (
+            ("trials: 4", "enqueue: [{latent_size: 3}]"),
+            "search.enqueue[0].latent_size: must be within what is searched, one of 2, 8, 16, got 3",
+        ),
+        (
+            ("trials: 4", "enqueue: [{kld_wait: 1}]"),
+            "search.enqueue[0].kld_wait: unknown name; did you mean kld_weight?",
+        ),
         (("trials: 4", "enqueue: [{d_size: 16}]"), "search.enqueue[0].d_size: trial.d_size is a constant"),
         (("trials: 4", "sampler: grid"), "trial.kld_weight: a grid needs {choices: [...]} or a range with a step"),
         (("trials: 4", "time_budget: soon"), "search.time_budget: must be a duration such as 90s"),
-        (("search:", "resources: {gpu: 2}\nsearch:"), "resources.gpu: must be auto or a share of one GPU, from 0 to 1, got 2"),
+        (
+            ("search:", "resources: {gpu: 2}\nsearch:"),
+            "resources.gpu: must be auto or a share of one GPU, from 0 to 1, got 2",
+        ),
         (("search:", "resources: {cpu: 0}\nsearch:"), "resources.cpu: must be greater than 0, got 0"),
         (("name: base", "name: ../up"), "name: must be letters, digits"),
         (("name: base", "name: base\nname: other"), "name: stands twice"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_is_told_with_its_key(change: tuple[str, str], expected: str) -> None:
     assert change[0] in BASE
     faults = faults_of(BASE.replace(*change))
@@ -221,10 +252,8 @@ def test_any_sound_specification_survives_a_round_trip_through_yaml(
 
 @given(st.text(max_size=200))
 def test_any_text_loads_or_is_refused_with_faults(text: str) -> None:
-    try:
+    with suppress(SpecError):  # and nothing else
         parse_spec(text)
-    except SpecError as error:
-        assert error.faults
 
 
 def test_defaults_stand_in_one_place() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import types
@@ -144,6 +145,21 @@ def test_a_download_prints_nothing(
     with pytest.raises(DataUnavailable):
         open_source(DataSpec(dataset="mnist"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_download_waits_for_seconds_only(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+
+    def fetch(root: str, download: bool) -> None:
+        waits.append(socket.getdefaulttimeout())
+        raise RuntimeError("no route")
+
+    fake_torchvision(monkeypatch, fetch)
+    with pytest.raises(DataUnavailable):
+        open_source(DataSpec(dataset="mnist"))
+    assert waits[0] is not None
+    assert waits[0] <= 30
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_description_counts_without_building(cache: Path) -> None:

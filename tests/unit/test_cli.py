@@ -1,0 +1,125 @@
+"""The command line without Ray: help that a person can use, and every bad input as one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from raysweep.cli import main
+from tests.unit.commands_page import commands, page
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("path", [" ".join(path) for path, _ in commands(main)])
+def test_every_command_has_help_and_so_does_every_option(path: str) -> None:
+    command = {" ".join(names): command for names, command in commands(main)}[path]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name != "help":
+            assert parameter.help, f"{path} {parameter.name}"
+    code, output = run(*path.split()[1:], "--help")
+    assert code == 0
+    assert output.startswith("Usage: ")
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    assert (ROOT / "docs" / "commands.md").read_text() == page(), (
+        "python -m tests.unit.commands_page > docs/commands.md"
+    )
+
+
+BAD_FILES = {
+    "unknown key": "nam: x\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n",
+    "wrong type": "data: {dataset: digits}\ntrial: {kld_weight: {low: one, high: 2}}\n",
+    "low above high": "data: {dataset: digits}\ntrial: {kld_weight: {low: 3, high: 2}}\n",
+    "log of zero": "data: {dataset: digits}\ntrial: {kld_weight: {low: 0, high: 2, log: true}}\n",
+    "not YAML": "data: {dataset: digits\n",
+    "empty": "",
+    "a list": "- 1\n",
+    "nothing searched": "data: {dataset: digits}\n",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_bad_file_is_one_message_and_exit_code_2_and_starts_nothing(
+    kind: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("space.yaml").write_text(BAD_FILES[kind])
+    code, output = run(command, "space.yaml")
+    assert code == 2
+    assert output.startswith("space.yaml: ")
+    assert "nothing was started" in output
+    assert "Traceback" not in output
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_missing_file_and_a_directory_are_one_message(command: str, tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        code, output = run(command, str(path))
+        assert (code, output.count("fault")) == (2, 1)
+
+
+@pytest.mark.parametrize("command", ["status", "best", "report", "resume"])
+def test_a_directory_without_a_sweep_says_what_to_type(command: str, tmp_path: Path) -> None:
+    code, output = run(command, str(tmp_path))
+    assert code == 2
+    assert "holds no sweep" in output
+    code, output = run(command, str(tmp_path / "none"))
+    assert code == 2
+    assert "there is no such directory; raysweep run FILE makes one" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trials", "0"], "0 is not in the range x>=1"),
+        (["--trials", "many"], "'many' is not a valid integer"),
+        (["--time-budget", "soon"], "'soon' must be a duration such as 90s"),
+        (["--time-budget", "0s"], "must be more than nothing"),
+        (["--outptu", "x"], "Did you mean '--output'?"),
+    ],
+)
+def test_bad_options_are_refused_with_what_is_allowed(options: list[str], message: str) -> None:
+    code, output = run("run", str(ROOT / "search_spaces/quickstart.yaml"), *options)
+    assert code == 2
+    assert message in " ".join(output.split())
+
+
+def test_a_data_set_that_cannot_be_had_says_where_its_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "data: {dataset: mnist, download: false, root: here}\ntrial: {kld_weight: {low: 1, high: 2}}\n"
+    Path("space.yaml").write_text(text)
+    code, output = run("run", "space.yaml")
+    assert code == 2
+    for expected in ("here", "train-images-idx3-ubyte", "mnist-5k", "digits"):
+        assert expected in output
+    assert not Path("results").exists()
+
+
+def test_an_unknown_data_set_to_prepare_names_those_there_are() -> None:
+    code, output = run("data", "prepare", "mnits")
+    assert code == 2
+    assert "'mnist-5k', 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'folder', got 'mnits'" in output
+
+
+def test_data_prepare_builds_a_cache_that_data_list_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path))
+    code, output = run("data", "prepare", "digits", "--image-size", "16")
+    assert (code, output.splitlines()[0]) == (
+        0,
+        "1,797 images of 1x16x16 from digits.csv.gz of the installed scikit-learn package",
+    )
+    assert "1,797 images of 1x16x16" in run("data", "list")[1]

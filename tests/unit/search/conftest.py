@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ search:
   early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}
   enqueue: [{kld_weight: 1e-3, latent_size: 8}, {latent_size: 16}]
 """
+
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def epoch_metrics(epoch: int, elbo_nats: float, train_loss: float = 0.1) -> EpochMetrics:

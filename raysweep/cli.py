@@ -244,7 +244,8 @@ def check(file: str) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     table.add_row("sweep", f"{spec.name}: {_what_runs(spec)}")
-    table.add_row("data", f"{spec.data.dataset}, {data.count:,} images from {data.origin}")
+    size = f"{data.native_size} brought to {data.image_size}x{data.image_size}"
+    table.add_row("data", f"{spec.data.dataset}, {data.count:,} images of {size}, from {data.origin}")
     table.add_row(
         "",
         f"{sizes.train:,} to train on, {sizes.validation:,} to validate, {sizes.test:,} kept for the end",

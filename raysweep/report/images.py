@@ -79,6 +79,19 @@ def enlarge(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
     return _png(canvas), canvas.shape[1], canvas.shape[0]
 
 
+def shrink(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
+    """The picture smoothly reduced to `width`, if it is wider: (PNG, width, height).
+
+    Raises:
+        ValueError: if the picture is no PNG.
+    """
+    canvas = _canvas(png)
+    if canvas.shape[1] > width:
+        height = round(canvas.shape[0] * width / canvas.shape[1])
+        canvas = np.asarray(Image.fromarray(canvas).resize((width, height), Image.Resampling.LANCZOS))
+    return _png(canvas), canvas.shape[1], canvas.shape[0]
+
+
 def _corner(index: int, height: int, width: int, columns: int, padding: int) -> tuple[int, int]:
     row, column = divmod(index, columns)
     return padding + row * (height + padding), padding + column * (width + padding)

@@ -32,7 +32,7 @@ from tensorboard.util import tensor_util
 from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import METRICS, EpochMetrics, TrialState
 from raysweep.records import TrialRecord
-from raysweep.report.images import enlarge
+from raysweep.report.images import enlarge, shrink
 from raysweep.report.tables import PARAMETERS
 from raysweep.space import Choices, Distribution, Scalar
 from raysweep.spec import SweepSpec
@@ -40,6 +40,8 @@ from raysweep.spec import SweepSpec
 if TYPE_CHECKING:
     from raysweep.report.figures import Figure
 
+FIGURE_WIDTH = 1000
+"""Pixels. TensorBoard shows a picture in a card without smoothing, where a wider one is unreadable."""
 SWEEP_RUN = "sweep"
 """The run that holds what concerns all trials."""
 
@@ -125,8 +127,8 @@ class TensorBoardWriter:
     def add_figures(self, figures: Sequence[Figure]) -> None:
         """Puts figures of the whole sweep into the run `sweep`."""
         for figure in figures:
-            value = _image(f"figures/{figure.name}", enlarge(figure.path, 1), f"{figure.title}\n\n{figure.description}")
-            self._write(SWEEP_RUN, time.time(), 0, [value])
+            picture, text = shrink(figure.path, FIGURE_WIDTH), f"{figure.title}\n\n{figure.description}"
+            self._write(SWEEP_RUN, time.time(), 0, [_image(f"figures/{figure.name}", picture, text)])
 
     def close(self) -> None:
         """Closes the files of all runs."""

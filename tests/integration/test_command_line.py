@@ -69,7 +69,11 @@ def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_its_end(tmp_path: Path) -> 
 def test_a_whole_session_of_commands(tmp_path: Path, tiny_file: Path) -> None:
     checked = call_raysweep("check", tiny_file.name, cwd=tmp_path)
     assert checked.returncode == 0
-    for expected in ("1,797 images from digits.csv.gz", "kld_weight  1e-05 to 0.1, log scale", "a trial takes 1 CPU"):
+    for expected in (
+        "1,797 images of 8x8 brought to 16x16, from digits.csv.gz",
+        "kld_weight  1e-05 to 0.1, log scale",
+        "a trial takes 1 CPU",
+    ):
         assert expected in checked.stdout
 
     ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path)

@@ -178,6 +178,49 @@ def test_a_killed_trial_goes_on_at_its_last_epoch(tiny: Tiny, tmp_path: Path) ->
     assert sweep.epochs().drop_columns(timed).equals(undisturbed.epochs().drop_columns(timed))
 
 
+def mapped_bytes(pid: str, suffix: str) -> dict[str, int]:
+    """What the kernel says of a process's mappings of a file: bytes by kind, such as `Pss` and `Private_Dirty`."""
+    totals: dict[str, int] = {}
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = line.endswith(suffix)
+        elif inside and line.endswith(" kB"):
+            kind, amount = line.split(":")
+            totals[kind] = totals.get(kind, 0) + 1024 * int(amount.split()[0])
+    return totals
+
+
+def test_four_trials_share_one_copy_of_the_data(tiny: Tiny, tmp_path: Path) -> None:
+    spec = tiny(
+        ("trials: 5", "trials: 4"),
+        ("early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}", "early_stopping: none"),
+        ("d_size: 4", "d_size: 4\n  epochs: 40"),
+        ("name: tiny", f"name: tiny\nresources: {{cpu: {len(os.sched_getaffinity(0)) / 4}}}"),
+    )
+    directory = SweepDirectory.at(tmp_path / "shared")
+    seen: list[dict[str, int]] = []
+
+    def look() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not seen:
+            text = directory.log.read_text() if directory.log.exists() else ""
+            processes = set(re.findall(r"in process (\d+)", text))
+            if len(processes) == 4:
+                seen.extend(mapped_bytes(pid, ".arrow") for pid in processes)
+            time.sleep(0.02)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    raysweep.run(spec, directory.root)
+    looker.join()
+    assert len(seen) == 4
+    image_bytes = 1797 * 16 * 16
+    assert all(mapping["Rss"] > 0.7 * image_bytes for mapping in seen), "each trial reads its images from the map"
+    assert sum(mapping["Private_Dirty"] for mapping in seen) == 0
+    assert sum(mapping["Pss"] for mapping in seen) < 1.5 * image_bytes, "and all maps are one copy in memory"
+
+
 def write_idx(root: Path, prefix: str, count: int) -> None:
     """Random digits in MNIST's file format."""
     random = np.random.default_rng(0)

@@ -127,7 +127,7 @@ def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
             raise SweepDirectoryError(
                 f"{shown(directory.spec)}: is not the description of a sweep of this version ({FORMAT})"
             )
-        return parse_spec(yaml.safe_dump(description["spec"]), str(directory.spec)), description
+        return parse_spec(yaml.safe_dump(description["spec"], sort_keys=False), str(directory.spec)), description
     except (OSError, yaml.YAMLError, KeyError, UnicodeDecodeError, SpecError) as error:
         raise SweepDirectoryError(f"{shown(directory.spec)}: cannot be read: {error}") from error
 

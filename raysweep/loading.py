@@ -269,6 +269,8 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> Tria
     """Checks the fields of `trial:` and `search:` against each other, and returns the space with `epochs` resolved."""
     metric = search.objective.metric
     weights = [name for name in LOSS_FIELDS if name in space.searched]
+    if "latent_size" in space.searched and "pixel_and_latent_mean" in space.values("reduction"):
+        weights.append("latent_size")  # that reduction divides the KL divergence by it
     if metric in ("val_loss", "train_loss") and weights:
         faults.add(
             ("search", "objective", "metric"),

@@ -34,7 +34,7 @@ class EpochMetrics:
 
     epoch: int
     """Counts from 1."""
-    train_loss: float = _metric("", "min", "training objective, mean over the epoch's batches")
+    train_loss: float = _metric("", "min", "training objective, mean over the epoch's images")
     val_loss: float = _metric("", "min", "training objective on the validation images, at the full KLD weight")
     elbo_nats: float = _metric("nats/image", "max", "evidence lower bound at beta = 1 with a calibrated decoder")
     bits_per_dim: float = _metric("bits/dim", "min", "upper bound on the code length of an 8-bit pixel")

@@ -167,7 +167,7 @@ def robust_limits(values: Sequence[float], mode: Mode, keep: Sequence[float] = (
     best, usual, worst = finite[0], finite[(3 * (len(finite) - 1) + 3) // 4], finite[-1]
     cut = best + 2 * (usual - best)
     edge = worst if worst <= cut or cut == best else max([cut, *(v for v in keep if math.isfinite(v))])
-    margin = 0.08 * (edge - best) or 0.05 * abs(best) or 1.0
+    margin = 0.06 * (edge - best) or 0.05 * abs(best) or 1.0
     return best - margin, edge + margin
 
 

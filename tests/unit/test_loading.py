@@ -162,6 +162,13 @@ def test_cross_checks_run_even_where_another_key_is_at_fault() -> None:
     assert len(faults_of(text)) == 3
 
 
+def test_val_loss_is_refused_where_the_reduction_divides_by_what_is_searched() -> None:
+    text = BASE.replace("{low: 5e-6, high: 5e-1, log: true}", "1e-4\n  reduction: pixel_and_latent_mean")
+    assert faults_of(text.replace("trials: 4", "objective: {metric: val_loss}"))[0].startswith(
+        "search.objective.metric: val_loss contains latent_size, which is searched"
+    )
+
+
 def test_val_loss_is_an_objective_where_no_loss_weight_is_searched() -> None:
     text = BASE.replace("{low: 5e-6, high: 5e-1, log: true}", "1e-4").replace(
         "trials: 4", "objective: {metric: val_loss}"

@@ -47,7 +47,7 @@ def test_the_flagship_searches_what_the_design_says() -> None:
     assert spec.trial.searched["kld_weight"] == Range(low=5e-6, high=5e-1, log=True)
     assert spec.trial.searched["latent_size"] == Choices(choices=(2, 8, 16, 64, 256))
     assert spec.trials == 24
-    assert spec.trial.config({"kld_weight": 1e-3}).epochs == 12
+    assert spec.trial.config({"kld_weight": 1e-3}).epochs == 20
 
 
 @pytest.mark.parametrize("text", ["5e-6", "5E-6", "+5e-6", "5.e-6", "0.5e-5", "1e-3"])

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError
-from raysweep.layout import write_atomically
+from raysweep.layout import replacing
 from raysweep.metrics import EpochMetrics
 from raysweep.vae.training import Training
 
@@ -64,7 +64,8 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) 
         "metrics": dataclasses.asdict(metrics),
     }
     path = directory / f"epoch-{metrics.epoch:06d}.safetensors"
-    write_atomically(path, save(tensors, metadata={"raysweep": json.dumps(header)}))
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"raysweep": json.dumps(header)})
     for old in list_checkpoints(directory)[KEEP:]:
         old.unlink(missing_ok=True)
     return path

@@ -337,7 +337,8 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
         return fit(spec, local_nodes()), "this machine"
     with connected():
         nodes = cluster_nodes()
-        return fit(spec, nodes), f"the cluster at {address} ({len(nodes)} machines)"
+        count = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
+        return fit(spec, nodes), f"the cluster at {address} ({count})"
 
 
 def _what_runs(spec: SweepSpec) -> str:

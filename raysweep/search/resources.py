@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ QUIET = {
 
 OBJECT_STORE_BYTES = 128 << 20
 """Trials share data through the page cache; Ray's object store carries only small reports."""
+
+KNOCK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,16 @@ def cluster_nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
+def _knock(address: str) -> None:
+    """Raises ConnectionError if nothing listens at `host:port`, on which Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        except OSError as error:
+            raise ConnectionError(f"nothing listens there ({error.strerror or error})") from error
+
+
 @contextmanager
 def connected() -> Iterator[None]:
     """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
@@ -104,6 +117,7 @@ def connected() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            _knock(address)
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
         else:
             (node,) = local_nodes()
@@ -114,7 +128,6 @@ def connected() -> Iterator[None]:
                 object_store_memory=OBJECT_STORE_BYTES,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
-                _node_ip_address="127.0.0.1",
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"at RAY_ADDRESS={address}" if address else "on this machine"

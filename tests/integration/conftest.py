@@ -58,16 +58,16 @@ def tiny_file(tmp_path: Path) -> Path:
     return path
 
 
-def start_raysweep(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+def start_raysweep(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """`raysweep` with these arguments, as a person starts it: in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "raysweep.cli", *map(str, arguments)],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )  # fmt: skip
 
 
-def call_raysweep(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    process = start_raysweep(*arguments, cwd=cwd)
+def call_raysweep(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    process = start_raysweep(*arguments, cwd=cwd, **environment)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 import raysweep
 from raysweep.metrics import TrialState
@@ -97,6 +99,28 @@ def test_a_whole_session_of_commands(tmp_path: Path, tiny_file: Path) -> None:
     assert raysweep.load_model(tmp_path / "model").latent_size == 4
     listed = call_raysweep("data", "list", cwd=tmp_path)
     assert "1,797 images of 1x16x16 from digits.csv.gz" in listed.stdout
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.filterwarnings("default::ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning")
+def test_ray_address_names_the_cluster_to_run_on(tmp_path: Path, tiny_file: Path) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    checked = call_raysweep("check", tiny_file.name, cwd=tmp_path, RAY_ADDRESS=address)
+    assert f"on the cluster at {address} (1 machine)" in checked.stdout, checked.stderr
+    ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path, RAY_ADDRESS=address)
+    assert ran.returncode == 0, ran.stderr
+    assert len(ray.nodes()) == 1
+    assert ray.cluster_resources()["CPU"] == len(os.sched_getaffinity(0)), "the cluster goes on without the sweep"
+
+
+def test_an_address_at_which_no_ray_answers_is_one_message(tmp_path: Path, tiny_file: Path) -> None:
+    refused = call_raysweep("run", tiny_file.name, cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1")
+    assert refused.returncode == 2
+    assert "Ray does not answer at RAY_ADDRESS=127.0.0.1:1" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def test_what_can_never_be_scheduled_starts_nothing(tmp_path: Path, tiny_file: Path) -> None:

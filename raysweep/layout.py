@@ -69,9 +69,13 @@ class SweepDirectory:
     def figures(self) -> Path:
         return self.report / "figures"
 
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
+
     def trial(self, number: int) -> Path:
         """The directory of one trial: its checkpoints and pictures."""
-        return self.root / "trials" / f"{number:04d}"
+        return self.trials / f"{number:04d}"
 
     def reconstructions(self, number: int) -> Path:
         """A grid of validation images above their reconstructions."""
@@ -88,9 +92,9 @@ class SweepDirectory:
         """Raises SweepDirectoryError if there is no sweep here."""
         if not self.root.is_dir():
             raise SweepDirectoryError(f"{shown(self.root)}: there is no such directory; raysweep run FILE makes one")
-        if not (self.spec.exists() and self.journal.exists()):
+        if not self.spec.exists():
             raise SweepDirectoryError(
-                f"{shown(self.root)}: holds no sweep (sweep.yaml and study.journal are what makes one); "
+                f"{shown(self.root)}: holds no sweep (sweep.yaml is what makes one); "
                 "name the directory that raysweep run printed, such as results/kld"
             )
 

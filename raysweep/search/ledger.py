@@ -28,7 +28,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from raysweep.errors import LedgerError
-from raysweep.layout import SweepDirectory, storage_errors
+from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.space import Choices, Scalar, optuna_distribution
@@ -51,7 +51,8 @@ _TOLD = {
 class Ledger:
     """The trials of one sweep. One process writes it at a time: the holder of the directory's driver lock."""
 
-    def __init__(self, study: optuna.Study, spec: SweepSpec, unfinished: TrialState) -> None:
+    def __init__(self, journal: Path, study: optuna.Study, spec: SweepSpec, unfinished: TrialState) -> None:
+        self._journal = journal
         self._study = study
         self._spec = spec
         self._distributions = {name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()}
@@ -78,7 +79,7 @@ class Ledger:
                 direction="maximize" if spec.search.objective.direction == "max" else "minimize",
             )
             study.set_user_attr("spec", spec.fingerprint())
-        return cls(study, spec, TrialState.RUNNING)
+        return cls(directory.journal, study, spec, TrialState.RUNNING)
 
     @classmethod
     def open(cls, directory: SweepDirectory, spec: SweepSpec, *, writable: bool, running: bool = True) -> Ledger:
@@ -93,11 +94,15 @@ class Ledger:
         _quiet()
         if writable:
             repair_journal(directory.journal)
+        if not directory.journal.exists() or not directory.journal.stat().st_size:
+            if writable and not directory.trials.exists():  # the driver that made the sweep died before its first trial
+                return cls.create(directory, spec)
+            raise LedgerError(f"{shown(directory.journal)}: is missing; bring it back, it is the record of the sweep")
         try:
             study = optuna.load_study(study_name=STUDY, storage=_storage(directory.journal))
-            return cls(study, spec, TrialState.RUNNING if running else TrialState.INTERRUPTED)
+            return cls(directory.journal, study, spec, TrialState.RUNNING if running else TrialState.INTERRUPTED)
         except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
-            raise LedgerError(f"{directory.journal}: is no study journal that can be read: {error!r}") from error
+            raise LedgerError(f"{shown(directory.journal)}: is no study journal that can be read: {error!r}") from error
 
     def records(self) -> list[TrialRecord]:
         """Every trial so far, by number."""
@@ -111,15 +116,20 @@ class Ledger:
         return [number for number, record in sorted(self._records.items()) if record.ended_at is None]
 
     def ask(self) -> TrialRecord:
-        """Starts the next trial: the next enqueued point or grid point, else what the sampler suggests."""
+        """Starts the next trial: the next enqueued point or grid point, else what the sampler suggests.
+
+        Raises:
+            StorageError: if the journal cannot be written.
+        """
         number = len(self._records)
         waiting = any(t.state is optuna.trial.TrialState.WAITING for t in self._study.get_trials(deepcopy=False))
         point = self._point(number)
         enqueued = number < len(self._spec.search.enqueue)
-        if point is not None and not waiting:
-            self._study.enqueue_trial(point, user_attrs={"enqueued": enqueued})
         self._study.sampler = make_sampler(self._spec, number)
-        trial = self._study.ask(self._distributions)
+        with storage_errors(self._journal):
+            if point is not None and not waiting:
+                self._study.enqueue_trial(point, user_attrs={"enqueued": enqueued})
+            trial = self._study.ask(self._distributions)
         self._trial_ids[trial.number] = trial._trial_id
         self._records[trial.number] = self._read(self._frozen(trial.number), TrialState.RUNNING)
         return self._records[trial.number]
@@ -161,7 +171,7 @@ class Ledger:
         row = {**dataclasses.asdict(metrics), "recorded_at": now.isoformat()}
         value = float(getattr(metrics, self._metric))
         storage, trial_id = self._study._storage, self._trial_ids[number]
-        with storage_errors(Path(STUDY)):
+        with storage_errors(self._journal):
             if (record.node, record.device) != (node, device):
                 storage.set_trial_user_attr(trial_id, "place", {"node": node, "device": device})
             storage.set_trial_user_attr(trial_id, f"epoch:{metrics.epoch:06d}", row)
@@ -178,7 +188,7 @@ class Ledger:
         """
         storage, trial_id = self._study._storage, self._trial_ids[number]
         record = self._records[number]
-        with storage_errors(Path(STUDY)):
+        with storage_errors(self._journal):
             outcome = {"state": state.value, "cause": cause, "error": error}
             storage.set_trial_user_attr(trial_id, "outcome", outcome)
             if state is TrialState.DIVERGED:
@@ -258,7 +268,7 @@ def repair_journal(journal: Path) -> None:
     As it is, Optuna would append the next line to the half one and never read the file again.
 
     Raises:
-        LedgerError: if there is no journal.
+        LedgerError: if another line is damaged.
         StorageError: if it cannot be written.
     """
     for lock in journal.parent.glob(f"{journal.name}.lock*"):
@@ -273,9 +283,11 @@ def repair_journal(journal: Path) -> None:
                 try:
                     json.loads(line)
                 except ValueError:
-                    raise LedgerError(f"{journal}: line {index} is damaged; restore the file from a copy") from None
+                    raise LedgerError(
+                        f"{shown(journal)}: line {index} is damaged; restore the file from a copy"
+                    ) from None
     except FileNotFoundError:
-        raise LedgerError(f"{journal}: there is no such file") from None
+        return
 
 
 def _storage(journal: Path) -> JournalStorage:

@@ -98,7 +98,7 @@ def _live_view(session: Session) -> RenderableType:
     spec = session.spec
     status = sweep_status(records, spec)
     elapsed = time.monotonic() - session.started
-    rest = remaining_seconds(status, records, session.slots.count)
+    rest = remaining_seconds(records, spec, session.slots.count)
 
     head = Table.grid(expand=True)
     head.add_column(ratio=1)

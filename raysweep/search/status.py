@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
+from raysweep.search.scheduler import rung_epochs
 from raysweep.spec import SweepSpec
 
 ENDED = (
@@ -65,13 +67,30 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
     )
 
 
-def remaining_seconds(status: SweepStatus, records: Sequence[TrialRecord], slots: int) -> float | None:
-    """How long the rest will take if the trials to come are like the ended ones; None until one has ended."""
-    seconds = [
-        sum(e.metrics.epoch_s for e in record.epochs) for record in records if record.state in ENDED and record.epochs
-    ]
-    if not seconds:
+def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, slots: int) -> float | None:
+    """How long the rest will take if epochs cost what they have cost so far; None before the first.
+
+    A trial to come is expected to train as many epochs as the ended ones did, seen together with `PRIOR_TRIALS` that
+    early stopping treats as its rule says: the first trials of a sweep pass every rung and say little of the others.
+    """
+    epochs = [epoch.metrics.epoch_s for record in records for epoch in record.epochs]
+    if not epochs:
         return None
-    mean = sum(seconds) / len(seconds)
-    begun = sum(min(mean, sum(e.metrics.epoch_s for e in r.epochs)) for r in status.running)
-    return max(0.0, mean * (status.trials - status.ended) - begun) / max(1, min(slots, status.trials - status.ended))
+    ended = [len(record.epochs) for record in records if record.state in ENDED]
+    expected = (sum(ended) + PRIOR_TRIALS * _expected_epochs(spec)) / (len(ended) + PRIOR_TRIALS)
+    begun = [len(record.epochs) for record in records if record.state not in ENDED]
+    to_come = expected * (spec.trials - len(records)) + sum(max(1.0, expected - done) for done in begun)
+    return to_come * sum(epochs) / len(epochs) / max(1, min(slots, spec.trials - len(ended)))
+
+
+PRIOR_TRIALS = 3
+
+
+def _expected_epochs(spec: SweepSpec) -> float:
+    """Epochs of a trial of which one in `reduction_factor` passes each rung."""
+    most = max(value for value in spec.trial.values("epochs") if isinstance(value, int))
+    if spec.asha is None:
+        return float(most)
+    stops = [*rung_epochs(spec.asha, most), most]
+    spans = [after - before for before, after in pairwise([0, *stops])]
+    return sum(span / spec.asha.reduction_factor**index for index, span in enumerate(spans))

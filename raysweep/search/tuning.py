@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raysweep.errors import RaysweepError
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDER, REPORT, TrialActor
 
@@ -29,7 +30,11 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        order = self._session.next_order()
+        try:
+            order = self._session.next_order()
+        except RaysweepError as error:
+            self._session.stop("an error", error)
+            return Searcher.FINISHED
         if order is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = order.number
@@ -55,7 +60,11 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
         self._session = session
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        over = self._session.receive(trial.config[ORDER].number, result[REPORT])
+        try:
+            over = self._session.receive(trial.config[ORDER].number, result[REPORT])
+        except RaysweepError as error:
+            self._session.stop("an error", error)
+            over = True
         return str(TrialScheduler.STOP if over else TrialScheduler.CONTINUE)
 
 

@@ -219,10 +219,28 @@ def test_a_lock_that_a_killed_writer_left_costs_no_time(
     again.ask()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}\n", b"[1]\n", b'{"op_code": 99, "worker_id": "x"}\n', b"hello\n"])
+@pytest.mark.parametrize("content", [b"{}\n", b"[1]\n", b'{"op_code": 99, "worker_id": "x"}\n', b"hello\n"])
 def test_a_file_that_is_no_journal_is_refused(directory: SweepDirectory, reopen: Reopen, content: bytes) -> None:
     directory.journal.write_bytes(content)
     with pytest.raises(LedgerError, match=r"study\.journal"):
+        reopen()
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"op_code": 0, "work'])
+def test_a_sweep_whose_driver_died_before_the_first_trial_starts_anew(
+    directory: SweepDirectory, reopen: Reopen, content: bytes | None
+) -> None:
+    if content is not None:
+        directory.journal.write_bytes(content)
+    assert reopen().records() == []
+    assert reopen().ask().number == 0
+
+
+def test_a_journal_that_is_gone_while_trials_are_there_is_not_made_anew(
+    directory: SweepDirectory, reopen: Reopen
+) -> None:
+    directory.trial(0).mkdir(parents=True)
+    with pytest.raises(LedgerError, match="bring it back"):
         reopen()
 
 

@@ -93,4 +93,4 @@ def _expected_epochs(spec: SweepSpec) -> float:
         return float(most)
     stops = [*rung_epochs(spec.asha, most), most]
     spans = [after - before for before, after in pairwise([0, *stops])]
-    return sum(span / spec.asha.reduction_factor**index for index, span in enumerate(spans))
+    return sum(span / float(spec.asha.reduction_factor) ** index for index, span in enumerate(spans))

@@ -13,7 +13,7 @@ import click
 
 from raysweep import __version__
 from raysweep.errors import RaysweepError
-from raysweep.layout import shown
+from raysweep.layout import shown, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ def _reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             click.echo(str(error), err=True)
             raise SystemExit(error.exit_code) from error
         except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            click.echo("stopped at once; raysweep status DIR says what is done, raysweep resume DIR goes on", err=True)
             raise SystemExit(INTERRUPTED) from None
 
     return wrapped
@@ -93,10 +93,11 @@ def run(
     overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
     spec = load_spec(file, overrides)
 
+    from raysweep.search.progress import what_runs
     from raysweep.search.sweep import run as run_sweep
 
     console = _console()
-    console.print(f"[bold]{spec.name}[/]  {_what_runs(spec)}", highlight=False)
+    console.print(f"{spec.name}  {what_runs(spec)}")
     with _display(console) as display, _preparing(console) as progress:
         sweep = run_sweep(spec, output, observer=display, progress=progress)
     _conclude(console, sweep)
@@ -113,14 +114,12 @@ def resume(directory: str, trials: int | None) -> None:
 
     console = _console()
     before = open_sweep(directory)
-    total = trials or before.spec.trials
-    if not before.running and before.status().ended >= total:
-        console.print(f"{directory}: all {before.status().ended} trials have ended; nothing is left to do.")
-        console.print(f"For more of them, type: raysweep resume {directory} --trials {before.status().ended + 10}")
+    ended = before.status().ended
+    if not before.running and trials is None and ended >= before.spec.trials:
+        console.print(f"{directory}: all {ended} trials have ended; nothing is left to do.", soft_wrap=True)
+        console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
         return
-    console.print(
-        f"[bold]{before.spec.name}[/]  resuming: {before.status().ended} of {total} trials done", highlight=False
-    )
+    console.print(f"{before.spec.name}  resuming: {ended} of {trials or before.spec.trials} trials done")
     with _display(console) as display, _preparing(console) as progress:
         sweep = resume_sweep(directory, trials, observer=display, progress=progress)
     _conclude(console, sweep)
@@ -131,32 +130,32 @@ def resume(directory: str, trials: int | None) -> None:
 @_reports_errors
 def status(directory: str) -> None:
     """Show where the sweep in DIR stands."""
-    from raysweep.search.progress import STATE_STYLES, params_text, summary_lines, trials_view, value_text
+    from raysweep.search.progress import causes, params_text, summary_lines, trials_view, value_text
     from raysweep.search.review import open_sweep
 
     sweep = open_sweep(directory)
     state = sweep.status()
     console = _console()
     standing = "running" if sweep.running else "finished" if state.ended >= state.trials else "stopped"
-    console.print(
-        f"[bold]{sweep.spec.name}[/]  {standing}, {state.ended} of {state.trials} trials ended", highlight=False
-    )
-    console.print(f"trials   {summary_lines(state)}", highlight=False)
+    console.print(f"{sweep.spec.name}  {standing}, {state.ended} of {state.trials} trials ended")
+    console.print(f"trials   {summary_lines(state)}")
     saved = f"{state.epochs_saved} saved by early stopping ({state.saved_share:.0%})"
-    console.print(f"epochs   {state.epochs_done} trained, {saved}", highlight=False)
+    console.print(f"epochs   {state.epochs_done} trained, {saved}")
     for record in state.running:
         result = (
             value_text(getattr(record.final, sweep.spec.search.objective.metric)) if record.final else "no result yet"
         )
+        epochs = f"epoch {len(record.epochs)}/{record.config.epochs}"
         console.print(
-            f"[{STATE_STYLES[record.state]}]running[/]  trial {record.number}, epoch {len(record.epochs)}: {result}  "
-            f"{params_text(record.params)}", highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            f"running  trial {record.number}, {epochs}: {result}  {params_text(record.params)}", soft_wrap=True
+        )
+    for cause in causes(sweep.records):
+        console.print(f"causes   {cause}", soft_wrap=True)
     if sweep.best():
         console.print()
         console.print(trials_view(sweep.best(), sweep.spec))
     if standing == "stopped":
-        console.print(f"\nTo go on, type: raysweep resume {directory}", highlight=False)
+        console.print(f"\nTo go on, type: raysweep resume {typed(directory)}", soft_wrap=True)
 
 
 @main.command()
@@ -172,12 +171,14 @@ def best(directory: str, form: str) -> None:
 
     from raysweep.errors import SweepDirectoryError
     from raysweep.search.progress import trials_view
-    from raysweep.search.review import open_sweep
+    from raysweep.search.review import open_sweep, strict_json
 
     sweep = open_sweep(directory)
     ranking = sweep.best()
     if not ranking:
-        raise SweepDirectoryError(f"{directory}: no trial has a result yet; raysweep status {directory} says why")
+        raise SweepDirectoryError(
+            f"{directory}: no trial has a result yet; raysweep status {typed(directory)} says why"
+        )
     if form == "table":
         _console().print(trials_view(ranking, sweep.spec, limit=10))
         return
@@ -193,7 +194,7 @@ def best(directory: str, form: str) -> None:
         "metrics": dataclasses.asdict(record.final),
         "checkpoints": str(sweep.directory.trial(record.number)),
     }
-    click.echo(json.dumps(answer, indent=2))
+    click.echo(json.dumps(strict_json(answer), indent=2))
 
 
 @main.command()
@@ -230,50 +231,15 @@ def check(file: str) -> None:
 
     spec = load_spec(file)
 
-    from rich.table import Table
-
     from raysweep.data.cache import describe
-    from raysweep.search.progress import value_text
+    from raysweep.search.progress import plan_view
 
-    data = describe(spec.data)
-    sizes = data.sizes
-    slots, where = _slots(spec)
     console = _console()
-    console.print(f"[bold]{file}[/]: sound", highlight=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    table.add_row("sweep", f"{spec.name}: {_what_runs(spec)}")
-    size = f"{data.native_size} brought to {data.image_size}x{data.image_size}"
-    table.add_row("data", f"{spec.data.dataset}, {data.count:,} images of {size}, from {data.origin}")
-    table.add_row(
-        "",
-        f"{sizes.train:,} to train on, {sizes.validation:,} to validate, {sizes.test:,} kept for the end",
-    )
-    for name, distribution in spec.trial.searched.items():
-        table.add_row("searched" if name == next(iter(spec.trial.searched)) else "", f"{name}  {distribution}")
-    constants = [
-        f"{name} {'none' if value is None else value_text(value)}"
-        for name, value in spec.trial.as_mapping().items()
-        if name not in spec.trial.searched
-    ]
-    table.add_row("constant", ", ".join(constants))
-    metric = spec.search.objective
-    table.add_row("objective", f"{metric.metric}, {'largest' if metric.direction == 'max' else 'smallest'} is best")
-    if spec.asha is not None:
-        from raysweep.search.scheduler import rung_epochs
-
-        epochs = spec.trial.values("epochs")[0]
-        assert isinstance(epochs, int)
-        rungs = " and ".join(str(epoch) for epoch in rung_epochs(spec.asha, epochs))
-        rule = f"one in {spec.asha.reduction_factor} goes on past epoch {rungs}" if rungs else "never: grace covers all"
-        table.add_row("stopping", f"asha: {rule}, {epochs} epochs at most")
-    for index, point in enumerate(spec.search.enqueue):
-        table.add_row("first" if index == 0 else "", ", ".join(f"{k} {value_text(v)}" for k, v in point.items()))
-    gpu = f" and {slots.gpu:g} GPU" if slots.gpu else ", no GPU"
-    table.add_row("resources", f"a trial takes {slots.cpu:g} CPU{gpu}; {slots.count} run at once on {where}")
-    console.print(table, highlight=False)
-    console.print(f"\nTo run it, type: raysweep run {file}", highlight=False)
+    description = describe(spec.data)
+    slots, where = _slots(spec)
+    console.print(f"{file}: sound", soft_wrap=True)
+    console.print(plan_view(spec, description, slots, where))
+    console.print(f"\nTo run it, type: raysweep run {typed(file)}", soft_wrap=True)
 
 
 @main.group()
@@ -341,32 +307,37 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
         return fit(spec, nodes), f"the cluster at {address} ({count})"
 
 
-def _what_runs(spec: SweepSpec) -> str:
-    return f"{spec.trials} trials on {spec.data.dataset}, sampled by {spec.search.sampler}"
-
-
 def _conclude(console: Console, sweep: Sweep) -> None:
-    """What came of a run: the best trials, the counts, what to type next; exits 130 if it was stopped by hand."""
-    from raysweep.search.progress import summary_lines, trials_view
+    """What came of a run: the best trials, the counts, what to type next.
 
-    root = shown(sweep.directory.root)
+    Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
+    """
+    from raysweep.search.progress import causes, summary_lines, trials_view
+
+    root = sweep.directory.root
     status = sweep.status()
     if sweep.best():
         console.print()
         console.print(trials_view(sweep.best(), sweep.spec))
     saved = f"{status.epochs_saved} epochs saved by early stopping ({status.saved_share:.0%})"
-    console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}", highlight=False)
+    console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}")
+    for cause in causes(sweep.records):
+        console.print(f"    {cause}", soft_wrap=True)
     if status.ended < status.trials:
         left = status.trials - status.ended
-        console.print(f"\nStopped by {sweep.stopped_by} with {left} trials to go. To go on, type:", highlight=False)
-        console.print(f"    raysweep resume {root}", highlight=False, soft_wrap=True)
-    console.print("\nTo look at it:", highlight=False)
-    for line in (
-        f"tensorboard --logdir {root}/report",
-        f"raysweep best {root}",
-        f"raysweep export {root} exported/{sweep.spec.name}",
-    ):
-        console.print(f"    {line}", highlight=False, soft_wrap=True)
+        console.print(f"\nStopped by {sweep.stopped_by} with {left} trials to go. To go on, type:")
+        console.print(f"    raysweep resume {typed(root)}", soft_wrap=True)
+    if sweep.best():
+        console.print("\nTo look at it:")
+        for line in (
+            f"tensorboard --logdir {typed(root / 'report')}",
+            f"raysweep best {typed(root)}",
+            f"raysweep export {typed(root)} exported/{sweep.spec.name}",
+        ):
+            console.print(f"    {line}", soft_wrap=True)
+    elif sweep.signal is None and sweep.stopped_by is None:
+        console.print(f"\nNo trial came to a result; {shown(sweep.directory.log)} has the whole log.", soft_wrap=True)
+        raise SystemExit(1)
     if sweep.signal is not None:
         raise SystemExit(128 + sweep.signal)
 
@@ -374,7 +345,8 @@ def _conclude(console: Console, sweep: Sweep) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(width=width, markup=False, highlight=False)
 
 
 def _display(console: Console) -> Any:

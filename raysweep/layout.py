@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from pathlib import Path
 
 from raysweep.errors import StorageError, SweepDirectoryError
 
-_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+_STORAGE_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,17 @@ class SweepDirectory:
         """The sweep directory at a path, whether there is anything yet or not.
 
         Raises:
-            SweepDirectoryError: for an address of another file system than this machine's.
+            SweepDirectoryError: for an address of another file system than this machine's, or an impossible path.
         """
         text = os.fspath(location)
         if "://" in text:
             raise SweepDirectoryError(f"{text}: a sweep directory is a path on this machine, such as results/kld")
-        return cls(Path(text).absolute())
+        path = Path(text).absolute()
+        try:
+            path.exists()
+        except OSError as error:
+            raise SweepDirectoryError(f"{shown(path)}: cannot be a directory here: {error.strerror}") from None
+        return cls(path)
 
     @property
     def spec(self) -> Path:
@@ -105,6 +113,11 @@ def shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def typed(path: Path | str) -> str:
+    """A path as it goes into a command that one can copy."""
+    return shlex.quote(shown(Path(path)))
 
 
 @contextmanager

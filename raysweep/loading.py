@@ -18,6 +18,7 @@ from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, fie
 from raysweep.spec import DataSpec, ResourcesSpec, SearchSpec, SweepSpec
 
 MAX_FILE_BYTES = 1 << 20
+MAX_GRID = 100_000
 SECTIONS: dict[str, type[BaseModel]] = {"data": DataSpec, "search": SearchSpec, "resources": ResourcesSpec}
 TOP_LEVEL = ("name", "data", "trial", "search", "resources")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -269,7 +270,7 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> Tria
     """Checks the fields of `trial:` and `search:` against each other, and returns the space with `epochs` resolved."""
     metric = search.objective.metric
     weights = [name for name in LOSS_FIELDS if name in space.searched]
-    if "latent_size" in space.searched and "pixel_and_latent_mean" in space.values("reduction"):
+    if "latent_size" in space.searched and "pixel_and_latent_mean" in space.choices("reduction"):
         weights.append("latent_size")  # that reduction divides the KL divergence by it
     if metric in ("val_loss", "train_loss") and weights:
         faults.add(
@@ -282,12 +283,17 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> Tria
         for name in space.searched:
             if not space.is_finite(name):
                 faults.add(("trial", name), "a grid needs {choices: [...]} or a range with a step; or use sampler: tpe")
-        if not any(f.key.startswith("trial") for f in faults.found) and search.trials is not None:
+        if not any(f.key.startswith("trial") for f in faults.found):
             most = space.grid_size() + len(search.enqueue)
-            if search.trials > most:
+            if (search.trials or 0) > most:
                 faults.add(
                     ("search", "trials"), f"the grid and enqueue have {most} points together, got {search.trials}"
                 )
+            if most > MAX_GRID:
+                faults.add(("search", "sampler"), f"a grid has at most {MAX_GRID:,} points, this one has {most:,}")
+    if search.trials is not None and len(search.enqueue) > search.trials:
+        points = f"{len(search.enqueue)} points are to run first"
+        faults.add(("search", "trials"), f"{points}, got {search.trials}; some would never run")
     stopping = search.early_stopping
     if stopping is None:
         return space
@@ -302,7 +308,7 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> Tria
         faults.add(("trial", "epochs"), f"is {epochs}, but asha.max_epochs is {asha.max_epochs}; keep one of them")
     if asha.grace_epochs > epochs:
         faults.add((*path, "grace_epochs"), f"must not exceed max_epochs, {epochs}, got {asha.grace_epochs}")
-    warmup = max(value for value in space.values("kld_warmup_epochs") if isinstance(value, int))
+    warmup = int(space.ends("kld_warmup_epochs")[1])
     if warmup > asha.grace_epochs:
         faults.add(
             (*path, "grace_epochs"),

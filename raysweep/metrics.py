@@ -73,3 +73,7 @@ class TrialState(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+WITHOUT_RESULT = frozenset({TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED})
+"""States of trials whose last value says nothing of their configuration."""

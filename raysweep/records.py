@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import METRICS, EpochMetrics, TrialState
+from raysweep.metrics import METRICS, WITHOUT_RESULT, EpochMetrics, TrialState
 from raysweep.space import Scalar
 
 
@@ -74,4 +74,4 @@ def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
         return (record.state is not TrialState.COMPLETED, sign * float(getattr(record.final, metric)), record.number)
 
     measured = [r for r in records if r.final is not None and math.isfinite(getattr(r.final, metric))]
-    return sorted((r for r in measured if r.state not in (TrialState.DIVERGED, TrialState.FAILED)), key=key)
+    return sorted((r for r in measured if r.state not in WITHOUT_RESULT), key=key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -135,18 +135,37 @@ class TrialSpace:
         """The configuration at one point of the space."""
         return TrialConfig.model_validate({**self.constants, **params})
 
-    def values(self, name: str) -> tuple[Scalar, ...]:
-        """The finitely many values field `name` can take, or its two ends where it is a continuous range."""
+    def choices(self, name: str) -> tuple[Scalar, ...]:
+        """The values field `name` can take, where it is a constant or has choices; none for a range."""
         distribution = self.searched.get(name)
         if distribution is None:
             return (self.constants.get(name, TrialConfig.model_fields[name].default),)
+        return distribution.choices if isinstance(distribution, Choices) else ()
+
+    def ends(self, name: str) -> tuple[float, float]:
+        """The smallest and the largest value of field `name`, which is a number."""
+        distribution = self.searched.get(name)
+        if isinstance(distribution, Range):
+            return distribution.low, distribution.high
+        numbers = [value for value in self.choices(name) if isinstance(value, int | float)]
+        return min(numbers), max(numbers)
+
+    def _grid_values(self, name: str) -> Sequence[Scalar]:
+        """The values field `name` takes in a grid; `is_finite` holds."""
+        distribution = self.searched[name]
         if isinstance(distribution, Choices):
             return distribution.choices
-        step = distribution.step or (1 if field_kind(name) == "int" and not distribution.log else None)
-        if step is None:
-            return (distribution.low, distribution.high)
-        count = round((distribution.high - distribution.low) / step) + 1
-        return tuple(min(distribution.high, distribution.low + index * step) for index in range(count))
+        count = self._grid_count(name)
+        step = (distribution.high - distribution.low) / (count - 1)
+        if field_kind(name) == "int":
+            return range(int(distribution.low), int(distribution.high) + 1, round(step))
+        return [min(distribution.high, distribution.low + index * step) for index in range(count)]
+
+    def _grid_count(self, name: str) -> int:
+        distribution = self.searched[name]
+        if isinstance(distribution, Choices):
+            return len(distribution.choices)
+        return round((distribution.high - distribution.low) / (distribution.step or 1)) + 1
 
     def is_finite(self, name: str) -> bool:
         """Whether a grid can visit every value of field `name`."""
@@ -156,13 +175,13 @@ class TrialSpace:
         return distribution.step is not None or (field_kind(name) == "int" and not distribution.log)
 
     def grid_size(self) -> int:
-        """How many points the grid over the searched fields has."""
-        return math.prod(len(self.values(name)) for name in self.searched)
+        """How many points the grid over the searched fields has; each is finite."""
+        return math.prod(self._grid_count(name) for name in self.searched)
 
     def grid(self) -> Iterator[dict[str, Scalar]]:
         """Every point of the grid; the last field named varies fastest."""
         names = list(self.searched)
-        for point in product(*(self.values(name) for name in names)):
+        for point in product(*(self._grid_values(name) for name in names)):
             yield dict(zip(names, point, strict=True))
 
     def as_mapping(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
@@ -69,6 +70,11 @@ class DataSpec(Section):
     download: Annotated[bool, Strict()] = True
     """Whether a set that is not on this machine may be fetched."""
 
+    @field_validator("root")
+    @classmethod
+    def _wherever_one_stands(cls, root: str | None) -> str | None:
+        return None if root is None else str(Path(root).expanduser().absolute())
+
     @field_validator("image_size")
     @classmethod
     def _halves_three_times(cls, size: int) -> int:
@@ -127,6 +133,15 @@ class Asha(Section):
     """Epochs every trial gets: the first rung."""
     reduction_factor: Annotated[int, Strict(), Field(ge=2)] = 3
     """One in this many trials goes on past a rung, and rungs grow by this factor."""
+
+    def rungs(self, max_epochs: int) -> tuple[int, ...]:
+        """The epochs at which trials are compared: grace, grace * factor, grace * factor^2, ... below `max_epochs`."""
+        rungs = []
+        epoch = self.grace_epochs
+        while epoch < max_epochs:
+            rungs.append(epoch)
+            epoch *= self.reduction_factor
+        return tuple(rungs)
 
 
 class EarlyStopping(Section):
@@ -189,6 +204,11 @@ class SweepSpec(Section):
     def asha(self) -> Asha | None:
         stopping = self.search.early_stopping
         return stopping.asha if stopping else None
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the longest trial there can be."""
+        return int(self.trial.ends("epochs")[1])
 
     @property
     def trials(self) -> int:

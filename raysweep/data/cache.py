@@ -185,7 +185,7 @@ def _locked(path: Path) -> Iterator[None]:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                _LOG.info("%s: another process is building it; waiting", path)
+                _LOG.warning("%s: another process is building it; waiting", path)
                 lock.acquire()
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
             raise StorageError(

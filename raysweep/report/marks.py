@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from raysweep.metrics import METRICS, Mode, TrialState
+from raysweep.metrics import METRICS, WITHOUT_RESULT, Mode, TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.spec import SweepSpec
 
@@ -193,7 +193,7 @@ MARKS: dict[str, dict[str, Any]] = {
 
 def kind(record: TrialRecord, value: float) -> str:
     """Which of `MARKS` a trial has that neither won nor was given."""
-    if not math.isfinite(value) or record.state in (TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED):
+    if record.state in WITHOUT_RESULT or (record.epochs and not math.isfinite(value)):
         return "no result"
     return {TrialState.COMPLETED: "completed", TrialState.PRUNED: "stopped early"}.get(record.state, "not finished")
 

@@ -200,7 +200,7 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
     low, high = robust_limits(values_seen, trials.mode, trials.special_values)
     axes.set_xlim(0.7 if last > 1 else 0.5, last + 0.3 if last > 1 else 1.5)
     axes.set_ylim(low, high)
-    for rung in _rungs(spec):
+    for rung in spec.asha.rungs(spec.max_epochs) if spec.asha else ():
         if rung < last:
             axes.axvline(rung, color=GREY, lw=1.0, ls=":", zorder=1)
             axes.annotate(
@@ -426,15 +426,3 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], low: float, 
             text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
             va="center", fontsize=9, fontweight="bold", color=colour, annotation_clip=False,
         )  # fmt: skip
-
-
-def _rungs(spec: SweepSpec) -> list[int]:
-    """The epochs at which ASHA compares trials."""
-    if spec.asha is None:
-        return []
-    longest = spec.asha.max_epochs or max(v for v in spec.trial.values("epochs") if isinstance(v, int))
-    rungs, rung = [], spec.asha.grace_epochs
-    while rung < longest:
-        rungs.append(rung)
-        rung *= spec.asha.reduction_factor
-    return rungs

@@ -7,6 +7,7 @@ trial's parameters are written before its first scalar, each of them, with text 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -39,6 +40,8 @@ from raysweep.spec import SweepSpec
 
 if TYPE_CHECKING:
     from raysweep.report.figures import Figure
+
+_log = logging.getLogger("raysweep")
 
 FIGURE_WIDTH = 1000
 """Pixels. TensorBoard shows a picture in a card without smoothing, where a wider one is unreadable."""
@@ -116,7 +119,10 @@ class TensorBoardWriter:
             ("samples", samples, "Decoded draws from the prior."),
         ):
             if path is not None and path.exists():
-                values.append(_image(tag, enlarge(path, PICTURE_WIDTH), description))
+                try:
+                    values.append(_image(tag, enlarge(path, PICTURE_WIDTH), description))
+                except ValueError as error:
+                    _log.warning("%s is left out of TensorBoard: %s", path, error)
         if record.state in _STATUS:
             end = plugin_data_pb2.SessionEndInfo(status=_STATUS[record.state], end_time_secs=ended_s)
             data = plugin_data_pb2.HParamsPluginData(session_end_info=end)

@@ -36,5 +36,7 @@ class EpochReport:
     ended: TrialState | None = None
     cause: str = ""
     error: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was logged on the way, for the sweep's own log."""
     storage_failed: bool = False
     """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""

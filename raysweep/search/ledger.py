@@ -7,7 +7,7 @@ attribute of its trial, its objective an intermediate value; reports, early stop
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch
     pruned           PRUNED              after its last value is reported, so that TPE knows how far it came
-    diverged         PRUNED              with a NaN step, which moves TPE away; a FAIL would be forgotten
+    diverged         PRUNED              infeasible, with a NaN step: TPE moves away; a FAIL would be forgotten
     out_of_memory    FAIL                says nothing about the objective
     failed           FAIL                likewise
 """
@@ -20,6 +20,7 @@ import json
 import math
 import warnings
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY = "raysweep"
+STARTUP_TRIALS = 8
+"""Trials sampled at random before TPE has enough to go by."""
 _TOLD = {
     TrialState.COMPLETED: optuna.trial.TrialState.COMPLETE,
     TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
@@ -51,7 +54,9 @@ _TOLD = {
 class Ledger:
     """The trials of one sweep. One process writes it at a time: the holder of the directory's driver lock."""
 
-    def __init__(self, journal: Path, study: optuna.Study, spec: SweepSpec, unfinished: TrialState) -> None:
+    def __init__(
+        self, journal: Path, study: optuna.Study, spec: SweepSpec, unfinished: TrialState, writable: bool = True
+    ) -> None:
         self._journal = journal
         self._study = study
         self._spec = spec
@@ -60,7 +65,8 @@ class Ledger:
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
         for frozen in study.get_trials(deepcopy=False):
-            if frozen.state is not optuna.trial.TrialState.WAITING:
+            asked = set(frozen.params) == set(self._distributions)  # not yet so while the driver is in `ask`
+            if frozen.state is not optuna.trial.TrialState.WAITING and (asked or writable):
                 self._trial_ids[frozen.number] = frozen._trial_id
                 self._records[frozen.number] = self._read(frozen, unfinished)
 
@@ -78,7 +84,6 @@ class Ledger:
                 storage=_storage(directory.journal),
                 direction="maximize" if spec.search.objective.direction == "max" else "minimize",
             )
-            study.set_user_attr("spec", spec.fingerprint())
         return cls(directory.journal, study, spec, TrialState.RUNNING)
 
     @classmethod
@@ -100,7 +105,8 @@ class Ledger:
             raise LedgerError(f"{shown(directory.journal)}: is missing; bring it back, it is the record of the sweep")
         try:
             study = optuna.load_study(study_name=STUDY, storage=_storage(directory.journal))
-            return cls(directory.journal, study, spec, TrialState.RUNNING if running else TrialState.INTERRUPTED)
+            unfinished = TrialState.RUNNING if running else TrialState.INTERRUPTED
+            return cls(directory.journal, study, spec, unfinished, writable)
         except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise LedgerError(f"{shown(directory.journal)}: is no study journal that can be read: {error!r}") from error
 
@@ -193,6 +199,8 @@ class Ledger:
             storage.set_trial_user_attr(trial_id, "outcome", outcome)
             if state is TrialState.DIVERGED:
                 storage.set_trial_intermediate_value(trial_id, max(1, len(record.epochs)), math.nan)
+                # Else Optuna ranks pruned trials by their last step, and one that diverged late before others.
+                optuna.trial.Trial(self._study, trial_id).set_constraint("diverged", 1.0)
             told = _TOLD[state]
             value = None
             if told is optuna.trial.TrialState.COMPLETE:
@@ -217,9 +225,11 @@ class Ledger:
             return dict(search.enqueue[number])
         if search.sampler != "grid":
             return None
-        if number == len(search.enqueue) or not hasattr(self, "_grid"):
-            self._grid = list(self._spec.trial.grid())
         return self._grid[number - len(search.enqueue)]
+
+    @cached_property
+    def _grid(self) -> list[dict[str, Scalar]]:
+        return list(self._spec.trial.grid())
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._study._storage.get_trial(self._trial_ids[number])
@@ -256,10 +266,11 @@ def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
     seed = int.from_bytes(digest[:4], "big")
     if spec.search.sampler != "tpe":
         return optuna.samplers.RandomSampler(seed=seed)
-    startup = min(10, max(4, spec.trials // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
+        )
 
 
 def repair_journal(journal: Path) -> None:

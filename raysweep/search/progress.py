@@ -12,12 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysweep.metrics import TrialState
+from raysweep.metrics import WITHOUT_RESULT, TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, sweep_status
 from raysweep.space import Scalar
 
 if TYPE_CHECKING:
+    from raysweep.data.cache import DataDescription
+    from raysweep.search.resources import Slots
     from raysweep.search.session import Session
     from raysweep.spec import SweepSpec
 
@@ -211,3 +213,51 @@ def summary_lines(status: SweepStatus) -> str:
     if status.to_do:
         parts.append(f"{status.to_do} not started")
     return ", ".join(parts) or "no trial has started"
+
+
+def causes(records: list[TrialRecord]) -> list[str]:
+    """Why trials ended without a result, each cause once, with the trials it ended."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for record in records:
+        if record.state in WITHOUT_RESULT:
+            found.setdefault((record.state.value, record.cause or ""), []).append(record.number)
+    return [
+        f"{state}: trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}: {cause}"
+        for (state, cause), numbers in found.items()
+    ]
+
+
+def what_runs(spec: SweepSpec) -> str:
+    return f"{spec.trials} trials on {spec.data.dataset}, sampled by {spec.search.sampler}"
+
+
+def plan_view(spec: SweepSpec, data: DataDescription, slots: Slots, where: str) -> Table:
+    """What a search space file would run, a row a subject."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    table.add_row("sweep", f"{spec.name}: {what_runs(spec)}")
+    size = f"{data.native_size} brought to {data.image_size}x{data.image_size}"
+    table.add_row("data", f"{spec.data.dataset}, {data.count:,} images of {size}, from {data.origin}")
+    split = data.sizes
+    table.add_row("", f"{split.train:,} to train on, {split.validation:,} to validate, {split.test:,} kept apart")
+    for index, (name, distribution) in enumerate(spec.trial.searched.items()):
+        table.add_row("searched" if index == 0 else "", f"{name}  {distribution}")
+    constants = [
+        f"{name} {'none' if value is None else value_text(value)}"
+        for name, value in spec.trial.as_mapping().items()
+        if name not in spec.trial.searched
+    ]
+    table.add_row("constant", ", ".join(constants))
+    objective = spec.search.objective
+    better = "largest" if objective.direction == "max" else "smallest"
+    table.add_row("objective", f"{objective.metric}, {better} is best")
+    if spec.asha is not None:
+        rungs = " and ".join(str(epoch) for epoch in spec.asha.rungs(spec.max_epochs))
+        rule = f"one in {spec.asha.reduction_factor} goes on past epoch {rungs}" if rungs else "never: grace covers all"
+        table.add_row("stopping", f"asha: {rule}, {spec.max_epochs} epochs at most")
+    for index, point in enumerate(spec.search.enqueue):
+        table.add_row("first" if index == 0 else "", ", ".join(f"{k} {value_text(v)}" for k, v in point.items()))
+    gpu = f" and {slots.gpu:g} GPU" if slots.gpu else ", no GPU"
+    table.add_row("resources", f"a trial takes {slots.cpu:g} CPU{gpu}; {slots.count} run at once on {where}")
+    return table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from raysweep.errors import CheckpointError, SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown
@@ -100,6 +101,15 @@ class Sweep:
         return record
 
 
+def strict_json(value: Any) -> Any:
+    """`value` with null in the place of numbers that JSON does not have: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def open_sweep(location: str | os.PathLike[str]) -> Sweep:
     """The sweep in a directory, running or ended.
 
@@ -128,7 +138,10 @@ def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
                 f"{shown(directory.spec)}: is not the description of a sweep of this version ({FORMAT})"
             )
         return parse_spec(yaml.safe_dump(description["spec"], sort_keys=False), str(directory.spec)), description
-    except (OSError, yaml.YAMLError, KeyError, UnicodeDecodeError, SpecError) as error:
+    except SpecError as error:
+        faults = "; ".join(f"{fault.key}: {fault.message}" for fault in error.faults)
+        raise SweepDirectoryError(f"{shown(directory.spec)}: does not describe a sweep: {faults}") from error
+    except (OSError, yaml.YAMLError, KeyError, UnicodeDecodeError) as error:
         raise SweepDirectoryError(f"{shown(directory.spec)}: cannot be read: {error}") from error
 
 
@@ -136,12 +149,9 @@ def is_driven(directory: SweepDirectory) -> bool:
     """Whether a driver holds the sweep on this machine."""
     if not directory.driver_lock.exists():
         return False
-    lock = FileLock(directory.driver_lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # a directory that may only be read has no driver here
-        return False
-    lock.release()
+    with open(directory.driver_lock, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not take each other for a driver
+        except BlockingIOError:
+            return True
     return False

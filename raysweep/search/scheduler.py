@@ -10,17 +10,6 @@ import math
 from collections.abc import Mapping
 
 from raysweep.metrics import Mode
-from raysweep.spec import Asha
-
-
-def rung_epochs(asha: Asha, max_epochs: int) -> tuple[int, ...]:
-    """The epochs at which trials are compared: grace, grace * factor, grace * factor^2, ... below `max_epochs`."""
-    rungs = []
-    epoch = asha.grace_epochs
-    while epoch < max_epochs:
-        rungs.append(epoch)
-        epoch *= asha.reduction_factor
-    return tuple(rungs)
 
 
 def survives(number: int, rung: Mapping[int, float], reduction_factor: int, mode: Mode) -> bool:

@@ -16,7 +16,7 @@ from raysweep.report.parquet import write_parquet
 from raysweep.search.exchange import EpochReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
-from raysweep.search.scheduler import rung_epochs, survives
+from raysweep.search.scheduler import survives
 from raysweep.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Session:
         else:
             return None
         asha = self.spec.asha
-        ends = {record.config.epochs, *(rung_epochs(asha, record.config.epochs) if asha else ())}
+        ends = {record.config.epochs, *(asha.rungs(record.config.epochs) if asha else ())}
         return TrialOrder(
             number=record.number,
             config=record.config,
@@ -98,6 +98,8 @@ class Session:
 
     def receive(self, number: int, report: EpochReport) -> bool:
         """Takes what a trial reports. True if the trial is over."""
+        for note in report.notes:
+            _log.warning("trial %d on %s: %s", number, report.node, note)
         if report.storage_failed:
             self.stop("a file system that cannot be written", StorageError(report.cause))
             return True
@@ -121,10 +123,10 @@ class Session:
             self._finish(number, *verdict)
         return verdict is not None
 
-    def lose(self, number: int, cause: str, error: str | None) -> None:
+    def lose(self, number: int, state: TrialState, cause: str, error: str) -> None:
         """Ends a trial whose actor died more often than is retried."""
         if self.ledger.record(number).ended_at is None:
-            self._finish(number, TrialState.FAILED, cause, error)
+            self._finish(number, state, cause, error)
 
     def stop(self, reason: str, failure: RaysweepError | None = None, signal: int | None = None) -> None:
         """Asks for the end of the session; unfinished trials stay so and `resume` takes them up."""
@@ -164,7 +166,7 @@ class Session:
         if metrics.epoch >= record.config.epochs:
             return TrialState.COMPLETED, f"all {metrics.epoch} epochs done"
         asha = self.spec.asha
-        if asha is not None and metrics.epoch in rung_epochs(asha, record.config.epochs):
+        if asha is not None and metrics.epoch in asha.rungs(record.config.epochs):
             rung = self.ledger.values_at(metrics.epoch)
             if not survives(record.number, rung, asha.reduction_factor, self.spec.search.objective.direction):
                 share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"

@@ -9,7 +9,6 @@ from itertools import pairwise
 
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
-from raysweep.search.scheduler import rung_epochs
 from raysweep.spec import SweepSpec
 
 ENDED = (
@@ -46,7 +45,7 @@ class SweepStatus:
 
     @property
     def saved_share(self) -> float:
-        """Share of the epochs of all ended trials that early stopping spared."""
+        """Share that early stopping has spared of the epochs trained and spared."""
         total = self.epochs_done + self.epochs_saved
         return self.epochs_saved / total if total else 0.0
 
@@ -88,9 +87,9 @@ PRIOR_TRIALS = 3
 
 def _expected_epochs(spec: SweepSpec) -> float:
     """Epochs of a trial of which one in `reduction_factor` passes each rung."""
-    most = max(value for value in spec.trial.values("epochs") if isinstance(value, int))
+    most = spec.max_epochs
     if spec.asha is None:
         return float(most)
-    stops = [*rung_epochs(spec.asha, most), most]
+    stops = [*spec.asha.rungs(most), most]
     spans = [after - before for before, after in pairwise([0, *stops])]
     return sum(span / float(spec.asha.reduction_factor) ** index for index, span in enumerate(spans))

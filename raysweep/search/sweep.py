@@ -23,8 +23,9 @@ from filelock import FileLock, Timeout
 
 import raysweep
 from raysweep.data.cache import open_cache, prepare
-from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown, storage_errors, write_atomically
+from raysweep.errors import RaysweepError, SpecError, SweepDirectoryError
+from raysweep.layout import SweepDirectory, shown, storage_errors, typed, write_atomically
+from raysweep.loading import parse_spec
 from raysweep.report.tensorboard import TensorBoardWriter, rebuild
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots, cluster_nodes, connected, fit
@@ -64,10 +65,8 @@ def run(
     directory = SweepDirectory.at(output if output is not None else Path("results") / spec.name)
     _refuse_taken(directory)
     cache = prepare(spec.data, progress)
-    with connected():
+    with _made(directory.root), connected():
         slots = fit(spec, cluster_nodes())
-        with storage_errors(directory.root):
-            directory.root.mkdir(parents=True, exist_ok=True)
         with driving(directory):
             _refuse_taken(directory)
             write_atomically(directory.spec, _describe(spec, cache, slots).encode())
@@ -96,9 +95,10 @@ def resume(
     directory.require_sweep()
     with driving(directory):
         spec, description = read_spec(directory)
-        if trials is not None:
-            spec = spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
         ledger = Ledger.open(directory, spec, writable=True)
+        if trials is not None:
+            spec = _with_trials(directory, spec, trials)
+            ledger = Ledger.open(directory, spec, writable=True)
         if not ledger.unfinished() and len(ledger.records()) >= spec.trials:
             return open_sweep(directory.root)
         cache = prepare(spec.data, progress)
@@ -119,6 +119,43 @@ def resume(
     return _conclude(session)
 
 
+def _with_trials(directory: SweepDirectory, spec: SweepSpec, trials: int) -> SweepSpec:
+    """The specification with another total, checked like the file it came from.
+
+    Raises:
+        SweepDirectoryError: if the total is less than before, or more than a grid has.
+    """
+    if trials < spec.trials:
+        raise SweepDirectoryError(
+            f"{shown(directory.root)}: is a sweep of {spec.trials} trials; a total can only grow, got --trials {trials}"
+        )
+    try:
+        return parse_spec(_yaml(spec.as_mapping()), overrides={"trials": trials})
+    except SpecError as error:
+        faults = "; ".join(fault.message for fault in error.faults)
+        raise SweepDirectoryError(f"{shown(directory.root)}: cannot have {trials} trials: {faults}") from None
+
+
+@contextmanager
+def _made(root: Path) -> Iterator[None]:
+    """Makes a directory; takes it away again if nothing came to be in it.
+
+    Raises:
+        SweepDirectoryError: if it cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SweepDirectoryError(
+            f"{shown(root)}: cannot be made: {error.strerror}; give another directory with --output"
+        ) from None
+    try:
+        yield
+    finally:
+        if not any(root.iterdir()):
+            root.rmdir()
+
+
 def _drive(session: Session) -> None:
     """Trains what remains, with signals turned into a clean stop, and writes the report whatever the end."""
     from raysweep.search.tuning import run_trials
@@ -127,7 +164,10 @@ def _drive(session: Session) -> None:
         try:
             run_trials(session)
         finally:
-            session.close()
+            try:
+                session.close()
+            except RaysweepError as error:
+                session.stop("an error", error)
     if session.failure is not None:
         raise session.failure
 
@@ -149,7 +189,7 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
     lock = FileLock(directory.driver_lock)
     try:
         with storage_errors(directory.root):
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1)  # a reader that looks whether a driver is at work holds it for an instant
     except Timeout:
         holder = json.loads(identity.read_text()) if identity.exists() else {}
         raise SweepDirectoryError(
@@ -211,7 +251,7 @@ def _refuse_taken(directory: SweepDirectory) -> None:
     root, name = directory.root, shown(directory.root)
     if directory.holds_a_sweep():
         raise SweepDirectoryError(
-            f"{name}: holds a sweep already. To go on with it, type: raysweep resume {name}\n"
+            f"{name}: holds a sweep already. To go on with it, type: raysweep resume {typed(root)}\n"
             f"For a new one, give another directory with --output, or move {name} away"
         )
     if root.exists() and not root.is_dir():
@@ -245,7 +285,7 @@ def _hardware(node: dict[str, float]) -> dict[str, float]:
 
 
 def _git_revision() -> str | None:
-    """The commit of the working directory, marked if files differ from it; None outside a repository."""
+    """The commit of the repository in which raysweep was called, marked if files differ; None outside of one."""
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607

@@ -7,6 +7,7 @@ run a deterministic failure again; only a dead actor or node is Tune's to retry.
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import os
 import socket
@@ -27,10 +28,27 @@ RECONSTRUCTED = 16
 SAMPLED = 64
 
 
+class _Notes(logging.Handler):
+    """Keeps what is logged until it goes to the driver: an actor's own output is seen by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+    def take(self) -> tuple[str, ...]:
+        lines, self._lines = tuple(self._lines), []
+        return lines
+
+
 class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains one trial after another: Tune keeps the actor and hands it the next configuration."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        self._notes = _Notes()
+        logging.getLogger("raysweep").addHandler(self._notes)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -65,7 +83,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         import torch
 
         device = torch.cuda.get_device_name() if self._order.gpu and torch.cuda.is_available() else "cpu"
-        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), **ending)
+        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), notes=self._notes.take(), **ending)
 
     def _failure(self, state: TrialState, error: BaseException) -> EpochReport:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -7,10 +7,12 @@ import tempfile
 from typing import Any
 
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raysweep.errors import RaysweepError
+from raysweep.metrics import TrialState
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDER, REPORT, TrialActor
 
@@ -24,7 +26,6 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
-        self._numbers: dict[str, int] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
@@ -37,13 +38,10 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
             return Searcher.FINISHED
         if order is None:
             return Searcher.FINISHED
-        self._numbers[trial_id] = order.number
         return {ORDER: order}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if error:
-            cause = f"its worker process died {MAX_ACTOR_DEATHS + 1} times"
-            self._session.lose(self._numbers[trial_id], cause, None)
+        """Nothing to learn: the session knows how trials end."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it."""
@@ -66,6 +64,17 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
             self._session.stop("an error", error)
             over = True
         return str(TrialScheduler.STOP if over else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Only for an actor or a node that died more often than is retried: what a trial raises is a report."""
+        error = trial.get_error()
+        no_memory = isinstance(error, OutOfMemoryError) or "out of memory" in str(error).lower()
+        state = TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED
+        cause = f"its worker process died {MAX_ACTOR_DEATHS + 1} times"
+        try:
+            self._session.lose(trial.config[ORDER].number, state, cause, str(error))
+        except RaysweepError as storage:
+            self._session.stop("an error", storage)
 
 
 class _SessionStopper(tune.Stopper):  # type: ignore[misc]
@@ -93,8 +102,8 @@ class _Tick(tune.Callback):  # type: ignore[misc]
 
 def run_trials(session: Session) -> None:
     """Trains the session's remaining trials on the Ray this process is connected to; returns when it is over."""
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    # It looks for Tune's own result files, which the ledger replaces, and warns of each that it misses.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.CRITICAL)
     resources = {"cpu": session.slots.cpu, "gpu": session.slots.gpu}
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch:
         tuner = tune.Tuner(

@@ -23,6 +23,8 @@ EVALUATION_BATCH = 256
 ACTIVE_VARIANCE = 0.01
 """A latent is active if its posterior mean varies over images by more than this (Burda et al., arXiv:1509.00519)."""
 COLLAPSED_R2 = 0.02
+NO_VARIANCE = 1e-10
+"""Below this images are all the same: what is left is rounding of their mean."""
 COLLAPSED_RATE_NATS = 0.1
 
 
@@ -105,7 +107,7 @@ def summarise(
     finite = math.isfinite(mse) and math.isfinite(rate_nats)
     distortion = calibrated_distortion(mse, pixels) if finite else math.nan
     elbo = -(distortion + rate_nats)
-    r2 = 1 - mse / baseline_mse if baseline_mse > 0 else math.nan
+    r2 = 1 - mse / baseline_mse if baseline_mse > NO_VARIANCE else math.nan
     return {
         "val_loss": val_loss,
         "elbo_nats": elbo,

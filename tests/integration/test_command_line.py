@@ -23,8 +23,14 @@ def wait_for(path: Path, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_its_end(tmp_path: Path) -> None:
-    (tmp_path / "long.yaml").write_text(TINY.replace("max_epochs: 4", "max_epochs: 400").replace("tiny", "long"))
+def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_the_end_it_would_have_had(tmp_path: Path) -> None:
+    """Points of a random sampler depend on the trial's number alone, so the undisturbed sweep is the same one."""
+    text = (
+        TINY.replace("tiny", "long")
+        .replace("d_size: 4", "d_size: 4\n  epochs: 40")
+        .replace("early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}", "sampler: random")
+    )
+    (tmp_path / "long.yaml").write_text(text)
     process = start_raysweep("run", "long.yaml", cwd=tmp_path)
     wait_for(tmp_path / "results/long/trials/0000/epoch-000003.safetensors")
 
@@ -35,7 +41,7 @@ def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_its_end(tmp_path: Path) -> 
     assert status.stdout.startswith("long  running, ")
 
     start = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole process group
     out, err = process.communicate(timeout=60)
     assert time.monotonic() - start < 30
     assert process.returncode == 130, err
@@ -45,27 +51,56 @@ def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_its_end(tmp_path: Path) -> 
     sweep = raysweep.open_sweep(tmp_path / "results/long")
     states = [record.state for record in sweep.records]
     assert TrialState.INTERRUPTED in states
-    assert set(states) <= {TrialState.INTERRUPTED, TrialState.PRUNED}
+    assert set(states) <= {TrialState.INTERRUPTED, TrialState.COMPLETED}
     assert pq.read_table(sweep.directory.trials_parquet).column("state").to_pylist() == [s.value for s in states]
-    reached = {record.number: len(record.epochs) for record in sweep.records}
 
-    # shorter, so that the rest ends soon: the same specification with fewer epochs
-    text = sweep.directory.spec.read_text()
-    short = max(reached.values()) + 2
-    sweep.directory.spec.write_text(
-        text.replace("max_epochs: 400", f"max_epochs: {short}").replace("epochs: 400", f"epochs: {short}")
-    )
-    resumed = call_raysweep("resume", "results/long", cwd=tmp_path)
+    # the newest checkpoint of an unfinished trial is torn as well: it falls back to the one before
+    unfinished = states.index(TrialState.INTERRUPTED)
+    newest = max(sweep.directory.trial(unfinished).glob("epoch-*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (tmp_path / "results").rename(tmp_path / "moved")
+    resumed = call_raysweep("resume", "moved/long", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    sweep = raysweep.open_sweep(tmp_path / "results/long")
-    assert len(sweep.records) == 5
-    assert all(record.ended_at for record in sweep.records)
-    for record in sweep.records:
-        assert [epoch.metrics.epoch for epoch in record.epochs] == list(range(1, len(record.epochs) + 1))
-        assert len(record.epochs) >= reached.get(record.number, 0)
+    sweep = raysweep.open_sweep(tmp_path / "moved/long")
+    assert [record.state for record in sweep.records] == [TrialState.COMPLETED] * 5
+    assert f"{newest.name}: is not a whole checkpoint" in sweep.directory.log.read_text()
 
-    again = call_raysweep("resume", "results/long", cwd=tmp_path)
+    undisturbed = call_raysweep("run", "long.yaml", cwd=tmp_path)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    timed = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
+    expected = raysweep.open_sweep(tmp_path / "results/long").epochs().drop_columns(timed)
+    assert sweep.epochs().drop_columns(timed).equals(expected)
+
+    again = call_raysweep("resume", "moved/long", cwd=tmp_path)
     assert (again.returncode, "nothing is left to do" in again.stdout) == (0, True)
+
+
+def test_a_total_that_cannot_be_is_refused_and_the_sweep_stays_as_it_is(tmp_path: Path) -> None:
+    grid = TINY.replace("{low: 1e-5, high: 1e-1, log: true}", "{choices: [1e-4, 1e-3]}").replace(
+        "{low: 1e-3, high: 1e-2, log: true}", "3e-3"
+    )
+    grid = grid.replace("trials: 5", "sampler: grid").replace("enqueue: [{kld_weight: 1e-4, learning_rate: 3e-3}]", "")
+    (tmp_path / "tiny.yaml").write_text(grid)
+    assert call_raysweep("run", "tiny.yaml", cwd=tmp_path).returncode == 0
+    for trials, expected in (("100", "the grid and enqueue have 2 points"), ("1", "a total can only grow")):
+        refused = call_raysweep("resume", "results/tiny", "--trials", trials, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert expected in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert "finished, 2 of 2 trials ended" in call_raysweep("status", "results/tiny", cwd=tmp_path).stdout
+
+
+def test_a_sweep_without_any_result_says_why_and_fails(tmp_path: Path, tiny_file: Path) -> None:
+    tiny_file.write_text(
+        TINY.replace("learning_rate: {low: 1e-3, high: 1e-2, log: true}", "learning_rate: 1e+30").replace(
+            ", learning_rate: 3e-3", ""
+        )
+    )
+    ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert "diverged: trial 0: train_loss was" in ran.stdout
+    assert "No trial came to a result" in ran.stdout
+    assert "diverged: trial" in call_raysweep("status", "results/tiny", cwd=tmp_path).stdout
 
 
 def test_a_whole_session_of_commands(tmp_path: Path, tiny_file: Path) -> None:

@@ -123,3 +123,23 @@ def test_data_prepare_builds_a_cache_that_data_list_shows(tmp_path: Path, monkey
         "1,797 images of 1x16x16 from digits.csv.gz of the installed scikit-learn package",
     )
     assert "1,797 images of 1x16x16" in run("data", "list")[1]
+
+
+@pytest.mark.parametrize("output", ["a file/below", "n" * 300, "/proc/none"])
+def test_a_directory_that_cannot_be_made_is_one_message_before_anything_starts(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a file").touch()
+    code, text = run("run", str(ROOT / "search_spaces/quickstart.yaml"), "--output", output)
+    assert code == 2
+    assert "cannot be" in text
+
+
+def test_names_with_brackets_and_spaces_come_out_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "my [red]space [.yaml"
+    Path(name).write_text((ROOT / "search_spaces/quickstart.yaml").read_text())
+    code, text = run("check", name)
+    assert code == 0, text
+    assert f"To run it, type: raysweep run '{name}'" in text

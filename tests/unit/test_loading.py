@@ -127,6 +127,18 @@ def test_a_number_in_scientific_notation_is_a_number(text: str) -> None:
         ),
         (("trials: 4", "enqueue: [{d_size: 16}]"), "search.enqueue[0].d_size: trial.d_size is a constant"),
         (("trials: 4", "sampler: grid"), "trial.kld_weight: a grid needs {choices: [...]} or a range with a step"),
+        (
+            ("trials: 4", "trials: 1, enqueue: [{latent_size: 2}, {latent_size: 8}]"),
+            "search.trials: 2 points are to run first, got 1; some would never run",
+        ),
+        (
+            (
+            (
+                "search: {trials: 4}",
+                "  kld_warmup_epochs: {low: 0, high: 2000000000}\nsearch: {early_stopping: {asha: {grace_epochs: 2}}}",
+            ),
+            "search.early_stopping.asha.grace_epochs: must cover the warm-up",
+        ),
         (("trials: 4", "time_budget: soon"), "search.time_budget: must be a duration such as 90s"),
         (
             ("search:", "resources: {gpu: 2}\nsearch:"),
@@ -231,6 +243,12 @@ def test_a_grid_has_every_point_once_and_sets_the_number_of_trials() -> None:
     assert spec.trials == len(points) == 9
     assert len({tuple(point.values()) for point in points}) == 9
     assert all(spec.trial.searched[name].__contains__(value) for point in points for name, value in point.items())
+
+
+def test_a_grid_too_large_to_run_is_refused_without_being_built() -> None:
+    trial = "trial: {seed: {low: 0, high: 4000000000}, d_size: {low: 1, high: 4000}}"
+    (fault,) = faults_of(f"data: {{dataset: digits}}\n{trial}\nsearch: {{sampler: grid}}\n")
+    assert fault == "search.sampler: a grid has at most 100,000 points, this one has 16,000,000,004,000"
 
 
 @given(

@@ -66,6 +66,7 @@ def test_a_diverged_trial_is_told_pruned_with_a_nan_step(directory: SweepDirecto
     (trial,) = study_of(directory).trials
     assert trial.state is optuna.trial.TrialState.PRUNED
     assert math.isnan(trial.intermediate_values[1])
+    assert trial.constraints == {"diverged": 1.0}, "ranked after every other trial, however late it diverged"
     assert record.state is TrialState.DIVERGED
     assert record.final is not None
     assert record.final.elbo_nats == math.inf
@@ -170,7 +171,7 @@ def test_a_grid_visits_every_point_once_also_when_reopened(tmp_path_factory: pyt
 
 
 def test_an_ask_cut_short_is_completed_within_the_space(
-    directory: SweepDirectory, ledger: Ledger, reopen: Reopen
+    directory: SweepDirectory, ledger: Ledger, reopen: Reopen, spec: SweepSpec
 ) -> None:
     ledger.ask()
     ledger.ask()
@@ -180,6 +181,8 @@ def test_an_ask_cut_short_is_completed_within_the_space(
     directory.journal.write_bytes(b"".join(lines[: parameters[-1]]))
     again = reopen()
     assert len(again.record(2).params) == 1
+    readers = Ledger.open(directory, spec, writable=False).records()
+    assert [record.number for record in readers] == [0, 1], "readers wait for the whole point"
     record = again.complete_point(2)
     assert set(record.params) == {"kld_weight", "latent_size"}
     assert reopen().record(2).params == record.params

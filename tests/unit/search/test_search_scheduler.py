@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysweep.metrics import Mode
-from raysweep.search.scheduler import rung_epochs, survives
+from raysweep.search.scheduler import survives
 from raysweep.spec import Asha
 
 
@@ -27,7 +27,7 @@ from raysweep.spec import Asha
 def test_rungs_grow_by_the_factor_and_end_before_the_last_epoch(
     grace: int, factor: int, max_epochs: int, rungs: tuple[int, ...]
 ) -> None:
-    assert rung_epochs(Asha(grace_epochs=grace, reduction_factor=factor), max_epochs) == rungs
+    assert Asha(grace_epochs=grace, reduction_factor=factor).rungs(max_epochs) == rungs
 
 
 @pytest.mark.parametrize(

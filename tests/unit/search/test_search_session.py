@@ -156,7 +156,7 @@ def test_a_report_sent_again_changes_nothing_but_may_end_the_trial(
 def test_a_trial_whose_actor_keeps_dying_has_failed(open_session: OpenSession, ledger: Ledger) -> None:
     session, _ = open_session(ledger)
     session.next_order()
-    session.lose(0, "its worker process died 4 times", None)
+    session.lose(0, TrialState.FAILED, "its worker process died 4 times", "ActorDiedError")
     assert ledger.record(0).state is TrialState.FAILED
 
 

@@ -1,0 +1,52 @@
+"""Looking at a sweep without disturbing its driver."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+
+import pytest
+
+from raysweep.errors import SweepDirectoryError
+from raysweep.layout import SweepDirectory
+from raysweep.search.review import is_driven, strict_json
+from raysweep.search.sweep import driving
+
+
+def test_readers_are_no_drivers_to_each_other_nor_in_the_driver_s_way(directory: SweepDirectory) -> None:
+    with driving(directory):
+        assert is_driven(directory)
+    seen: list[bool] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(is_driven(directory))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    while len(seen) < 2000:
+        pass
+    assert not any(seen), "nobody drives"
+    for _ in range(50):
+        with driving(directory):
+            pass
+    done.set()
+    for reader in readers:
+        reader.join()
+
+
+def test_a_second_driver_is_refused_by_the_name_of_the_first(directory: SweepDirectory) -> None:
+    with (
+        driving(directory),
+        pytest.raises(SweepDirectoryError, match="another driver is at work here, process"),
+        driving(directory),
+    ):
+        pass
+
+
+def test_json_has_no_nan() -> None:
+    value = {"a": [math.nan, 1.0, (math.inf, "x")], "b": None}
+    assert json.loads(json.dumps(strict_json(value), allow_nan=False)) == {"a": [None, 1.0, [None, "x"]], "b": None}

@@ -61,7 +61,7 @@ class Session:
         self._observer = observer
         self._unfinished = ledger.unfinished()
         self._to_ask = max(0, spec.trials - len(ledger.records()))
-        self._seen: set[int] = set()
+        self._processes: dict[int, int] = {}
         self._last_report = -math.inf
         self._report_cost_s = 0.0
 
@@ -110,8 +110,8 @@ class Session:
             assert report.ended is not None
             self._finish(number, report.ended, report.cause, report.error)
             return True
-        if number not in self._seen:
-            self._seen.add(number)
+        if self._processes.get(number) != report.pid:
+            self._processes[number] = report.pid
             _log.info("trial %d trains on %s (%s) in process %d", number, report.node, report.device, report.pid)
         is_new = report.metrics.epoch > len(record.epochs)
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)

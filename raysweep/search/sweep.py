@@ -138,11 +138,12 @@ def _with_trials(directory: SweepDirectory, spec: SweepSpec, trials: int) -> Swe
 
 @contextmanager
 def _made(root: Path) -> Iterator[None]:
-    """Makes a directory; takes it away again if nothing came to be in it.
+    """Makes a directory and those above it; takes away again what of it stayed empty.
 
     Raises:
         SweepDirectoryError: if it cannot be made.
     """
+    missing = [path for path in (root, *root.parents) if not path.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -152,8 +153,9 @@ def _made(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if not any(root.iterdir()):
-            root.rmdir()
+        for path in missing:
+            if not any(path.iterdir()):
+                path.rmdir()
 
 
 def _drive(session: Session) -> None:

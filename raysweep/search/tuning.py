@@ -65,17 +65,6 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
             over = True
         return str(TrialScheduler.STOP if over else TrialScheduler.CONTINUE)
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Only for an actor or a node that died more often than is retried: what a trial raises is a report."""
-        error = trial.get_error()
-        no_memory = isinstance(error, OutOfMemoryError) or "out of memory" in str(error).lower()
-        state = TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED
-        cause = f"its worker process died {MAX_ACTOR_DEATHS + 1} times"
-        try:
-            self._session.lose(trial.config[ORDER].number, state, cause, str(error))
-        except RaysweepError as storage:
-            self._session.stop("an error", storage)
-
 
 class _SessionStopper(tune.Stopper):  # type: ignore[misc]
     """Ends the run when the session wants it to end."""
@@ -90,14 +79,25 @@ class _SessionStopper(tune.Stopper):  # type: ignore[misc]
         return self._session.should_stop()
 
 
-class _Tick(tune.Callback):  # type: ignore[misc]
-    """Tune's event loop turns about ten times a second."""
+class _Watch(tune.Callback):  # type: ignore[misc]
+    """Tells the session that time passes, about ten times a second, and which trials are lost for good."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._session.tick()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Only for an actor or a node that died more often than is retried: what a trial raises is a report."""
+        error = trial.get_error()
+        no_memory = isinstance(error, OutOfMemoryError) or "out of memory" in str(error).lower()
+        state = TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED
+        cause = f"its worker process died {MAX_ACTOR_DEATHS + 1} times"
+        try:
+            self._session.lose(trial.config[ORDER].number, state, cause, str(error))
+        except RaysweepError as storage:
+            self._session.stop("an error", storage)
 
 
 def run_trials(session: Session) -> None:
@@ -121,7 +121,7 @@ def run_trials(session: Session) -> None:
                 storage_path=scratch,
                 verbose=0,
                 stop=_SessionStopper(session),
-                callbacks=[_Tick(session)],
+                callbacks=[_Watch(session)],
                 failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_DEATHS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

@@ -98,7 +98,7 @@ def test_a_sweep_without_any_result_says_why_and_fails(tmp_path: Path, tiny_file
     )
     ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path)
     assert ran.returncode == 1
-    assert "diverged: trial 0: train_loss was" in ran.stdout
+    assert "diverged: trials 0, 1: train_loss was" in ran.stdout
     assert "No trial came to a result" in ran.stdout
     assert "diverged: trial" in call_raysweep("status", "results/tiny", cwd=tmp_path).stdout
 

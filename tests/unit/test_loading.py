@@ -133,7 +133,6 @@ def test_a_number_in_scientific_notation_is_a_number(text: str) -> None:
         ),
         (
             (
-            (
                 "search: {trials: 4}",
                 "  kld_warmup_epochs: {low: 0, high: 2000000000}\nsearch: {early_stopping: {asha: {grace_epochs: 2}}}",
             ),

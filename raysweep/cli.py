@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from raysweep.search.review import Sweep
     from raysweep.spec import SweepSpec
+    from raysweep.vae.preflight import Preflight, Unpredictable
 
 INTERRUPTED = 130
 PLAIN_WIDTH = 160
@@ -95,11 +96,16 @@ def run(
 
     from raysweep.search.progress import what_runs
     from raysweep.search.sweep import run as run_sweep
+    from raysweep.vae.preflight import summary
 
     console = _console()
     console.print(f"{spec.name}  {what_runs(spec)}")
+
+    def announce(prediction: Preflight | Unpredictable) -> None:
+        console.print(f"collapse {summary(prediction, spec.trial)[0]}", soft_wrap=True)
+
     with _display(console) as display, _preparing(console) as progress:
-        sweep = run_sweep(spec, output, observer=display, progress=progress)
+        sweep = run_sweep(spec, output, observer=display, progress=progress, announce=announce)
     _conclude(console, sweep)
 
 
@@ -226,7 +232,11 @@ def export(directory: str, out: str, trial: int | None) -> None:
 @click.argument("file", type=click.Path())
 @_reports_errors
 def check(file: str) -> None:
-    """Say what the search space FILE would run, without running it."""
+    """Say what the search space FILE would run, without running it.
+
+    Also at which KLD weight models are predicted to collapse, if the images are on this machine: it prepares them as
+    `run` would.
+    """
     from raysweep.loading import load_spec
 
     spec = load_spec(file)
@@ -238,7 +248,8 @@ def check(file: str) -> None:
     description = describe(spec.data)
     slots, where = _slots(spec)
     console.print(f"{file}: sound", soft_wrap=True)
-    console.print(plan_view(spec, description, slots, where))
+    collapse = _predicted_collapse(console, spec, description.is_present)
+    console.print(plan_view(spec, description, collapse, slots, where))
     console.print(f"\nTo run it, type: raysweep run {typed(file)}", soft_wrap=True)
 
 
@@ -305,6 +316,23 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
         nodes = cluster_nodes()
         count = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
         return fit(spec, nodes), f"the cluster at {address} ({count})"
+
+
+def _predicted_collapse(console: Console, spec: SweepSpec, is_present: bool) -> tuple[str, ...]:
+    """At which KLD weight models are predicted to collapse; builds the data cache if the images are on this machine."""
+    from raysweep.data.cache import prepare as prepare_cache
+    from raysweep.errors import StorageError
+    from raysweep.search.preflight import preflight
+    from raysweep.vae.preflight import Unpredictable, summary, unpredictable
+
+    prediction: Preflight | Unpredictable | None = unpredictable(spec.trial)
+    if prediction is None and is_present:
+        try:
+            with _preparing(console) as progress:
+                prediction = preflight(spec, prepare_cache(spec.data, progress))
+        except StorageError as error:  # a file is no less sound for the disk of the machine that checks it
+            prediction = Unpredictable(str(error))
+    return summary(prediction or Unpredictable("the images are not on this machine yet"), spec.trial)
 
 
 def _conclude(console: Console, sweep: Sweep) -> None:

@@ -24,9 +24,15 @@ class Figure:
     """How to read it."""
 
 
-def draw_figures(directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Figure]:
+def draw_figures(
+    directory: SweepDirectory,
+    spec: SweepSpec,
+    records: Sequence[TrialRecord],
+    collapse: tuple[float, float] | None = None,
+) -> list[Figure]:
     """Draws the figures of a sweep as PNG files under report/figures; those that have nothing to show are left out.
 
+    `collapse` is the `kld_weight` at which collapse was predicted, from the least to the most over the search space.
     Reads the trials' pictures of reconstructions, and changes no other file.
 
     Raises:
@@ -36,7 +42,7 @@ def draw_figures(directory: SweepDirectory, spec: SweepSpec, records: Sequence[T
     from raysweep.report.plots import draw_all
 
     figures = []
-    for drawn in draw_all(directory, spec, records):
+    for drawn in draw_all(directory, spec, records, collapse):
         path = directory.figures / f"{drawn.name}.png"
         write_atomically(path, drawn.png)
         figures.append(Figure(drawn.name, drawn.title, path, drawn.description))

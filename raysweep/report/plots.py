@@ -45,14 +45,19 @@ from raysweep.spec import SweepSpec
 
 MAX_PANELS_A_ROW = 4
 
+Weights = tuple[float, float]
+"""From the least to the most; one weight if they are equal."""
 
-def draw_all(directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord]) -> Iterator[Drawn]:
-    """Every figure that has something to show."""
+
+def draw_all(
+    directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord], collapse: Weights | None = None
+) -> Iterator[Drawn]:
+    """Every figure that has something to show; `collapse` are the KLD weights at which it was predicted."""
     trials = standing(spec, records)
     with styled():
         for drawn in (
-            objective_by_parameter(trials, spec),
-            rate_and_distortion(trials),
+            objective_by_parameter(trials, spec, collapse),
+            rate_and_distortion(trials, collapse),
             reconstructions(trials, spec, directory),
             learning_curves(trials, spec),
         ):
@@ -60,7 +65,7 @@ def draw_all(directory: SweepDirectory, spec: SweepSpec, records: Sequence[Trial
                 yield drawn
 
 
-def objective_by_parameter(trials: Standing, spec: SweepSpec) -> Drawn | None:
+def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights | None = None) -> Drawn | None:
     """The objective against each searched parameter, one panel each."""
     names = list(spec.trial.searched)
     ended = [r for r in trials.records if r.final is not None or r.state is not TrialState.RUNNING]
@@ -71,6 +76,7 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec) -> Drawn | None:
     figure = canvas(max(6.4, 3.3 * columns), 3.6 * rows + 0.9)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     panels = list(grid.flat)
+    marked = False
     low, high = _objective_limits(trials, ended)
     floor = low if trials.mode == "max" else high
     shown = Counter(kind(record, trials.value(record)) for record in ended)
@@ -95,6 +101,8 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec) -> Drawn | None:
             else:
                 mark(panel, looks, [x], [value])
         panel.set_ylim(low, high)
+        if name == "kld_weight" and collapse is not None:
+            marked = _mark_collapse(panel, spec.trial, collapse)
         unit = PARAMETERS[name].unit
         panel.set_xlabel(f"{name} [{unit}]" if unit and unit not in name else name)
     for panel in panels[len(names) :]:
@@ -112,11 +120,12 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec) -> Drawn | None:
     return Drawn(
         "objective", text, to_png(figure),
         f"Each point is a trial, at its {trials.metric} after its last epoch; {better} is better. A trial that was "
-        "stopped early had fewer epochs. Points at the border lie beyond it or have no finite value.",
+        "stopped early had fewer epochs. Points at the border lie beyond it or have no finite value."
+        + (f" {_COLLAPSE_SAID}" if marked else ""),
     )  # fmt: skip
 
 
-def rate_and_distortion(trials: Standing) -> Drawn | None:
+def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Drawn | None:
     """Rate against distortion, where lines of equal ELBO are straight (Alemi et al., arXiv:1711.00464)."""
     points = [
         (record, record.final.rate_nats, record.final.distortion_nats)
@@ -137,7 +146,7 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
     low = min((weight for weight in weights if weight > 0), default=0.0)
     norm = _weight_norm(weights)
     colours = ScalarMappable(norm, "viridis") if norm else None
-    beyond = 0
+    beyond, marked = 0, False
     for record, rate, distortion in points:
         x, y = min(rate, rates[1]), min(distortion, distortions[1])
         inside = (x, y) == (rate, distortion)
@@ -161,6 +170,7 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
         bar = figure.colorbar(colours, ax=axes, pad=0.02, aspect=30)
         bar.set_label("kld_weight")
         bar.outline.set_visible(False)
+        marked = collapse is not None and _mark_bar(bar.ax, collapse)
     handles = [
         Line2D([], [], ls="none", marker="o", ms=7, mfc=GREY, mec="white", label="completed"),
         Line2D([], [], ls="none", marker="o", ms=5, mfc="none", mec=GREY, label="stopped early or not finished"),
@@ -168,7 +178,10 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
     ]
     if beyond:
         handles.append(Line2D([], [], ls="none", marker="^", ms=6, color=GREY, label=f"off the axes ({beyond})"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.4)
+    if marked:
+        handles.append(Line2D([], [], color=BLACK, lw=1.6, label="predicted collapse, on the colour bar"))
+    columns = 4 if len(handles) < 5 else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.4)
     best = trials.winner.final if trials.winner else None
     text = "Rate against distortion"
     if trials.winner is not None and best is not None:
@@ -180,7 +193,8 @@ def rate_and_distortion(trials: Standing) -> Drawn | None:
     return Drawn(
         "rate_distortion", text, to_png(figure),
         "What a trial pays in rate and what it gets for it in distortion, on validation images after its last epoch. "
-        "On a dashed line the ELBO, minus the sum of the two, is the same; towards the lower left it grows.",
+        "On a dashed line the ELBO, minus the sum of the two, is the same; towards the lower left it grows."
+        + (f" {_COLLAPSE_SAID}" if marked else ""),
     )  # fmt: skip
 
 
@@ -306,6 +320,47 @@ def _scale_x(
         return index + 0.36 * ((record.number * 0.6180339887) % 1.0 - 0.5)
 
     return position
+
+
+_COLLAPSE_SAID = (
+    "From the predicted collapse on, a linear model of the training images has no active latent (docs/metrics.md)."
+)
+
+
+def _mark_collapse(axes: Axes, space: TrialSpace, collapse: Weights) -> bool:
+    """Draws where collapse was predicted on the axis of the KLD weight; False if that is off the axis."""
+    distribution = space.searched["kld_weight"]
+    least, most = collapse
+    if isinstance(distribution, Choices):
+        # Between two categories, as they are in order.
+        weights = [float(c or 0) for c in _categories(distribution, [])]
+        least, most = (sum(weight < edge for weight in weights) - 0.5 for edge in collapse)
+        if most < 0 or least > len(weights) - 1:
+            return False
+    left, right = axes.get_xlim()
+    if not (least < right and most > left):
+        return False
+    least, most = max(least, left), min(most, right)
+    if most > least:
+        axes.axvspan(least, most, color=GREY, alpha=0.18, lw=0, zorder=1)
+    else:
+        axes.axvline(least, color=GREY, lw=1.2, ls=(0, (4, 2)), zorder=1)
+    x = float(axes.transData.transform((most, 0))[0] + axes.transData.transform((least, 0))[0]) / 2
+    place = float(axes.transAxes.inverted().transform((x, 0))[0])
+    axes.annotate(
+        "predicted collapse", (place, 1.0), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
+        ha="left" if place < 0.25 else "right" if place > 0.75 else "center", fontsize=8.5, color=GREY,
+    )  # fmt: skip
+    return True
+
+
+def _mark_bar(axes: Axes, collapse: Weights) -> bool:
+    """Draws where collapse was predicted on a colour bar of the KLD weight; False if that is off the bar."""
+    low, high = axes.get_ylim()
+    inside = [weight for weight in dict.fromkeys(collapse) if low <= weight <= high]
+    for weight in inside:
+        axes.axhline(weight, color=BLACK, lw=1.6)
+    return bool(inside)
 
 
 def _categories(choices: Choices, values: Sequence[Scalar]) -> list[Scalar]:

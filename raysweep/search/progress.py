@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -231,8 +232,8 @@ def what_runs(spec: SweepSpec) -> str:
     return f"{spec.trials} trials on {spec.data.dataset}, sampled by {spec.search.sampler}"
 
 
-def plan_view(spec: SweepSpec, data: DataDescription, slots: Slots, where: str) -> Table:
-    """What a search space file would run, a row a subject."""
+def plan_view(spec: SweepSpec, data: DataDescription, collapse: Sequence[str], slots: Slots, where: str) -> Table:
+    """What a search space file would run, a row a subject; `collapse` says at which KLD weight it is predicted."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -256,6 +257,8 @@ def plan_view(spec: SweepSpec, data: DataDescription, slots: Slots, where: str) 
         rungs = " and ".join(str(epoch) for epoch in spec.asha.rungs(spec.max_epochs))
         rule = f"one in {spec.asha.reduction_factor} goes on past epoch {rungs}" if rungs else "never: grace covers all"
         table.add_row("stopping", f"asha: {rule}, {spec.max_epochs} epochs at most")
+    for index, line in enumerate(collapse):
+        table.add_row("collapse" if index == 0 else "", line)
     for index, point in enumerate(spec.search.enqueue):
         table.add_row("first" if index == 0 else "", ", ".join(f"{k} {value_text(v)}" for k, v in point.items()))
     gpu = f" and {slots.gpu:g} GPU" if slots.gpu else ", no GPU"

@@ -17,6 +17,7 @@ from raysweep.records import TrialRecord, ranked
 from raysweep.search.ledger import Ledger
 from raysweep.search.status import SweepStatus, sweep_status
 from raysweep.spec import SweepSpec
+from raysweep.vae.preflight import Preflight
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,12 +28,17 @@ FORMAT = "raysweep-sweep-1"
 class Sweep:
     """One sweep as its ledger has it at the moment it was opened."""
 
-    def __init__(self, directory: SweepDirectory, spec: SweepSpec, records: list[TrialRecord], running: bool) -> None:
+    def __init__(
+        self, directory: SweepDirectory, spec: SweepSpec, records: list[TrialRecord], running: bool,
+        prediction: Preflight | None = None,
+    ) -> None:  # fmt: skip
         self.directory = directory
         self.spec = spec
         self.records = records
         self.running = running
         """Whether a driver is at work on it."""
+        self.prediction = prediction
+        """At which KLD weight collapse was predicted before the sweep, if it was."""
         self.stopped_by: str | None = None
         """What ended the run that returned this before all was done, if anything did."""
         self.signal: int | None = None
@@ -66,7 +72,8 @@ class Sweep:
         if self.running:
             raise SweepDirectoryError(f"{shown(self.directory.root)}: is running and writes its report itself")
         write_parquet(self.directory, self.records, self.spec)
-        figures = draw_figures(self.directory, self.spec, self.records)
+        collapse = self.prediction.critical_weight if self.prediction else None
+        figures = draw_figures(self.directory, self.spec, self.records, collapse)
         rebuild(self.directory, self.spec, self.records, figures)
         tables = [self.directory.trials_parquet, self.directory.epochs_parquet]
         return [*tables, *(figure.path for figure in figures), self.directory.tensorboard]
@@ -119,10 +126,10 @@ def open_sweep(location: str | os.PathLike[str]) -> Sweep:
     """
     directory = SweepDirectory.at(location)
     directory.require_sweep()
-    spec, _ = read_spec(directory)
+    spec, description = read_spec(directory)
     running = is_driven(directory)
     ledger = Ledger.open(directory, spec, writable=False, running=running)
-    return Sweep(directory, spec, ledger.records(), running)
+    return Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))
 
 
 def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:

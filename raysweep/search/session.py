@@ -18,6 +18,7 @@ from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
 from raysweep.search.scheduler import survives
 from raysweep.spec import SweepSpec
+from raysweep.vae.preflight import Preflight, Unpredictable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ class Session:
 
     def __init__(
         self, directory: SweepDirectory, spec: SweepSpec, ledger: Ledger, slots: Slots, cache: Path,
-        writer: TensorBoardWriter, observer: Observer,
+        writer: TensorBoardWriter, observer: Observer, prediction: Preflight | Unpredictable | None = None,
     ) -> None:  # fmt: skip
         self.directory = directory
         self.spec = spec
@@ -58,6 +59,7 @@ class Session:
         self.started = time.monotonic()
         self._cache = cache
         self._writer = writer
+        self._prediction = prediction
         self._observer = observer
         self._unfinished = ledger.unfinished()
         self._to_ask = max(0, spec.trials - len(ledger.records()))
@@ -152,7 +154,8 @@ class Session:
             for r in self.ledger.records()
         ]
         write_parquet(self.directory, records, self.spec)
-        self._writer.add_figures(draw_figures(self.directory, self.spec, records))
+        collapse = self._prediction.critical_weight if isinstance(self._prediction, Preflight) else None
+        self._writer.add_figures(draw_figures(self.directory, self.spec, records, collapse))
         self._writer.close()
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:

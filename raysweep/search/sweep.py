@@ -28,10 +28,12 @@ from raysweep.layout import SweepDirectory, shown, storage_errors, typed, write_
 from raysweep.loading import parse_spec
 from raysweep.report.tensorboard import TensorBoardWriter, rebuild
 from raysweep.search.ledger import Ledger
+from raysweep.search.preflight import preflight
 from raysweep.search.resources import Slots, cluster_nodes, connected, fit
 from raysweep.search.review import FORMAT, Sweep, open_sweep, read_spec
 from raysweep.search.session import Observer, Session
 from raysweep.spec import SweepSpec
+from raysweep.vae.preflight import Preflight, Unpredictable
 
 Progress = Callable[[int, int], None]
 _VERSIONS = ("raysweep", "torch", "ray", "optuna", "pyarrow", "numpy")
@@ -50,11 +52,12 @@ class _Silent:
 def run(
     spec: SweepSpec, output: str | os.PathLike[str] | None = None,
     *, observer: Observer | None = None, progress: Progress | None = None,
+    announce: Callable[[Preflight | Unpredictable], None] | None = None,
 ) -> Sweep:  # fmt: skip
     """Runs a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
 
     `output` is the directory to make, `results/<name>` if it is None. `progress` is told images done and in all while
-    the data cache is built.
+    the data cache is built, and `announce` the prediction of collapse before anything is trained.
 
     Raises:
         SweepDirectoryError: if `output` holds a sweep already.
@@ -65,14 +68,17 @@ def run(
     directory = SweepDirectory.at(output if output is not None else Path("results") / spec.name)
     _refuse_taken(directory)
     cache = prepare(spec.data, progress)
+    prediction = preflight(spec, cache)
+    if announce is not None:
+        announce(prediction)
     with _made(directory.root), connected():
         slots = fit(spec, cluster_nodes())
         with driving(directory):
             _refuse_taken(directory)
-            write_atomically(directory.spec, _describe(spec, cache, slots).encode())
+            write_atomically(directory.spec, _describe(spec, cache, slots, prediction).encode())
             ledger = Ledger.create(directory, spec)
             writer = TensorBoardWriter(directory.tensorboard, spec)
-            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent())
+            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
             _drive(session)
     return _conclude(session)
 
@@ -114,7 +120,8 @@ def resume(
                 write_atomically(directory.spec, _yaml(description).encode())
             rebuild(directory, spec, ledger.records())
             writer = TensorBoardWriter(directory.tensorboard, spec, ledger.records())
-            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent())
+            prediction = Preflight.from_mapping(description.get("preflight"))
+            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
             _drive(session)
     return _conclude(session)
 
@@ -260,7 +267,7 @@ def _refuse_taken(directory: SweepDirectory) -> None:
         raise SweepDirectoryError(f"{name}: is a file; give another directory with --output")
 
 
-def _describe(spec: SweepSpec, cache: Path, slots: Slots) -> str:
+def _describe(spec: SweepSpec, cache: Path, slots: Slots, prediction: Preflight | Unpredictable) -> str:
     """The text of sweep.yaml: the resolved specification, and what one needs to know to repeat the sweep."""
     info = open_cache(cache).info
     return _yaml(
@@ -268,6 +275,7 @@ def _describe(spec: SweepSpec, cache: Path, slots: Slots) -> str:
             "format": FORMAT,
             "spec": spec.as_mapping(),
             "data": {"origin": info.origin, "images": info.count, "checksum": info.checksum},
+            "preflight": prediction.to_mapping(),
             "provenance": {
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "host": socket.gethostname(),

@@ -79,18 +79,6 @@ def weighted_loss(data: Tensor, rate: Tensor, weight: float, reduction: Reductio
     return data / pixels + weight * rate / latents
 
 
-def pixel_mean_weight(config: TrialConfig, pixels: int) -> float:
-    """The KLD weight of `config` in the convention of mean squared error + weight * KL, for comparing sweeps.
-
-    Raises:
-        ValueError: for a likelihood whose data term is no fixed multiple of the squared error.
-    """
-    if config.likelihood != "gaussian":
-        raise ValueError(f"a {config.likelihood} likelihood has no equivalent weight of the squared error")
-    per_pixel = {"pixel_mean": 1.0, "pixel_and_latent_mean": 1 / config.latent_size, "sum": 1 / pixels}
-    return 2 * config.sigma**2 * config.kld_weight * per_pixel[config.reduction]
-
-
 def calibrated_distortion(mse: float, pixels: int) -> float:
     """-E[log N(x; x_hat, sigma^2 I)] in nats an image at the best sigma: sigma^2 = mse + dequantisation variance."""
     return 0.5 * pixels * (math.log(2 * math.pi * (mse + DEQUANTISATION_VARIANCE)) + 1)

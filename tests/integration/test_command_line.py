@@ -110,12 +110,18 @@ def test_a_whole_session_of_commands(tmp_path: Path, tiny_file: Path) -> None:
         "1,797 images of 8x8 brought to 16x16, from digits.csv.gz",
         "kld_weight  1e-05 to 0.1, log scale",
         "a trial takes 1 CPU",
+        "collapse   predicted from kld_weight 0.01",
     ):
         assert expected in checked.stdout
 
     ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "[2/2]" in ran.stdout
+    assert "\ncollapse predicted from kld_weight 0.01" in ran.stdout
+    prediction = raysweep.open_sweep(tmp_path / "results/tiny").prediction
+    assert prediction is not None
+    assert prediction.critical_weight[0] == pytest.approx(0.015, rel=0.2)
+    assert (prediction.active_at_low, prediction.active_at_high) == ((4, 4), (0, 0))
     assert "tensorboard --logdir results/tiny/report" in ran.stdout
 
     refused = call_raysweep("run", tiny_file.name, cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -143,3 +144,34 @@ def test_names_with_brackets_and_spaces_come_out_as_they_are(tmp_path: Path, mon
     code, text = run("check", name)
     assert code == 0, text
     assert f"To run it, type: raysweep run '{name}'" in text
+
+
+SOUND = "data: {dataset: DATA, image_size: 16}\ntrial: {kld_weight: {low: 1e-5, high: 1e-1, log: true}LIKELIHOOD}\n"
+
+
+def check(text: str, directory: Path) -> list[str]:
+    (directory / "space.yaml").write_text(text)
+    code, output = run("check", str(directory / "space.yaml"))
+    assert code == 0, output
+    lines = [line.rstrip() for line in output.splitlines()]
+    start = next(index for index, line in enumerate(lines) if line.startswith("collapse"))
+    return lines[start : start + 2]
+
+
+def test_check_says_where_collapse_is_predicted_and_what_that_wastes(tmp_path: Path) -> None:
+    where, active = check(SOUND.replace("DATA", "digits").replace("LIKELIHOOD", ""), tmp_path)
+    assert re.fullmatch(r"collapse   predicted from kld_weight 0\.01\d+ on; 0\.8 of the 4 decades .*\(\d\d%\)", where)
+    assert active.strip().startswith("active latents predicted: 16 at 1e-05, none at 0.1")
+
+
+def test_check_says_why_collapse_is_not_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = SOUND.replace("DATA", "digits").replace("LIKELIHOOD", ", likelihood: bernoulli")
+    assert "not predicted: likelihood bernoulli" in check(text, tmp_path)[0]
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / "empty"))
+    text = SOUND.replace("DATA", "mnist").replace("LIKELIHOOD", "")
+    assert "not predicted: the images are not on this machine yet" in check(text, tmp_path)[0]
+    assert not (tmp_path / "empty").exists(), "nothing is fetched"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / "file"))
+    text = SOUND.replace("DATA", "digits").replace("LIKELIHOOD", "")
+    assert "not predicted: " in check(text, tmp_path)[0]

@@ -255,6 +255,11 @@ def test_help_is_printed_without_torch_ray_or_optuna() -> None:
     assert fresh.loaded.isdisjoint({"torch", "ray", "optuna"})
 
 
+def test_a_prediction_of_collapse_needs_neither_torch_nor_ray() -> None:
+    assert in_a_fresh_interpreter("from raysweep.vae import preflight").loaded == set()
+    assert in_a_fresh_interpreter("from raysweep.search import preflight").loaded == {"pyarrow"}
+
+
 def test_checking_a_bad_file_exits_with_2_before_torch_or_ray_are_imported(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: bad\ndata: {dataset: mnist-5k}\ntrial:\n  kld_wieght: 1\n")

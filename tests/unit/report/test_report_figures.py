@@ -9,7 +9,8 @@ from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.report.figures import draw_figures
-from raysweep.report.marks import robust_limits, short
+from raysweep.report.marks import canvas, robust_limits, short
+from raysweep.report.plots import _mark_bar
 
 ALL = ["objective", "rate_distortion", "reconstructions", "learning_curves"]
 
@@ -46,6 +47,48 @@ def test_a_picture_of_another_size_or_a_broken_one_is_passed_over(directory, swe
     directory.reconstructions(11).write_bytes(b"no picture")
     Image.new("L", (17, 31)).save(directory.reconstructions(10))
     assert names(draw_figures(directory, spec, sweep_records)) == ALL
+
+
+def test_the_figures_show_where_collapse_was_predicted_if_it_was(directory, sweep_records, spec):
+    said = "From the predicted collapse on"
+    plain = draw_figures(directory, spec, sweep_records)
+    before = [figure.path.read_bytes() for figure in plain]
+    assert not any(said in figure.description for figure in plain)
+    for collapse in ((1e-3, 1e-3), (1e-3, 5e-3), (1e-9, 1e-3)):
+        figures = draw_figures(directory, spec, sweep_records, collapse)
+        marked = [figure.name for figure in figures if said in figure.description]
+        assert marked == ["objective", "rate_distortion"]
+        changed = [f.name for f, old in zip(figures, before, strict=True) if f.path.read_bytes() != old]
+        assert changed == marked
+
+
+@pytest.mark.parametrize("collapse", [(1e3, 1e3), (0.0, 0.0), (1e-9, 1e-9), (math.inf, math.inf), (math.nan, math.nan)])
+def test_a_predicted_collapse_off_the_axes_is_not_drawn(directory, sweep_records, spec, collapse):
+    before = [figure.path.read_bytes() for figure in draw_figures(directory, spec, sweep_records)]
+    figures = draw_figures(directory, spec, sweep_records, collapse)
+    assert [figure.path.read_bytes() for figure in figures] == before
+
+
+@pytest.mark.parametrize(("collapse", "drawn"), [((0.02, 0.02), True), ((0.002, 0.02), True), ((2.0, 2.0), False)])
+def test_among_choices_of_weights_the_collapse_lies_between_two(directory, record, collapse, drawn):
+    weights = (0.1, 1e-3, 1e-2)
+    spec = parse_spec(
+        "name: a\ndata: {dataset: digits, image_size: 16}\n"
+        f"trial: {{kld_weight: {{choices: {list(weights)}}}, latent_size: 4}}"
+    )
+    records = [record(n, (1.0 + n,), params={"kld_weight": weights[n]}, of=spec) for n in range(3)]
+    objective = draw_figures(directory, spec, records, collapse)[0]
+    assert ("predicted collapse" in objective.description) is drawn
+
+
+@pytest.mark.parametrize(
+    ("collapse", "drawn"), [((2.0, 2.0), [2.0]), ((2.0, 3.0), [2.0, 3.0]), ((0.5, 3.0), [3.0]), ((5.0, 6.0), [])]
+)
+def test_the_colour_bar_is_marked_where_collapse_lies_on_it(collapse, drawn):
+    axes = canvas(1, 1).subplots()
+    axes.set_ylim(1.0, 4.0)
+    assert _mark_bar(axes, collapse) is bool(drawn)
+    assert [line.get_ydata()[0] for line in axes.lines] == drawn
 
 
 def test_one_trial_is_enough(directory, record, spec, draw_pictures):

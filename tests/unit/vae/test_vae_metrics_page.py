@@ -9,7 +9,7 @@ import yaml
 
 from raysweep.config import TrialConfig
 from raysweep.metrics import METRICS, TrialState
-from raysweep.vae.objective import pixel_mean_weight
+from raysweep.vae.conventions import pixel_mean_weight
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 BETTER = {"less": "min", "more": "max", "": None}

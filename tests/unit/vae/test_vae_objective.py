@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from raysweep.config import UNIT_SQUARED_ERROR_SIGMA, TrialConfig
+from raysweep.vae.conventions import pixel_mean_weight
 from raysweep.vae.networks import LOGVAR_MAX, LOGVAR_MIN
 from raysweep.vae.objective import (
     LOG_SIGMA_MIN,
     data_term,
     gaussian_data_term,
     kl_per_latent,
-    pixel_mean_weight,
     soft_floor,
     warmed_weight,
     weighted_loss,

@@ -38,7 +38,8 @@ def main(location: str) -> None:
     epochs = sum(len(record.epochs) for record in ended)
     print(f"{sweep.spec.name}: {len(ended)} trials, {epochs} epochs, {len(slots)} slots")
     print(f"first trial of a slot   {', '.join(f'{value:.2f}' for value in first)} s")
-    print(f"each further trial      median {median:.2f} s, quartiles {low:.2f} and {high:.2f} s, n = {len(later)}")
+    spread = f"mean {statistics.mean(later):.2f}, quartiles {low:.2f} and {high:.2f} s, n = {len(later)}"
+    print(f"each further trial      median {median:.2f} s, {spread}")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,13 @@ STYLE: dict[str, Any] = {
     "text.color": BLACK,
 }
 
+Weights = tuple[float, float]
+"""From the least to the most; one weight if they are equal."""
+
+COLLAPSE_SAID = (
+    "From the predicted collapse on, a linear model of the training images has no active latent (docs/metrics.md)."
+)
+
 
 class Drawn(NamedTuple):
     """A finished figure."""

@@ -10,7 +10,7 @@ from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.report.figures import draw_figures
 from raysweep.report.marks import canvas, robust_limits, short
-from raysweep.report.plots import _mark_bar
+from raysweep.report.ratedistortion import _mark_bar
 
 ALL = ["objective", "rate_distortion", "reconstructions", "learning_curves"]
 

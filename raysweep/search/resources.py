@@ -81,7 +81,9 @@ def local_nodes() -> list[dict[str, float]]:
         gpus = len([p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()])
     else:
         gpus = len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"])
-    return [{"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(gpus)}]
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux alone knows which of its cores a process may use
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return [{"CPU": float(cpus), "GPU": float(gpus)}]
 
 
 def cluster_nodes() -> list[dict[str, float]]:

@@ -99,31 +99,38 @@ def resume(
     """
     directory = SweepDirectory.at(location)
     directory.require_sweep()
+    session = None
     with driving(directory):
         spec, description = read_spec(directory)
-        ledger = Ledger.open(directory, spec, writable=True)
         if trials is not None:
             spec = _with_trials(directory, spec, trials)
-            ledger = Ledger.open(directory, spec, writable=True)
-        if not ledger.unfinished() and len(ledger.records()) >= spec.trials:
-            return open_sweep(directory.root)
-        cache = prepare(spec.data, progress)
-        if open_cache(cache).info.checksum != description["data"]["checksum"]:
-            raise SweepDirectoryError(
-                f"{shown(directory.root)}: was run on other images than {spec.data.dataset} has now; "
-                "trials on the two would not compare. Bring the images back, or start a new sweep"
-            )
-        with connected():
-            slots = fit(spec, cluster_nodes())
-            if trials is not None:
-                description["spec"] = spec.as_mapping()
-                write_atomically(directory.spec, _yaml(description).encode())
-            rebuild(directory, spec, ledger.records())
-            writer = TensorBoardWriter(directory.tensorboard, spec, ledger.records())
-            prediction = Preflight.from_mapping(description.get("preflight"))
-            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
-            _drive(session)
-    return _conclude(session)
+        ledger = Ledger.open(directory, spec, writable=True)
+        if ledger.unfinished() or len(ledger.records()) < spec.trials:
+            session = _resume(directory, spec, description, ledger, observer, progress)
+    return _conclude(session) if session else open_sweep(directory.root)
+
+
+def _resume(
+    directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger,
+    observer: Observer | None, progress: Progress | None,
+) -> Session:  # fmt: skip
+    """Trains what is left of a sweep that this process drives; the session, when it is over."""
+    cache = prepare(spec.data, progress)
+    if open_cache(cache).info.checksum != description["data"]["checksum"]:
+        raise SweepDirectoryError(
+            f"{shown(directory.root)}: was run on other images than {spec.data.dataset} has now; "
+            "trials on the two would not compare. Bring the images back, or start a new sweep"
+        )
+    with connected():
+        slots = fit(spec, cluster_nodes())
+        if description["spec"] != spec.as_mapping():
+            write_atomically(directory.spec, _yaml({**description, "spec": spec.as_mapping()}).encode())
+        rebuild(directory, spec, ledger.records())
+        writer = TensorBoardWriter(directory.tensorboard, spec, ledger.records())
+        prediction = Preflight.from_mapping(description.get("preflight"))
+        session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
+        _drive(session)
+    return session
 
 
 def _with_trials(directory: SweepDirectory, spec: SweepSpec, trials: int) -> SweepSpec:

@@ -110,6 +110,14 @@ def test_the_report_is_rebuilt_from_the_ledger_and_the_trials(finished: Sweep) -
     test_tensorboard_has_a_run_a_trial_and_the_figures_of_the_sweep(finished)
 
 
+def test_resuming_a_finished_sweep_changes_nothing(finished: Sweep) -> None:
+    journal = finished.directory.journal.read_bytes()
+    again = raysweep.resume(finished.directory.root)
+    assert not again.running
+    assert again.trials().equals(finished.trials())
+    assert finished.directory.journal.read_bytes() == journal
+
+
 def test_the_best_model_is_exported_and_opens_in_two_lines(finished: Sweep, tmp_path: Path) -> None:
     record = finished.export(tmp_path / "model")
     model = raysweep.load_model(tmp_path / "model")

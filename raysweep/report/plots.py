@@ -105,7 +105,8 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights 
         panel.set_visible(False)
     for row in grid:
         row[0].set_ylabel(named(trials.metric))
-    figure.legend(handles=_legend(trials, shown, off), loc="outside lower center", ncols=6, handletextpad=0.3)
+    entries = 2 * columns if columns > 1 else 3
+    figure.legend(handles=_legend(trials, shown, off), loc="outside lower center", ncols=entries, handletextpad=0.3)
     figure.align_xlabels()
     text = f"{trials.metric} by {names[0] if len(names) == 1 else 'parameter'}: {trials.finding}"
     if trials.winner is not None:

@@ -78,6 +78,14 @@ class SweepDirectory:
         return self.report / "figures"
 
     @property
+    def findings_parquet(self) -> Path:
+        return self.report / "findings.parquet"
+
+    @property
+    def findings_markdown(self) -> Path:
+        return self.report / "findings.md"
+
+    @property
     def trials(self) -> Path:
         return self.root / "trials"
 
@@ -92,6 +100,38 @@ class SweepDirectory:
     def samples(self, number: int) -> Path:
         """A grid of decoded draws from the prior."""
         return self.trial(number) / "samples.png"
+
+    def epoch_reconstructions(self, number: int, epoch: int) -> Path:
+        """A row of validation images' reconstructions after an epoch; of the images themselves for epoch 0."""
+        return self.trial(number) / "epochs" / f"{epoch:06d}.png"
+
+    def interpolations(self, number: int) -> Path:
+        """A grid whose rows lead from one test image to another."""
+        return self.trial(number) / "interpolations.png"
+
+    def traversals(self, number: int) -> Path:
+        """A grid whose rows vary one latent each, the one with the most KL divergence first."""
+        return self.trial(number) / "traversals.png"
+
+    def shifted_samples(self, number: int) -> Path:
+        """A grid of decoded draws from a shifted Gaussian."""
+        return self.trial(number) / "samples_shifted.png"
+
+    def mixture_samples(self, number: int) -> Path:
+        """A grid of decoded draws from a mixture fitted to the latents."""
+        return self.trial(number) / "samples_mixture.png"
+
+    def sampled_reconstructions(self, number: int) -> Path:
+        """A grid of test images, their reconstructions, and those sampled pixel by pixel: a row each."""
+        return self.trial(number) / "reconstructions_sampled.png"
+
+    def latents(self, number: int) -> Path:
+        """A table of posterior means, with split and label."""
+        return self.trial(number) / "latents.parquet"
+
+    def sprites(self, number: int) -> Path:
+        """The images of `latents`, in its order, in one square picture without gaps."""
+        return self.trial(number) / "sprites.png"
 
     def holds_a_sweep(self) -> bool:
         return self.spec.exists() or self.journal.exists()

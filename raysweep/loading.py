@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from raysweep.config import LOSS_FIELDS, TrialConfig
+from raysweep.claims import Claim
+from raysweep.config import LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.errors import Fault, SpecError
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
-from raysweep.spec import DataSpec, ResourcesSpec, SearchSpec, SweepSpec
+from raysweep.spec import DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec, SweepSpec
 
 MAX_FILE_BYTES = 1 << 20
 MAX_GRID = 100_000
-SECTIONS: dict[str, type[BaseModel]] = {"data": DataSpec, "search": SearchSpec, "resources": ResourcesSpec}
-TOP_LEVEL = ("name", "data", "trial", "search", "resources")
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataSpec, "search": SearchSpec, "resources": ResourcesSpec, "evaluation": EvaluationSpec,
+}  # fmt: skip
+TOP_LEVEL = ("name", "data", "trial", "search", "resources", "evaluation", "claims")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+_CLAIM: TypeAdapter[Claim] = TypeAdapter(Claim)
 
 Path_ = tuple[str | int, ...]
 
@@ -186,10 +191,16 @@ def _parse_sections(raw: dict[Any, Any], faults: _Faults, overrides: Mapping[str
     space, broken_fields = _parse_trial(raw.get("trial"), faults)
     search = sections.get("search", SearchSpec())
     space = _cross_check(space, search, faults)
+    if "data" in sections:
+        _check_network(space, sections["data"], faults)
+    claims = _parse_claims(raw.get("claims"), faults)
     search = _parse_enqueue(search, space, broken_fields, faults)
     if faults.found:
         return None
-    return SweepSpec(name=name, data=sections["data"], trial=space, search=search, resources=sections["resources"])
+    return SweepSpec(
+        name=name, data=sections["data"], trial=space, search=search, resources=sections["resources"],
+        evaluation=sections["evaluation"], claims=claims,
+    )  # fmt: skip
 
 
 def _parse_trial(section: Any, faults: _Faults) -> tuple[TrialSpace, set[str]]:
@@ -264,6 +275,50 @@ def _check_value(name: str, value: Any, path: Path_, faults: _Faults) -> Any:
         message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         faults.add(path, f"{message}, got {_shown(value)}{hint}")
         return value
+
+
+def _parse_claims(section: Any, faults: _Faults) -> tuple[Claim, ...]:
+    """What is sound of the `claims:` section."""
+    if section is None:
+        return ()
+    if not isinstance(section, list):
+        faults.add(("claims",), f"must be a list of claims, got {_shown(section)}")
+        return ()
+    claims = []
+    for index, raw in enumerate(section):
+        try:
+            claims.append(_CLAIM.validate_python(raw))
+        except ValidationError as error:
+            faults.add_validation(("claims", index), error, raw)
+    return tuple(claims)
+
+
+def _check_network(space: TrialSpace, data: DataSpec, faults: _Faults) -> None:
+    """Checks the fields that make the network and its schedules against each other and against the images."""
+    for text in space.choices("conv_blocks"):
+        blocks = parse_conv_blocks(str(text))
+        halvings = sum(block.halves for block in blocks)
+        if data.image_size >> halvings < 1:
+            faults.add(
+                ("trial", "conv_blocks"),
+                f"{text!r} halves an image of {data.image_size} pixels {halvings} times, to nothing; "
+                "use fewer /2 or a larger data.image_size",
+            )
+        if not blocks and None in space.choices("hidden_size"):
+            faults.add(("trial", "hidden_size"), "must be a number where conv_blocks is none, or no layer is left")
+    schedules = space.choices("learning_rate_schedule")
+    steps = space.choices("learning_rate_epochs")
+    if "step" in schedules and "" in steps:
+        faults.add(("trial", "learning_rate_epochs"), "is missing; the schedule step needs it, for example 6")
+    if "step" not in schedules and steps != ("",):
+        faults.add(("trial", "learning_rate_epochs"), "has no effect without learning_rate_schedule: step")
+    warmup, cycle = space.ends("kld_warmup_epochs"), space.ends("kld_cycle_epochs")
+    if cycle[1] > 0 and (warmup[1] > cycle[0] or warmup[1] == 0):
+        faults.add(
+            ("trial", "kld_cycle_epochs"),
+            f"must not be less than kld_warmup_epochs, which starts again with each cycle and has to be at least 1; "
+            f"got cycles of {cycle[0]:g} and a warm-up of {warmup[1]:g}",
+        )
 
 
 def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> TrialSpace:

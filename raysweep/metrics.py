@@ -1,11 +1,14 @@
 """The vocabulary of results: what a trial measures after each epoch, and the states in which a trial ends.
 
 This is the one list of metric names. A trial yields an `EpochMetrics`, the objective of a search space file names
-one of its fields, and the columns of the reports are its fields. docs/metrics.md defines each of them.
+one of its fields, and the columns of the reports are its fields. A finished trial may have `FinalMetrics` too, from
+the test split: what costs more than an epoch can bear, or what choosing must not touch. docs/metrics.md defines them.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
@@ -24,11 +27,11 @@ class Metric(NamedTuple):
     meaning: str
 
 
-def _metric(unit: str, mode: Mode | None, meaning: str) -> Any:
-    return field(metadata={"unit": unit, "mode": mode, "meaning": meaning})
+def _metric(unit: str, mode: Mode | None, meaning: str, **default: Any) -> Any:
+    return field(metadata={"unit": unit, "mode": mode, "meaning": meaning}, **default)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochMetrics:
     """What one epoch of training came to. All but the first and the last two come from one pass over validation."""
 
@@ -37,6 +40,9 @@ class EpochMetrics:
     train_loss: float = _metric("", "min", "training objective, mean over the epoch's images")
     val_loss: float = _metric("", "min", "training objective on the validation images, at the full KLD weight")
     elbo_nats: float = _metric("nats/image", "max", "evidence lower bound at beta = 1 with a calibrated decoder")
+    elbo_binary_nats: float = _metric(
+        "nats/image", "max", "evidence lower bound at beta = 1 on pixels binarised at 0.5", default=math.nan
+    )
     bits_per_dim: float = _metric("bits/dim", "min", "upper bound on the code length of an 8-bit pixel")
     rate_nats: float = _metric("nats/image", None, "KL divergence from the posterior to the prior")
     distortion_nats: float = _metric("nats/image", None, "negative log-likelihood under the calibrated decoder")
@@ -49,18 +55,88 @@ class EpochMetrics:
     epoch_s: float = _metric("s", None, "wall time of the epoch, training and evaluation")
 
 
-METRICS: dict[str, Metric] = {
-    f.name: Metric(
-        f.name,
-        {"float": float, "int": int, "bool": bool}[str(f.type)],
-        f.metadata["unit"],
-        f.metadata["mode"],
-        f.metadata["meaning"],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalMetrics:
+    """What a finished trial comes to on the test split; None where a metric is not defined for it.
+
+    A `floor` is the same measure between real images and real images: what a perfect model would have.
+    """
+
+    images: int = _metric("images", None, "test images that were measured")
+    features: str = _metric("", None, "space in which images are compared: `classifier` or `random`")
+    elbo_nats: float | None = _metric("nats/image", "max", "evidence lower bound at beta = 1 with a calibrated decoder")
+    elbo_binary_nats: float | None = _metric(
+        "nats/image", "max", "evidence lower bound at beta = 1 on pixels binarised at 0.5"
     )
-    for f in fields(EpochMetrics)
-    if f.metadata
-}
-"""Every metric by name, in the order of the reports' columns."""
+    iwae_nats: float | None = _metric("nats/image", "max", "importance-weighted bound with a calibrated decoder")
+    iwae_samples: int = _metric("samples", None, "latents drawn an image for the importance-weighted bound")
+    iwae_bits_per_dim: float | None = _metric("bits/dim", "min", "code length of an 8-bit pixel by `iwae_nats`")
+    rate_nats: float | None = _metric("nats/image", None, "KL divergence from the posterior to the prior")
+    mse: float | None = _metric("", "min", "mean squared error of reconstructions, a pixel in [0, 1]")
+    psnr_db: float | None = _metric("dB", "max", "peak signal-to-noise ratio of the mean squared error")
+    r2: float | None = _metric("", "max", "share of the pixels' variance that reconstructions explain")
+    sigma: float | None = _metric("", None, "root mean square of the decoder's standard deviation of a pixel")
+    sampled_mse: float | None = _metric("", "min", "mean squared error of reconstructions sampled pixel by pixel")
+    denoised_mse: float | None = _metric("", "min", "mean squared error of reconstructions from noisy inputs")
+    active_units: int = _metric("latents", "max", "latents whose posterior mean varies with the image")
+    latent_kl_nats: tuple[float, ...] = _metric("nats/image", None, "KL divergence of each latent, in their order")
+    aggregate_kl_nats: float | None = _metric(
+        "nats", "min", "KL divergence to the prior of a Gaussian with the moments of all images' posteriors"
+    )
+    silhouette: float | None = _metric("", "max", "silhouette of the classes in the active latents")
+    knn_accuracy: float | None = _metric("", "max", "accuracy of 5 nearest neighbours on the active latents")
+    probe_accuracy: float | None = _metric("", "max", "accuracy of a linear classifier on the active latents")
+    reconstruction_accuracy: float | None = _metric("", "max", "accuracy of the classifier on reconstructions")
+    floor_reconstruction_accuracy: float | None = _metric("", None, "accuracy of the classifier on the test images")
+    kid: float | None = _metric("", "min", "kernel distance of samples to test images, squared")
+    mixture_kid: float | None = _metric("", "min", "`kid` of samples from a mixture fitted to the latents")
+    floor_kid: float | None = _metric("", None, "`kid` of training images")
+    precision: float | None = _metric("", "max", "share of samples that lie among test images")
+    mixture_precision: float | None = _metric("", "max", "`precision` of samples from the mixture")
+    floor_precision: float | None = _metric("", None, "`precision` of training images")
+    recall: float | None = _metric("", "max", "share of test images that lie among samples")
+    mixture_recall: float | None = _metric("", "max", "`recall` of samples from the mixture")
+    floor_recall: float | None = _metric("", None, "`recall` of training images")
+    density: float | None = _metric("", "max", "how many test images a sample lies near, over the number expected")
+    mixture_density: float | None = _metric("", "max", "`density` of samples from the mixture")
+    floor_density: float | None = _metric("", None, "`density` of training images")
+    coverage: float | None = _metric("", "max", "share of test images that have a sample near them")
+    mixture_coverage: float | None = _metric("", "max", "`coverage` of samples from the mixture")
+    floor_coverage: float | None = _metric("", None, "`coverage` of training images")
+    reconstruction_sharpness: float | None = _metric("", "max", "variance of the Laplacian of reconstructions")
+    sample_sharpness: float | None = _metric("", "max", "variance of the Laplacian of samples from the prior")
+    floor_sharpness: float | None = _metric("", None, "variance of the Laplacian of test images")
+    interpolation_monotonicity: float | None = _metric(
+        "", "max", "share of steps between two images that lead away from the one and towards the other"
+    )
+    measured_s: float = _metric("s", None, "wall time that measuring all this took")
+
+
+FINAL_PREFIX = "test_"
+"""What the names of final metrics begin with in tables, figures and claims: `test_kid`."""
+
+_TYPES = {"float": float, "int": int, "bool": bool, "str": str, "tuple": tuple}
+
+
+def _described(metrics: type, prefix: str = "") -> dict[str, Metric]:
+    return {
+        prefix + f.name: Metric(
+            prefix + f.name,
+            _TYPES[re.split(r"\W", str(f.type))[0]],
+            f.metadata["unit"],
+            f.metadata["mode"],
+            f.metadata["meaning"],
+        )
+        for f in fields(metrics)
+        if f.metadata
+    }
+
+
+METRICS = _described(EpochMetrics)
+"""Every metric of an epoch by name, in the order of the reports' columns."""
+
+FINAL_METRICS = _described(FinalMetrics, FINAL_PREFIX)
+"""Every final metric by its name in tables, in the order of the reports' columns."""
 
 
 class TrialState(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import METRICS, WITHOUT_RESULT, EpochMetrics, TrialState
+from raysweep.metrics import METRICS, WITHOUT_RESULT, EpochMetrics, FinalMetrics, TrialState
 from raysweep.space import Scalar
 
 
@@ -32,6 +32,8 @@ class TrialRecord:
     state: TrialState
     epochs: tuple[EpochRecord, ...]
     """In order, without gaps, from epoch 1."""
+    tested: FinalMetrics | None = None
+    """Its metrics on the test split, if they were measured."""
     enqueued: bool = False
     """Whether the point was given in the search space file rather than chosen by the sampler."""
     cause: str | None = None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
+from raysweep.claims import Claim
 from raysweep.config import Count
 from raysweep.metrics import METRICS, Mode
 from raysweep.space import Scalar, TrialSpace
@@ -74,16 +75,6 @@ class DataSpec(Section):
     @classmethod
     def _wherever_one_stands(cls, root: str | None) -> str | None:
         return None if root is None else str(Path(root).expanduser().absolute())
-
-    @field_validator("image_size")
-    @classmethod
-    def _halves_three_times(cls, size: int) -> int:
-        if size % 8:
-            raise ValueError(
-                f"must be a multiple of 8, since the encoder halves it three times; got {size}, "
-                f"{size - size % 8} or {size - size % 8 + 8} would do"
-            )
-        return size
 
     @model_validator(mode="after")
     def _leaves_images_to_train_on(self) -> DataSpec:
@@ -189,6 +180,32 @@ class ResourcesSpec(Section):
         return raw
 
 
+class EvaluationSpec(Section):
+    """`evaluation:` what is measured on the test split once trials have ended, and of how many."""
+
+    final_metrics: str = "best 5"
+    """Whose final metrics are measured: `all`, `none`, or `best 5` for the best five by the objective."""
+    images: Annotated[Count, Field(ge=50)] = 1000
+    """Most test images that are measured, and as many samples."""
+    importance_samples: Count = 50
+    """Latents drawn an image for the importance-weighted bound."""
+
+    @field_validator("final_metrics")
+    @classmethod
+    def _names_trials(cls, text: str) -> str:
+        text = " ".join(text.split())
+        if not re.fullmatch(r"all|none|best [1-9]\d{0,5}", text):
+            raise ValueError(f"must be all, none or best N, such as best 5, got {text!r}")
+        return text
+
+    @property
+    def finalists(self) -> int | None:
+        """How many trials have their final metrics measured, the best first; None for all of them."""
+        if self.final_metrics == "all":
+            return None
+        return 0 if self.final_metrics == "none" else int(self.final_metrics.removeprefix("best "))
+
+
 class SweepSpec(Section):
     """A whole search space file, validated, with every default resolved."""
 
@@ -199,6 +216,8 @@ class SweepSpec(Section):
     trial: TrialSpace
     search: SearchSpec
     resources: ResourcesSpec
+    evaluation: EvaluationSpec = EvaluationSpec()
+    claims: tuple[Claim, ...] = ()
 
     @property
     def asha(self) -> Asha | None:
@@ -230,6 +249,8 @@ class SweepSpec(Section):
             "trial": self.trial.as_mapping(),
             "search": search,
             "resources": self.resources.model_dump(mode="json"),
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims],
         }
 
     def fingerprint(self) -> str:

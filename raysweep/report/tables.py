@@ -7,14 +7,14 @@ changing its name, type, unit or meaning raises it. No column depends on what a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import pyarrow as pa
 
-from raysweep.config import TrialConfig
-from raysweep.metrics import METRICS, EpochMetrics, TrialState
+from raysweep.config import UNITS, TrialConfig, meaning
+from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.space import field_kind
 from raysweep.spec import SweepSpec
@@ -31,21 +31,7 @@ class Parameter(NamedTuple):
     meaning: str
 
 
-PARAMETERS: dict[str, Parameter] = {
-    "d_size": Parameter("channels", "channels of the first convolution; the next two have 2 and 4 times as many"),
-    "latent_size": Parameter("latents", "dimensions of the latent space"),
-    "hidden_size": Parameter("units", "width of the linear layer between the convolutions and the latents"),
-    "likelihood": Parameter("", "what the decoder's output is the parameter of"),
-    "sigma": Parameter("", "standard deviation of the `gaussian` likelihood, a pixel in [0, 1]"),
-    "reduction": Parameter("", "how the data term and the KL divergence are reduced: the convention of the weight"),
-    "kld_weight": Parameter("", "weight of the KL divergence in the training objective, under `reduction`"),
-    "kld_warmup_epochs": Parameter("epochs", "epochs over which the weight grows linearly from 0"),
-    "learning_rate": Parameter("", "Adam's step size"),
-    "batch_size": Parameter("images", "images a step"),
-    "epochs": Parameter("epochs", "epochs the trial was to train for; `epochs_done` counts those it did"),
-    "max_gradient_norm": Parameter("", "L2 norm to which longer gradients are scaled down; null leaves them alone"),
-    "seed": Parameter("", "seed of initialisation, batch order and the reparameterisation's noise"),
-}
+PARAMETERS = {name: Parameter(UNITS.get(name, ""), meaning(name)) for name in TrialConfig.model_fields}
 """Every field of `TrialConfig`: the unit and meaning of its column."""
 
 
@@ -67,9 +53,11 @@ class Column(NamedTuple):
 def parameter_type(name: str) -> pa.DataType:
     """The Arrow type of the column that holds field `name` of `TrialConfig`."""
     kind = field_kind(name)
-    if kind == "other":
-        return pa.bool_() if TrialConfig.model_fields[name].annotation is bool else pa.string()
-    return pa.int64() if kind == "int" else pa.float64()
+    if kind != "other":
+        return pa.int64() if kind == "int" else pa.float64()
+    annotation = TrialConfig.model_fields[name].annotation
+    types = {type(value) for value in get_args(annotation)} if get_origin(annotation) is Literal else {annotation}
+    return pa.bool_() if types == {bool} else pa.int64() if types == {int} else pa.string()
 
 
 def _parameter_column(name: str) -> Column:
@@ -77,11 +65,15 @@ def _parameter_column(name: str) -> Column:
     return Column(name, parameter_type(name), *PARAMETERS[name], nullable=optional)
 
 
-def _metric_columns(prefix: str, suffix: str, *, nullable: bool) -> tuple[Column, ...]:
-    types = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
+_ARROW_TYPES = {
+    float: pa.float64(), int: pa.int64(), bool: pa.bool_(), str: pa.string(), tuple: pa.list_(pa.float64()),
+}  # fmt: skip
+
+
+def _metric_columns(metrics: Mapping[str, Metric], prefix: str, suffix: str, *, nullable: bool) -> tuple[Column, ...]:
     return tuple(
-        Column(f"{prefix}{metric.name}", types[metric.type], metric.unit, metric.meaning + suffix, nullable)
-        for metric in METRICS.values()
+        Column(f"{prefix}{metric.name}", _ARROW_TYPES[metric.type], metric.unit, metric.meaning + suffix, nullable)
+        for metric in metrics.values()
     )
 
 
@@ -94,9 +86,10 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("objective", pa.float64(), "", "the sweep's objective after the last epoch", nullable=True),
     *(_parameter_column(name) for name in TrialConfig.model_fields),
     Column("epochs_done", pa.int32(), "epochs", "epochs trained and evaluated"),
-    *_metric_columns("", ", after the last epoch", nullable=True),
+    *_metric_columns(METRICS, "", ", after the last epoch", nullable=True),
     Column("best_epoch", pa.int32(), "", "epoch, from 1, after which the objective was best", nullable=True),
-    *_metric_columns("best_", ", after `best_epoch`", nullable=True),
+    *_metric_columns(METRICS, "best_", ", after `best_epoch`", nullable=True),
+    *_metric_columns(FINAL_METRICS, "", ", on the test split", nullable=True),
     Column("train_s", pa.float64(), "s", "sum of `epoch_s` over the epochs done"),
     Column("started_at", UTC_TIME, "UTC", "when the trial first started", nullable=True),
     Column("ended_at", UTC_TIME, "UTC", "when it ended; null while it runs", nullable=True),
@@ -109,7 +102,7 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
 EPOCH_COLUMNS: tuple[Column, ...] = (
     Column("trial", pa.int64(), "", "number of the trial in the study, from 0"),
     Column("epoch", pa.int32(), "", "number of the epoch, from 1; unique within a trial"),
-    *_metric_columns("", "", nullable=False),
+    *_metric_columns(METRICS, "", "", nullable=False),
     Column("time_s", pa.float64(), "s", "sum of `epoch_s` over the trial's epochs up to this one"),
     Column("recorded_at", UTC_TIME, "UTC", "when the ledger took the epoch"),
 )
@@ -165,6 +158,7 @@ def _trial_row(record: TrialRecord, objective: str) -> dict[str, Any]:
         **(_metrics(final) if final else {}),
         "best_epoch": best.epoch if best else None,
         **({f"best_{name}": value for name, value in _metrics(best).items()} if best else {}),
+        **(_final_metrics(record.tested) if record.tested else {}),
         "train_s": sum((epoch.metrics.epoch_s for epoch in record.epochs), start=0.0),
         "started_at": record.started_at,
         "ended_at": record.ended_at,
@@ -177,6 +171,10 @@ def _trial_row(record: TrialRecord, objective: str) -> dict[str, Any]:
 
 def _metrics(metrics: EpochMetrics) -> dict[str, float | int | bool]:
     return {name: metric.type(getattr(metrics, name)) for name, metric in METRICS.items()}
+
+
+def _final_metrics(metrics: FinalMetrics) -> dict[str, Any]:
+    return {name: getattr(metrics, name.removeprefix(FINAL_PREFIX)) for name in FINAL_METRICS}
 
 
 def _unique(items: Sequence[Any], key: Callable[[Any], int]) -> list[Any]:

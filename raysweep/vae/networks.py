@@ -60,7 +60,7 @@ class ConvVAE(nn.Module):
         """The network that a trial trains, initialised from the trial's seed whatever was drawn before."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            return cls(shape, config.d_size, config.latent_size, config.hidden_size)
+            return cls(shape, config.d_size, config.latent_size, config.hidden_size or 256)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x), [batch, latent_size], of x [batch, channels, height, width] in [0, 1]."""

@@ -62,7 +62,7 @@ class FinalMetrics:
     A `floor` is the same measure between real images and real images: what a perfect model would have.
     """
 
-    images: int = _metric("images", None, "test images that were measured")
+    images: int = _metric("images", None, "test images, and samples, that are compared; bounds are of all")
     features: str = _metric("", None, "space in which images are compared: `classifier` or `random`")
     elbo_nats: float | None = _metric("nats/image", "max", "evidence lower bound at beta = 1 with a calibrated decoder")
     elbo_binary_nats: float | None = _metric(

@@ -34,7 +34,8 @@ search:
 def epoch_metrics(epoch: int, elbo_nats: float, rate_nats: float = 20.0) -> EpochMetrics:
     mse = 0.02 if math.isfinite(elbo_nats) else math.nan
     return EpochMetrics(
-        epoch=epoch, train_loss=mse, val_loss=mse, elbo_nats=elbo_nats, bits_per_dim=3.0, rate_nats=rate_nats,
+        epoch=epoch, train_loss=mse, val_loss=mse, elbo_nats=elbo_nats,
+        elbo_binary_nats=-120.0, bits_per_dim=3.0, rate_nats=rate_nats,
         distortion_nats=-elbo_nats - rate_nats, mse=mse, psnr_db=17.0, r2=0.6, active_units=5, collapsed=False,
         images_per_s=900.0, epoch_s=1.5,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from raysweep.report.tables import (
     trials_schema,
     trials_table,
 )
+from tests.unit.schema_tables import TABLES, rows, section, written
 
 DOCS = Path(__file__).parents[3] / "docs" / "schema.md"
 
@@ -35,22 +36,18 @@ DOCS = Path(__file__).parents[3] / "docs" / "schema.md"
 def test_the_columns_of_a_parameter_have_its_own_type():
     schema = trials_schema()
     types = {name: str(schema.field(name).type) for name in TrialConfig.model_fields}
-    assert types == {
-        "d_size": "int64",
-        "latent_size": "int64",
-        "hidden_size": "int64",
-        "likelihood": "string",
-        "sigma": "double",
-        "reduction": "string",
-        "kld_weight": "double",
-        "kld_warmup_epochs": "int64",
-        "learning_rate": "double",
-        "batch_size": "int64",
-        "epochs": "int64",
-        "max_gradient_norm": "double",
-        "seed": "int64",
-    }
-    assert [name for name in types if schema.field(name).nullable] == ["max_gradient_norm"]
+    whole = {
+        "d_size", "latent_size", "hidden_size", "kernel_size", "kld_warmup_epochs", "kld_cycle_epochs", "batch_size",
+        "learning_rate_patience_epochs", "epochs", "seed",
+    }  # fmt: skip
+    texts = {
+        "conv_blocks", "batch_norm", "upsampling", "likelihood", "reduction", "binarise", "learning_rate_schedule",
+        "learning_rate_epochs",
+    }  # fmt: skip
+    assert {name for name, kind in types.items() if kind == "int64"} == whole
+    assert {name for name, kind in types.items() if kind == "string"} == texts
+    assert {types[name] for name in types.keys() - whole - texts} == {"double"}
+    assert [name for name in types if schema.field(name).nullable] == ["hidden_size", "max_gradient_norm"]
 
 
 def test_the_schema_is_exact():
@@ -188,18 +185,8 @@ def test_a_table_of_another_program_or_version_is_refused(directory):
 
 def test_the_documentation_is_the_schema():
     text = DOCS.read_text()
-    for heading, columns in (("trials.parquet", TRIAL_COLUMNS), ("epochs.parquet", EPOCH_COLUMNS)):
-        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-        rows = [line for line in section.splitlines() if line.startswith("| `")]
-        expected = [
-            f"| `{c.name}` | {_type(c.type)} | {c.unit} | {'yes' if c.nullable else 'no'} | {c.meaning} |"
-            for c in columns
-        ]
-        assert rows == expected
-
-
-def _type(type_: pa.DataType) -> str:
-    return str(type_).replace("tz=", "")
+    for heading, columns in TABLES.items():
+        assert written(section(text, heading)) == rows(columns)
 
 
 def test_the_documented_queries_run(directory):

@@ -33,7 +33,8 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 def epoch_metrics(epoch: int, elbo_nats: float, train_loss: float = 0.1) -> EpochMetrics:
     """An epoch's metrics in which only the epoch, the objective and the loss matter."""
     return EpochMetrics(
-        epoch=epoch, train_loss=train_loss, val_loss=0.2, elbo_nats=elbo_nats, bits_per_dim=7.0, rate_nats=20.0,
+        epoch=epoch, train_loss=train_loss, val_loss=0.2, elbo_nats=elbo_nats,
+        elbo_binary_nats=-120.0, bits_per_dim=7.0, rate_nats=20.0,
         distortion_nats=-600.0, mse=0.01, psnr_db=20.0, r2=0.8, active_units=8, collapsed=False, images_per_s=1e3,
         epoch_s=1.5,
     )  # fmt: skip

@@ -120,8 +120,9 @@ def resume(directory: str, trials: int | None) -> None:
 
     console = _console()
     before = open_sweep(directory)
-    ended = before.status().ended
-    if not before.running and trials is None and ended >= before.spec.trials:
+    status = before.status()
+    ended = status.ended
+    if not before.running and trials is None and not status.is_open:
         console.print(f"{directory}: all {ended} trials have ended; nothing is left to do.", soft_wrap=True)
         console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
         return

@@ -66,7 +66,8 @@ def _parameter_column(name: str) -> Column:
 
 
 _ARROW_TYPES = {
-    float: pa.float64(), int: pa.int64(), bool: pa.bool_(), str: pa.string(), tuple: pa.list_(pa.field("element", pa.float64())),
+    float: pa.float64(), int: pa.int64(), bool: pa.bool_(), str: pa.string(),
+    tuple: pa.list_(pa.field("element", pa.float64())),
 }  # fmt: skip
 
 

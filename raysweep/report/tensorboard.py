@@ -130,6 +130,9 @@ class TensorBoardWriter:
         self._write(_run(record), ended_s, step, values)
         self._close(_run(record))
 
+    def add_tested(self, record: TrialRecord) -> None:
+        """Stands in until the writer knows final metrics."""
+
     def add_figures(self, figures: Sequence[Figure]) -> None:
         """Puts figures of the whole sweep into the run `sweep`."""
         for figure in figures:

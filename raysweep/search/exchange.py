@@ -1,4 +1,4 @@
-"""What travels between the driver and an actor: an order to train one trial, and a report of each epoch."""
+"""What travels between the driver and the machines: orders to train or to test one trial, and what came of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import EpochMetrics, TrialState
-from raysweep.spec import DataSpec
+from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
+from raysweep.spec import DataSpec, EvaluationSpec
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class TrialOrder:
     directory: Path
     picture_epochs: frozenset[int]
     """Epochs after which the trial may end, and so draws its pictures."""
+    strip_epochs: frozenset[int]
+    """Epochs after which it draws a row of reconstructions."""
     threads: int
     gpu: bool
 
@@ -40,3 +42,33 @@ class EpochReport:
     """What was logged on the way, for the sweep's own log."""
     storage_failed: bool = False
     """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""
+
+
+@dataclass(frozen=True)
+class TestOrder:
+    """All that is needed to measure one trial that has ended on the test split."""
+
+    __test__ = False  # for pytest: no class of tests
+
+    number: int
+    data: DataSpec
+    evaluation: EvaluationSpec
+    cache: Path
+    directory: Path
+    threads: int
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class TestReport:
+    """What came of measuring a trial: its final metrics, or why there are none."""
+
+    __test__ = False
+
+    metrics: FinalMetrics | None
+    node: str
+    cause: str = ""
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    storage_failed: bool = False
+    """Whether what was measured could not be written: the sweep has to stop."""

@@ -3,6 +3,7 @@
 Every transition of a trial stands in this module. A trial is RUNNING in the study from `ask` until `finish`; whatever
 the study says is RUNNING when a driver opens it was left unfinished and goes on. An epoch's metrics are a user
 attribute of its trial, its objective an intermediate value; reports, early stopping and resuming follow from these.
+Final metrics are user attributes of the study, since Optuna closes a trial once it is told.
 
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch
@@ -30,7 +31,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from raysweep.errors import LedgerError
 from raysweep.layout import SweepDirectory, shown, storage_errors
-from raysweep.metrics import EpochMetrics, TrialState
+from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.space import Choices, Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY = "raysweep"
+_TESTED = "tested:"
 STARTUP_TRIALS = 8
 """Trials sampled at random before TPE has enough to go by."""
 _TOLD = {
@@ -64,6 +66,11 @@ class Ledger:
         self._metric = spec.search.objective.metric
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
+        self._tested = {
+            int(key.removeprefix(_TESTED)): _final_metrics(row)
+            for key, row in study.user_attrs.items()
+            if key.startswith(_TESTED)
+        }
         for frozen in study.get_trials(deepcopy=False):
             asked = set(frozen.params) == set(self._distributions)  # not yet so while the driver is in `ask`
             if frozen.state is not optuna.trial.TrialState.WAITING and (asked or writable):
@@ -210,6 +217,18 @@ class Ledger:
         self._records[number] = self._read(self._frozen(number), TrialState.RUNNING)
         return self._records[number]
 
+    def add_tested(self, number: int, metrics: FinalMetrics) -> TrialRecord:
+        """Takes the final metrics of a trial that has ended; those that were there are replaced.
+
+        Raises:
+            StorageError: if the journal cannot be written.
+        """
+        with storage_errors(self._journal):
+            self._study.set_user_attr(f"{_TESTED}{number:06d}", dataclasses.asdict(metrics))
+        self._tested[number] = metrics
+        self._records[number] = dataclasses.replace(self._records[number], tested=metrics)
+        return self._records[number]
+
     def values_at(self, epoch: int) -> dict[int, float]:
         """The objective of every trial that has reached `epoch`, by trial number: a rung, whoever stands on it."""
         return {
@@ -250,6 +269,7 @@ class Ledger:
             params={name: params[name] for name in self._spec.trial.searched if name in params},
             state=TrialState(outcome["state"]) if ended else unfinished,
             epochs=tuple(epochs),
+            tested=self._tested.get(frozen.number),
             enqueued=bool(attributes.get("enqueued", False)),
             cause=outcome.get("cause") if ended else None,
             error=outcome.get("error") if ended else None,
@@ -299,6 +319,10 @@ def repair_journal(journal: Path) -> None:
                     ) from None
     except FileNotFoundError:
         return
+
+
+def _final_metrics(row: dict[str, Any]) -> FinalMetrics:
+    return FinalMetrics(**{**row, "latent_kl_nats": tuple(row["latent_kl_nats"])})
 
 
 def _storage(journal: Path) -> JournalStorage:

@@ -56,6 +56,9 @@ class LiveDisplay:
     def trial_ended(self, session: Session, record: TrialRecord) -> None:
         self.tick(session)
 
+    def trial_tested(self, session: Session, record: TrialRecord) -> None:
+        self.tick(session)
+
     def tick(self, session: Session) -> None:
         now = time.monotonic()
         if now - self._drawn >= _REDRAW_S:
@@ -88,6 +91,11 @@ class PlainDisplay:
             f"trial {record.number} {record.state.value}: {_result(record, session.spec)} after "
             f"{_count(len(record.epochs), 'epoch')}; {params_text(record.params)} [{status.ended}/{status.trials}]"
         )
+
+    def trial_tested(self, session: Session, record: TrialRecord) -> None:
+        status = sweep_status(session.ledger.records(), session.spec)
+        done = f"{len(status.finalists) - len(status.untested)}/{len(status.finalists)}"
+        self._print(f"trial {record.number} tested: {_test_result(record)} [{done}]")
 
     def tick(self, session: Session) -> None:
         return None
@@ -127,10 +135,21 @@ def _live_view(session: Session) -> RenderableType:
         )  # fmt: skip
         text.no_wrap, text.overflow = True, "ellipsis"
         body.add_row("running" if index == 0 else "", text)
+    if status.ended >= status.trials:
+        done = len(status.finalists) - len(status.untested)
+        body.add_row("testing", f"{done} of {_count(len(status.finalists), 'finalist')} measured on the test split")
     if session.stopped_by:
         body.add_row("", Text(f"stopping: {session.stopped_by}", style="bold yellow"))
     bar = Padding(ProgressBar(total=max(1, status.trials), completed=status.ended), 0)
     return Group(head, bar, body)
+
+
+def _test_result(record: TrialRecord) -> str:
+    """The final metrics that say most, on one line."""
+    assert record.tested is not None
+    names = ("elbo_nats", "iwae_nats", "kid", "coverage", "reconstruction_accuracy")
+    values = [(name, getattr(record.tested, name)) for name in names]
+    return "  ".join(f"{name} {value_text(value)}" for name, value in values if value is not None)
 
 
 def _counts(status: SweepStatus) -> Text:

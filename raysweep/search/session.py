@@ -13,10 +13,11 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
-from raysweep.search.exchange import EpochReport, TrialOrder
+from raysweep.search.exchange import EpochReport, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
 from raysweep.search.scheduler import survives
+from raysweep.search.status import sweep_status
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
 
+TIME_BUDGET = "the time budget"
+
+STRIP_GROWTH = 1.15
+"""Rows of reconstructions follow each other by one epoch at first, later by this factor."""
+
 _log = logging.getLogger("raysweep")
 
 
@@ -37,6 +43,8 @@ class Observer(Protocol):
     def epoch_done(self, session: Session, record: TrialRecord) -> None: ...
 
     def trial_ended(self, session: Session, record: TrialRecord) -> None: ...
+
+    def trial_tested(self, session: Session, record: TrialRecord) -> None: ...
 
     def tick(self, session: Session) -> None: ...
 
@@ -57,6 +65,8 @@ class Session:
         """Number of the signal that stopped the session, if one did."""
         self.failure: RaysweepError | None = None
         self.started = time.monotonic()
+        self.untested: dict[int, str] = {}
+        """Finalists whose final metrics could not be measured, and why."""
         self._cache = cache
         self._writer = writer
         self._prediction = prediction
@@ -94,6 +104,7 @@ class Session:
             cache=self._cache,
             directory=self.directory.root,
             picture_epochs=frozenset(ends),
+            strip_epochs=strip_epochs(record.config.epochs),
             threads=self.slots.threads,
             gpu=self.slots.gpu > 0,
         )
@@ -125,6 +136,37 @@ class Session:
             self._finish(number, *verdict)
         return verdict is not None
 
+    def to_test(self) -> list[int]:
+        """Numbers of the finalists that have no final metrics yet, the best first."""
+        return [record.number for record in sweep_status(self.ledger.records(), self.spec).untested]
+
+    def test_order(self, number: int) -> TestOrder:
+        return TestOrder(
+            number=number,
+            data=self.spec.data,
+            evaluation=self.spec.evaluation,
+            cache=self._cache,
+            directory=self.directory.root,
+            threads=self.slots.threads,
+            gpu=self.slots.gpu > 0,
+        )
+
+    def receive_tested(self, number: int, report: TestReport) -> None:
+        """Takes the final metrics of a trial, or why there are none: such a trial is tried again by `resume`."""
+        for note in report.notes:
+            _log.warning("trial %d on %s: %s", number, report.node, note)
+        if report.storage_failed:
+            self.stop("a file system that cannot be written", StorageError(report.cause))
+            return
+        if report.metrics is None:
+            self.untested[number] = report.cause
+            _log.error("trial %d could not be tested on %s: %s\n%s", number, report.node, report.cause, report.error)
+            return
+        record = self.ledger.add_tested(number, report.metrics)
+        _log.info("trial %d tested on %s in %.1f s", number, report.node, report.metrics.measured_s)
+        self._writer.add_tested(record)
+        self._observer.trial_tested(self, record)
+
     def lose(self, number: int, state: TrialState, cause: str, error: str) -> None:
         """Ends a trial whose actor died more often than is retried."""
         if self.ledger.record(number).ended_at is None:
@@ -139,8 +181,12 @@ class Session:
     def should_stop(self) -> bool:
         budget = self.spec.search.time_budget
         if budget is not None and time.monotonic() - self.started > budget:
-            self.stop("the time budget")
+            self.stop(TIME_BUDGET)
         return self.stopped_by is not None
+
+    def should_stop_testing(self) -> bool:
+        """Whether finalists must not be measured any more; a spent time budget only ends training."""
+        return self.stopped_by not in (None, TIME_BUDGET)
 
     def tick(self) -> None:
         self._observer.tick(self)
@@ -191,3 +237,11 @@ class Session:
             write_parquet(self.directory, self.ledger.records(), self.spec)
             self._last_report = time.monotonic()
             self._report_cost_s = self._last_report - now
+
+
+def strip_epochs(epochs: int) -> frozenset[int]:
+    """Epochs after which a trial draws a row of reconstructions: the first ten, then ever more rarely, and the last."""
+    chosen = [1]
+    while chosen[-1] < epochs:
+        chosen.append(min(epochs, max(chosen[-1] + 1, round(chosen[-1] * STRIP_GROWTH))))
+    return frozenset(chosen)

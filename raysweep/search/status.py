@@ -34,6 +34,8 @@ class SweepStatus:
     """Training throughput of the running trials together, from their last epochs."""
     best: TrialRecord | None
     running: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...]
+    """The trials whose final metrics are measured, the best first: chosen on validation, measured on the test split."""
 
     @property
     def ended(self) -> int:
@@ -42,6 +44,16 @@ class SweepStatus:
     @property
     def to_do(self) -> int:
         return max(0, self.trials - sum(self.by_state.values()))
+
+    @property
+    def untested(self) -> tuple[TrialRecord, ...]:
+        """The finalists that have no final metrics yet."""
+        return tuple(record for record in self.finalists if record.tested is None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `resume` would find something to do."""
+        return self.ended < self.trials or bool(self.untested)
 
     @property
     def saved_share(self) -> float:
@@ -53,6 +65,7 @@ class SweepStatus:
 def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus:
     """Where the sweep of `spec` stands with these trials."""
     best = ranked(list(records), spec.search.objective.metric)
+    ended = [record for record in best if record.ended_at is not None]
     running = tuple(r for r in records if r.state is TrialState.RUNNING)
     spared = [r for r in records if r.state in (TrialState.PRUNED, TrialState.DIVERGED)]
     return SweepStatus(
@@ -63,6 +76,7 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
         images_per_s=sum(record.final.images_per_s for record in running if record.final),
         best=best[0] if best else None,
         running=running,
+        finalists=tuple(ended[: spec.evaluation.finalists]),
     )
 
 

@@ -32,6 +32,7 @@ from raysweep.search.preflight import preflight
 from raysweep.search.resources import Slots, cluster_nodes, connected, fit
 from raysweep.search.review import FORMAT, Sweep, open_sweep, read_spec
 from raysweep.search.session import Observer, Session
+from raysweep.search.status import sweep_status
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
@@ -45,6 +46,8 @@ class _Silent:
     def epoch_done(self, session: Session, record: Any) -> None: ...
 
     def trial_ended(self, session: Session, record: Any) -> None: ...
+
+    def trial_tested(self, session: Session, record: Any) -> None: ...
 
     def tick(self, session: Session) -> None: ...
 
@@ -105,7 +108,7 @@ def resume(
         if trials is not None:
             spec = _with_trials(directory, spec, trials)
         ledger = Ledger.open(directory, spec, writable=True)
-        if ledger.unfinished() or len(ledger.records()) < spec.trials:
+        if sweep_status(ledger.records(), spec).is_open:
             session = _resume(directory, spec, description, ledger, observer, progress)
     return _conclude(session) if session else open_sweep(directory.root)
 
@@ -173,12 +176,15 @@ def _made(root: Path) -> Iterator[None]:
 
 
 def _drive(session: Session) -> None:
-    """Trains what remains, with signals turned into a clean stop, and writes the report whatever the end."""
+    """Trains what remains and tests the finalists, with signals turned into a clean stop; writes the report always."""
+    from raysweep.search.testing import run_tests
     from raysweep.search.tuning import run_trials
 
     with _logging_to(session.directory.log), _stopping_on_signals(session):
         try:
-            run_trials(session)
+            if session.remaining:
+                run_trials(session)
+            run_tests(session)
         finally:
             try:
                 session.close()

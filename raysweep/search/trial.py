@@ -17,18 +17,16 @@ from typing import Any
 from ray import tune
 
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory, write_atomically
+from raysweep.layout import SweepDirectory
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.search.exchange import EpochReport, TrialOrder
 
 REPORT = "report"
 """Key of the `EpochReport` in a result, and of the `TrialOrder` in a trial's configuration."""
 ORDER = "order"
-RECONSTRUCTED = 16
-SAMPLED = 64
 
 
-class _Notes(logging.Handler):
+class Notes(logging.Handler):
     """Keeps what is logged until it goes to the driver: an actor's own output is seen by nobody."""
 
     def __init__(self) -> None:
@@ -47,7 +45,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains one trial after another: Tune keeps the actor and hands it the next configuration."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._notes = _Notes()
+        self._notes = Notes()
         logging.getLogger("raysweep").addHandler(self._notes)
         self._begin(config)
 
@@ -91,6 +89,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def _next_epoch(self) -> EpochMetrics:
         """The result of the next epoch: of the checkpoint's, re-sent, where there is one; else of a fresh one."""
+        from raysweep.search.pictures import draw_grids, draw_strip
         from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
 
         order = self._order
@@ -103,8 +102,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         metrics: EpochMetrics = self._training.run_epoch()
         if math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss):
             save_checkpoint(trial_directory, self._training, metrics)
+            directory = SweepDirectory(order.directory)
+            if metrics.epoch in order.strip_epochs:
+                draw_strip(self._training, directory, order.number)
             if metrics.epoch in order.picture_epochs:
-                draw_pictures(self._training, SweepDirectory(order.directory), order.number)
+                draw_grids(self._training, directory, order.number)
         return metrics
 
     def _open(self) -> Any:
@@ -118,25 +120,3 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(order.threads)
         splits = load_splits(order.cache, order.data, device)
         return Training(order.config, splits.train, splits.validation, device)
-
-
-def draw_pictures(training: Any, directory: SweepDirectory, number: int) -> None:
-    """Writes the trial's two grids: validation images above their reconstructions, and samples of the prior."""
-    import torch
-
-    from raysweep.report.images import tile
-
-    model, validation = training.model, training.validation_images
-    model.eval()
-    count = min(RECONSTRUCTED, len(validation))
-    chosen = torch.linspace(0, len(validation) - 1, count).long().to(training.device)
-    originals = validation.gather(chosen)
-    pairs = torch.cat([originals, model.reconstruct(originals)])
-    samples = model.sample(SAMPLED, seed=training.config.seed)
-    model.train()
-    for images, path, columns in (
-        (pairs, directory.reconstructions(number), count),
-        (samples, directory.samples(number), 8),
-    ):
-        pixels = images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        write_atomically(path, tile(pixels, columns=columns))

@@ -94,7 +94,32 @@ def test_a_number_in_scientific_notation_is_a_number(text: str) -> None:
         ),
         (("data: {dataset: digits}", ""), "data: is missing; for example data: {dataset: mnist-5k}"),
         (("digits", "folder"), "data: dataset: folder needs root"),
-        (("digits}", "digits, image_size: 28}"), "data.image_size: must be a multiple of 8"),
+        (
+            ("search: {", "  conv_blocks: d/2 2d/2 2d/2 2d/2 2d/2 2d/2\nsearch: {"),
+            "trial.conv_blocks: 'd/2 2d/2 2d/2 2d/2 2d/2 2d/2' halves an image of 32 pixels 6 times, to nothing",
+        ),
+        (
+            ("search: {", "  conv_blocks: 3x3\nsearch: {"),
+            "trial.conv_blocks: must list the convolutions as multiples of d_size",
+        ),
+        (
+            ("search: {", "  conv_blocks: none\n  hidden_size: null\nsearch: {"),
+            "trial.hidden_size: must be a number where conv_blocks is none",
+        ),
+        (("search: {", "  learning_rate_schedule: step\nsearch: {"), "trial.learning_rate_epochs: is missing"),
+        (
+            ("search: {", "  learning_rate_schedule: step\n  learning_rate_epochs: 6 3\nsearch: {"),
+            "trial.learning_rate_epochs: must list epochs from 1 on that grow",
+        ),
+        (("search: {", "  learning_rate_epochs: 6\nsearch: {"), "trial.learning_rate_epochs: has no effect without"),
+        (
+            ("search: {", "  kld_warmup_epochs: 4\n  kld_cycle_epochs: 3\nsearch: {"),
+            "trial.kld_cycle_epochs: must not be less than kld_warmup_epochs",
+        ),
+        (
+            ("{trials: 4}", "{trials: 4}\nevaluation: {final_metrics: best}"),
+            "evaluation.final_metrics: must be all, none or best N, such as best 5, got 'best'",
+        ),
         (("trials: 4", "objective: {metric: elbo}"), "search.objective: metric 'elbo' is not a metric; allowed: "),
         (("trials: 4", "objective: {metric: rate_nats}"), "search.objective: metric rate_nats is neither better small"),
         (

@@ -10,7 +10,7 @@ import pytest
 
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
-from raysweep.metrics import EpochMetrics
+from raysweep.metrics import FINAL_METRICS, EpochMetrics, FinalMetrics
 from raysweep.search.ledger import Ledger
 from raysweep.spec import SweepSpec
 
@@ -38,6 +38,14 @@ def epoch_metrics(epoch: int, elbo_nats: float, train_loss: float = 0.1) -> Epoc
         distortion_nats=-600.0, mse=0.01, psnr_db=20.0, r2=0.8, active_units=8, collapsed=False, images_per_s=1e3,
         epoch_s=1.5,
     )  # fmt: skip
+
+
+def final_metrics(iwae_nats: float) -> FinalMetrics:
+    """Final metrics of a trial whose images have no labels."""
+    given = {"images": 50, "features": "random", "iwae_nats": iwae_nats, "iwae_samples": 50, "active_units": 2,
+             "latent_kl_nats": (1.5, 0.25, 0.0), "measured_s": 2.0}  # fmt: skip
+    names = [name.removeprefix("test_") for name in FINAL_METRICS]
+    return FinalMetrics(**dict.fromkeys(names) | given)
 
 
 @pytest.fixture

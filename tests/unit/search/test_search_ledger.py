@@ -16,7 +16,7 @@ from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.search.ledger import STUDY, Ledger
 from raysweep.spec import SweepSpec
-from tests.unit.search.conftest import SPACE, epoch_metrics
+from tests.unit.search.conftest import SPACE, epoch_metrics, final_metrics
 
 Reopen = Callable[[], Ledger]
 
@@ -84,6 +84,16 @@ def test_what_is_written_is_read_back_the_same(ledger: Ledger, reopen: Reopen) -
     assert again.unfinished() == ledger.unfinished() == [0, 3]
     assert again.record(2).error == "Traceback ..."
     assert again.record(1).device == "H200"
+
+
+def test_final_metrics_come_back_whole_and_the_newer_replace_the_older(ledger: Ledger, reopen: Reopen) -> None:
+    number = ledger.ask().number
+    ledger.add_epoch(number, epoch_metrics(1, 5.0), "host", "cpu")
+    ledger.finish(number, TrialState.COMPLETED, "all done")
+    ledger.add_tested(number, final_metrics(3.0))
+    assert ledger.add_tested(number, final_metrics(4.0)).tested == final_metrics(4.0)
+    ledger.ask()
+    assert [record.tested for record in reopen().records()] == [final_metrics(4.0), None]
 
 
 def test_an_epoch_sent_twice_is_taken_once(ledger: Ledger, reopen: Reopen) -> None:

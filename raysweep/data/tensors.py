@@ -44,6 +44,8 @@ class ImageTensors:
         self.device = torch.device(device)
         self.shape: tuple[int, int, int] = chunks[0].shape[1:]
         """Of one image: channels, height, width."""
+        self.indices = indices
+        """[n], positions of the images in the data set."""
         self.labels: torch.Tensor | None = None
         """[n], int64, on the device; None where images have none."""
         if labels is not None:

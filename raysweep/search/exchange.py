@@ -55,6 +55,8 @@ class TestOrder:
     evaluation: EvaluationSpec
     cache: Path
     directory: Path
+    projected: bool
+    """Whether it is among the few whose latents TensorBoard's Projector shows."""
     threads: int
     gpu: bool
 

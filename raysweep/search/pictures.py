@@ -86,6 +86,11 @@ def draw_samples(path: Path, images: Tensor) -> None:
     _write(path, images[:SAMPLED], math.isqrt(SAMPLED))
 
 
+def write_picture(path: Path, png: bytes) -> None:
+    """Writes a picture that is drawn already."""
+    write_atomically(path, png)
+
+
 def _few(images: ImageTensors, count: int, device: torch.device) -> Tensor:
     return images.gather(spread(count, len(images)).to(device))
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
 
+PROJECTED = 5
+"""Trials, the best ones, whose latents TensorBoard's Projector shows."""
+
 TIME_BUDGET = "the time budget"
 
 STRIP_GROWTH = 1.15
@@ -141,12 +144,14 @@ class Session:
         return [record.number for record in sweep_status(self.ledger.records(), self.spec).untested]
 
     def test_order(self, number: int) -> TestOrder:
+        best = sweep_status(self.ledger.records(), self.spec).finalists[:PROJECTED]
         return TestOrder(
             number=number,
             data=self.spec.data,
             evaluation=self.spec.evaluation,
             cache=self._cache,
             directory=self.directory.root,
+            projected=number in [record.number for record in best],
             threads=self.slots.threads,
             gpu=self.slots.gpu > 0,
         )

@@ -94,8 +94,8 @@ def run(
     overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
     spec = load_spec(file, overrides)
 
-    from raysweep.search.progress import what_runs
     from raysweep.search.sweep import run as run_sweep
+    from raysweep.search.views import what_runs
     from raysweep.vae.preflight import summary
 
     console = _console()
@@ -137,13 +137,13 @@ def resume(directory: str, trials: int | None) -> None:
 @_reports_errors
 def status(directory: str) -> None:
     """Show where the sweep in DIR stands."""
-    from raysweep.search.progress import causes, params_text, summary_lines, trials_view, value_text
     from raysweep.search.review import open_sweep
+    from raysweep.search.views import causes, finals_view, params_text, summary_lines, trials_view, value_text
 
     sweep = open_sweep(directory)
     state = sweep.status()
     console = _console()
-    standing = "running" if sweep.running else "finished" if state.ended >= state.trials else "stopped"
+    standing = "running" if sweep.running else "stopped" if state.is_open else "finished"
     console.print(f"{sweep.spec.name}  {standing}, {state.ended} of {state.trials} trials ended")
     console.print(f"trials   {summary_lines(state)}")
     saved = f"{state.epochs_saved} saved by early stopping ({state.saved_share:.0%})"
@@ -161,6 +161,9 @@ def status(directory: str) -> None:
     if sweep.best():
         console.print()
         console.print(trials_view(sweep.best(), sweep.spec))
+    if len(state.untested) < len(state.finalists):
+        console.print("\nOn the test split, beside real images:")
+        console.print(finals_view(state.finalists))
     if standing == "stopped":
         console.print(f"\nTo go on, type: raysweep resume {typed(directory)}", soft_wrap=True)
 
@@ -177,8 +180,8 @@ def best(directory: str, form: str) -> None:
     import dataclasses
 
     from raysweep.errors import SweepDirectoryError
-    from raysweep.search.progress import trials_view
     from raysweep.search.review import open_sweep, strict_json
+    from raysweep.search.views import trials_view
 
     sweep = open_sweep(directory)
     ranking = sweep.best()
@@ -243,7 +246,7 @@ def check(file: str) -> None:
     spec = load_spec(file)
 
     from raysweep.data.cache import describe
-    from raysweep.search.progress import plan_view
+    from raysweep.search.views import plan_view
 
     console = _console()
     description = describe(spec.data)
@@ -341,13 +344,17 @@ def _conclude(console: Console, sweep: Sweep) -> None:
 
     Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
     """
-    from raysweep.search.progress import causes, summary_lines, trials_view
+    from raysweep.search.views import causes, count_text, finals_view, summary_lines, trials_view
 
     root = sweep.directory.root
     status = sweep.status()
     if sweep.best():
         console.print()
         console.print(trials_view(sweep.best(), sweep.spec))
+    tested = [record for record in status.finalists if record.tested is not None]
+    if tested:
+        console.print("\nOn the test split, beside real images:")
+        console.print(finals_view(tested))
     saved = f"{status.epochs_saved} epochs saved by early stopping ({status.saved_share:.0%})"
     console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}")
     for cause in causes(sweep.records):
@@ -356,10 +363,16 @@ def _conclude(console: Console, sweep: Sweep) -> None:
         left = status.trials - status.ended
         console.print(f"\nStopped by {sweep.stopped_by} with {left} trials to go. To go on, type:")
         console.print(f"    raysweep resume {typed(root)}", soft_wrap=True)
+    elif status.untested:
+        console.print(f"\n{count_text(len(status.untested), 'finalist')} not tested yet. To go on, type:")
+        console.print(f"    raysweep resume {typed(root)}", soft_wrap=True)
+        for number, cause in sweep.untested.items():
+            console.print(f"    trial {number}: {cause}", soft_wrap=True)
     if sweep.best():
         console.print("\nTo look at it:")
         for line in (
             f"tensorboard --logdir {typed(root / 'report')}",
+            *([f"raysweep findings {typed(root)}"] if sweep.spec.claims else []),
             f"raysweep best {typed(root)}",
             f"raysweep export {typed(root)} exported/{sweep.spec.name}",
         ):

@@ -15,7 +15,7 @@ from torch import Tensor
 from raysweep.config import TrialConfig
 from raysweep.data.tensors import ImageSplits, ImageTensors, load_splits
 from raysweep.errors import CheckpointError
-from raysweep.layout import SweepDirectory
+from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.metrics import FinalMetrics
 from raysweep.quality.bounds import importance_weighted_bound
 from raysweep.quality.distances import density_coverage, kid, precision_recall
@@ -31,6 +31,7 @@ from raysweep.quality.latents import (
 from raysweep.quality.mixture import fit_mixture
 from raysweep.quality.paths import monotonicity
 from raysweep.quality.sharpness import sharpness
+from raysweep.report.images import Pixels
 from raysweep.report.latents import MAX_ROWS, sprite_sheet, write_latents
 from raysweep.search import pictures
 from raysweep.search.exchange import TestOrder
@@ -38,7 +39,7 @@ from raysweep.search.features import feature_space
 from raysweep.search.pictures import spread
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 from raysweep.vae.evaluation import evaluate, mean_image_error
-from raysweep.vae.inputs import corrupted, model_input
+from raysweep.vae.inputs import binarise, corrupt, seeded_generator
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.objective import DEQUANTISATION_VARIANCE, bits_per_dim
 from raysweep.vae.walks import interpolate
@@ -203,13 +204,16 @@ class Subject:
         shifted = SHIFTED_MEAN + SHIFTED_SIGMA * self._normal(pictures.SAMPLED, seed).to(self.device)
         pictures.draw_samples(self.directory.shifted_samples(self.order.number), model.decode(shifted))
         found["interpolation_monotonicity"] = self._interpolated()
-        first = self._input(splits.test.gather(places[:1]))
+        first = self._input(splits.test.gather(places[:1]))[0]
         pictures.draw_traversals(self.directory, self.order.number, model, first, self.kl_nats)
         return found
 
     def _input(self, x: Tensor) -> Tensor:
         """What the encoder is given of images in [0, 1]."""
-        return model_input(x, self.config)
+        generator = None
+        if self.config.binarise == "sampled":
+            generator = seeded_generator(self.device, self.config.seed, 0, "test")
+        return binarise(x, self.config.binarise, generator)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.model.encode(self._input(x))
@@ -289,7 +293,7 @@ class Subject:
         generator = torch.Generator(self.device).manual_seed(self.config.seed)
         x, error = self._test_images(), 0.0
         for batch in x.split(BATCH):  # type: ignore[no-untyped-call]
-            rebuilt = self.model.reconstruct(corrupted(self._input(batch), self.config, generator))
+            rebuilt = self.model.reconstruct(corrupt(self._input(batch), self.config, generator))
             error += float((rebuilt - batch).square().mean(dtype=torch.float64)) * len(batch)
         return _finite(error / len(x))
 
@@ -325,10 +329,10 @@ class Subject:
         path = self.directory.latents(self.order.number)
         write_latents(path, table, self.kl_nats.numpy(), labels or None, splits, np.concatenate(positions))
         if sprites:
-            pictures.write_picture(self.directory.sprites(self.order.number), sprite_sheet(np.concatenate(sprites)))
+            write_atomically(self.directory.sprites(self.order.number), sprite_sheet(np.concatenate(sprites)))
 
 
-def _small(images: Tensor) -> pictures.Pixels:
+def _small(images: Tensor) -> Pixels:
     side = max(images.shape[-2:])
     if side > SPRITE_SIDE:
         images = torch.nn.functional.interpolate(

@@ -14,7 +14,7 @@ from raysweep.report.images import Pixels, tile
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from raysweep.data.tensors import ImageTensors
+    from raysweep.vae.evaluation import Images
     from raysweep.vae.networks import ConvVAE
     from raysweep.vae.training import Training
 
@@ -66,11 +66,11 @@ def draw_interpolations(directory: SweepDirectory, number: int, paths: Tensor) -
 
 
 def draw_traversals(directory: SweepDirectory, number: int, model: ConvVAE, image: Tensor, kl_nats: Tensor) -> None:
-    """Writes what each of the latents with the most KL divergence does to one image [1, channels, height, width]."""
+    """Writes what each of the latents with the most KL divergence does to one image [channels, height, width]."""
     from raysweep.vae.walks import traverse
 
     latents = kl_nats.argsort(descending=True)[:TRAVERSED]
-    frames = traverse(model, image, latents, torch.tensor(TRAVERSAL_VALUES))
+    frames = traverse(model, image, latents.tolist(), TRAVERSAL_VALUES)
     _write(directory.traversals(number), frames.flatten(0, 1), len(TRAVERSAL_VALUES))
 
 
@@ -86,12 +86,7 @@ def draw_samples(path: Path, images: Tensor) -> None:
     _write(path, images[:SAMPLED], math.isqrt(SAMPLED))
 
 
-def write_picture(path: Path, png: bytes) -> None:
-    """Writes a picture that is drawn already."""
-    write_atomically(path, png)
-
-
-def _few(images: ImageTensors, count: int, device: torch.device) -> Tensor:
+def _few(images: Images, count: int, device: torch.device) -> Tensor:
     return images.gather(spread(count, len(images)).to(device))
 
 

@@ -41,6 +41,8 @@ class Sweep:
         """At which KLD weight collapse was predicted before the sweep, if it was."""
         self.stopped_by: str | None = None
         """What ended the run that returned this before all was done, if anything did."""
+        self.untested: dict[int, str] = {}
+        """Finalists that the run which returned this could not test, and why."""
         self.signal: int | None = None
         """Number of the signal, if it was one."""
 

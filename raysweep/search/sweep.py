@@ -196,7 +196,7 @@ def _drive(session: Session) -> None:
 
 def _conclude(session: Session) -> Sweep:
     sweep = open_sweep(session.directory.root)
-    sweep.stopped_by, sweep.signal = session.stopped_by, session.signal
+    sweep.stopped_by, sweep.signal, sweep.untested = session.stopped_by, session.signal, session.untested
     return sweep
 
 

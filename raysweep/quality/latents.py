@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raysweep.quality.threads import as_many_threads_as_torch
+
 ACTIVE_VARIANCE = 0.01
 """A latent is active if its posterior mean varies over images by more than this (Burda et al., arXiv:1509.00519)."""
 PROBE_ITERATIONS = 100
@@ -80,7 +82,8 @@ def silhouette(means: Tensor, labels: Tensor | None, active: Tensor) -> float | 
     y = _numbers(labels)
     if not 2 <= len(np.unique(y)) < len(y):
         return None
-    return float(silhouette_score(x, y))
+    with as_many_threads_as_torch():
+        return float(silhouette_score(x, y))
 
 
 def knn_accuracy(
@@ -102,7 +105,8 @@ def knn_accuracy(
     if classes is None or len(classes.train) < k:
         return None
     model = KNeighborsClassifier(k, algorithm="brute").fit(classes.train, classes.train_labels)
-    return float((model.predict(classes.test) == classes.test_labels).mean())
+    with as_many_threads_as_torch():
+        return float((model.predict(classes.test) == classes.test_labels).mean())
 
 
 def probe_accuracy(
@@ -127,7 +131,7 @@ def probe_accuracy(
     centre, scale = classes.train.mean(axis=0), classes.train.std(axis=0)
     scale[scale == 0] = 1
     model = LogisticRegression(max_iter=PROBE_ITERATIONS, tol=_PROBE_TOLERANCE)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), as_many_threads_as_torch():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is bounded on purpose
         model.fit((classes.train - centre) / scale, classes.train_labels)
     return float((model.predict((classes.test - centre) / scale) == classes.test_labels).mean())

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raysweep.quality.threads import as_many_threads_as_torch
+
 SAMPLES_FOR_FULL_COVARIANCE = 10
 """Samples a component and latent from which on components have full covariances, below it diagonal ones.
 
@@ -65,10 +67,10 @@ def fit_mixture(
 ) -> LatentMixture | None:
     """A mixture fitted by EM to one draw of each image's posterior, in the active latents.
 
-    From means and log variances [n, L], or from latents as `means` if `logvars` is None. Latents that are not active are
-    left to the prior: their posterior is N(0, 1) but for thousandths. There are at most n / 2 components. Covariances
-    are full where there are 10 samples a component and latent, else diagonal along the principal components of all
-    samples. None if there are fewer than two images, or where a latent is not finite.
+    From means and log variances [n, L], or from latents as `means` if `logvars` is None. Latents that are not active
+    are left to the prior: their posterior is N(0, 1) but for thousandths. There are at most n / 2 components.
+    Covariances are full where there are 10 samples a component and latent, else diagonal along the principal
+    components of all samples. None if there are fewer than two images, or where a latent is not finite.
 
     Raises:
         ValueError: if `components` is less than 1.
@@ -117,7 +119,6 @@ def _expectation_maximisation(
     """Weights [c], means [c, a] and covariances [c, a, a] or variances [c, a] of x [n, a], from k-means on."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
-    from threadpoolctl import threadpool_limits
 
     model = GaussianMixture(
         components,
@@ -126,8 +127,7 @@ def _expectation_maximisation(
         reg_covar=floor,
         random_state=seed,
     )
-    # As many threads as torch was given: on a crowded machine the BLAS's own choice made a fit ten times slower.
-    with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
+    with warnings.catch_warnings(), as_many_threads_as_torch():
         warnings.simplefilter("ignore", ConvergenceWarning)  # bounded iterations, and copies among few samples
         model.fit(x.numpy())
     weights, means, covariances = (

@@ -1,0 +1,240 @@
+"""The space in which images are compared: the last layer but one of a small classifier, trained or not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raysweep.layout import replacing
+
+FEATURES = 64
+"""Dimensions of the feature space."""
+FORMAT = "raysweep-features-1"
+STEPS = 1000
+"""Steps of training. On MNIST-5k at 32x32, 1,000 steps of 64 images are 16 epochs."""
+
+_BATCH = 64
+_PEAK_LEARNING_RATE = 4e-3
+_FOLDED_SIDE = 4
+_WIDEST, _NARROWEST = 64, 16
+_EMBEDDED_AT_ONCE = 256
+_log = logging.getLogger("raysweep")
+
+Kind = Literal["classifier", "random"]
+
+
+class FeatureNetwork(nn.Module):
+    """A convolutional classifier of images of `shape` [channels, height, width], sides of 8 pixels or more.
+
+    [conv 3x3, stride 2, BatchNorm, ReLU] until the longer side is 4 or less, the last with 64 channels and each before
+    with half as many as the next, 16 at least; linear to 64 features, BatchNorm, ReLU; linear to the classes.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, kind: Kind = "classifier") -> None:
+        """
+        Raises:
+            ValueError: if a side is less than 8 pixels, or there is no channel or no class.
+        """
+        super().__init__()
+        channels, height, width = shape
+        if channels < 1 or min(height, width) < 8 or classes < 1:
+            raise ValueError(
+                "features need a channel, sides of 8 pixels or more and a class, "
+                f"got {channels} channels, {height}x{width} pixels and {classes} classes"
+            )
+        self.shape = shape
+        self.classes = classes
+        self.kind: Kind = kind
+        self.accuracy: float | None = None
+        """Of the classes, on images it was not trained on; None until whoever has such images sets it."""
+        halvings = math.ceil(math.log2(max(height, width) / _FOLDED_SIDE))
+        layers: list[nn.Module] = []
+        before = channels
+        for left in reversed(range(halvings)):
+            after = max(_NARROWEST, _WIDEST >> left)
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            before, height, width = after, math.ceil(height / 2), math.ceil(width / 2)
+        flat = before * height * width
+        layers += [nn.Flatten(), nn.Linear(flat, FEATURES, bias=False), nn.BatchNorm1d(FEATURES), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the classes, [batch, classes], of x [batch, channels, height, width] in [0, 1]."""
+        logits: Tensor = self.head(self._features(x))
+        return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features [n, 64], float32, of images [n, channels, height, width] in [0, 1], on the network's device."""
+        return self._in_batches(self._features, images, FEATURES)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Classes [n], int64, of images [n, channels, height, width] in [0, 1], on the network's device."""
+        return self._in_batches(self, images, self.classes).argmax(dim=1)
+
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.body(2 * x - 1)
+        return features
+
+    @torch.no_grad()
+    def _in_batches(self, compute: Callable[[Tensor], Tensor], images: Tensor, columns: int) -> Tensor:
+        was_training = self.training
+        self.eval()
+        device = self.head.weight.device
+        parts = [compute(batch.to(device)) for batch in images.split(_EMBEDDED_AT_ONCE) if len(batch)]  # type: ignore[no-untyped-call]
+        self.train(was_training)
+        return torch.cat(parts) if parts else torch.empty(0, columns, device=device)
+
+
+def train_classifier(
+    images: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    seed: int,
+    device: torch.device | str,
+    steps: int = STEPS,
+) -> FeatureNetwork:
+    """A network that has learned to tell the classes of images, in evaluation mode.
+
+    The budget is in steps, so that the same seed gives the same network however fast the machine is. A batch is
+    shifted by up to a sixteenth of the side; the learning rate follows one cycle (Smith and Topin, arXiv:1708.07120).
+
+    Args:
+        images: batches in [0, 1], [batch, channels, height, width], of positions [batch], int64, on `device`.
+        labels: [n], int64, classes from 0, of the positions from 0.
+
+    Raises:
+        ValueError: if there are fewer than two images, or a label is no class.
+    """
+    if len(labels) < 2 or int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise ValueError(f"a classifier needs two images or more and labels from 0 to {classes - 1}")
+    network = _initialised(shape, classes, "classifier", seed).to(device)
+    labels = labels.to(device)
+    generator = torch.Generator().manual_seed(seed)
+    batch = min(_BATCH, len(labels))
+    reach = max(1, min(shape[1:]) // 16)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_PEAK_LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_LEARNING_RATE, total_steps=max(steps, 2))
+    order = torch.empty(0, dtype=torch.int64)
+    network.train()
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        for _ in range(steps):
+            if len(order) < batch:
+                order = torch.randperm(len(labels), generator=generator)
+            rows, order = order[:batch].to(device), order[batch:]
+            down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+            loss = functional.cross_entropy(network(_shifted(images(rows), down, right)), labels[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+def random_features(shape: tuple[int, int, int], seed: int, images: Tensor | None = None) -> FeatureNetwork:
+    """The same network untrained, in evaluation mode: features for data without labels.
+
+    Distances between its features order models much as those of trained ones do (Naeem et al., arXiv:2002.09797,
+    section 5). With `images` [n, channels, height, width] in [0, 1] the BatchNorm layers take their statistics, so
+    that every feature has the same weight; without them features are as the initialisation scales them.
+    """
+    network = _initialised(shape, 1, "random", seed)
+    if images is not None:
+        network = network.to(images.device)
+        norms = [layer for layer in network.body if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        with torch.no_grad():
+            network.train()(images)
+        for norm in norms:
+            norm.momentum = 0.1
+    return network.eval()
+
+
+def measure_accuracy(network: FeatureNetwork, images: Tensor, labels: Tensor) -> float | None:
+    """Share of the images [n, channels, height, width] that the network gives their labels [n]; None of no images."""
+    if not len(labels):
+        return None
+    classes = network.classify(images)
+    return float((classes == labels.to(classes.device)).double().mean())
+
+
+def save_features(path: Path, network: FeatureNetwork, fingerprint: str) -> None:
+    """Writes the network to one safetensors file, whole or not at all; `fingerprint` says what data it is for.
+
+    Raises:
+        StorageError: if the file system is full, read-only or gone.
+    """
+    from safetensors.torch import save_file
+
+    header = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "kind": network.kind,
+        "shape": network.shape,
+        "classes": network.classes,
+        "accuracy": network.accuracy,
+    }
+    tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"raysweep": json.dumps(header)})
+
+
+def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
+    """The network of a file, on the CPU, in evaluation mode; None if it is missing, damaged or for other data.
+
+    A file that is there and of no use is named in the log: it is for the caller to train anew.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("raysweep", "{}"))
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if header.get("format") != FORMAT:
+            raise ValueError(f"is not of this version of raysweep ({FORMAT})")
+        if header["fingerprint"] != fingerprint:
+            raise ValueError(f"is for other data: {header['fingerprint']}, wanted {fingerprint}")
+        if header["kind"] not in ("classifier", "random"):
+            raise ValueError(f"is of an unknown kind: {header['kind']}")
+        channels, height, width = header["shape"]
+        network = FeatureNetwork((channels, height, width), header["classes"], header["kind"])
+        network.load_state_dict(tensors)
+        network.accuracy = None if header["accuracy"] is None else float(header["accuracy"])
+        return network.eval()
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("%s: cannot be used as features: %s", path, error)
+        return None
+
+
+def _initialised(shape: tuple[int, int, int], classes: int, kind: Kind, seed: int) -> FeatureNetwork:
+    """Weights that keep the scale of what passes through (He et al., arXiv:1502.01852), drawn from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = FeatureNetwork(shape, classes, kind)
+        for layer in network.body:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return network
+
+
+def _shifted(x: Tensor, down: int, right: int) -> Tensor:
+    """Images moved by whole pixels; what comes in at an edge repeats it."""
+    reach = max(abs(down), abs(right))
+    if not reach:
+        return x
+    height, width = x.shape[-2:]
+    padded = functional.pad(x, (reach, reach, reach, reach), mode="replicate")
+    return padded[..., reach - down : reach - down + height, reach - right : reach - right + width]

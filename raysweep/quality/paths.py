@@ -1,0 +1,33 @@
+"""Whether a path of images from one to another goes straight ahead."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROUNDING = 1e-6
+"""Root mean square of a pixel's change that counts as none: images are float32."""
+
+
+def monotonicity(paths: Tensor) -> float | None:
+    """Share of the steps of paths [pairs, steps, channels, height, width] that go ahead, from 0 to 1.
+
+    A step goes ahead if it does not come closer to the first image and does not move away from the last one, by the
+    Euclidean distance of pixels. 1 for a straight line in pixel space, and for a path that stays where it is: read it
+    beside a measure of the reconstructions. None without a pair or a step, or where a pixel is not finite.
+    """
+    pairs, steps = paths.shape[:2]
+    if not pairs or steps < 2:
+        return None
+    flat = paths.flatten(2)
+    from_first = _distances(flat, flat[:, :1])
+    to_last = _distances(flat, flat[:, -1:])
+    if not bool(torch.isfinite(from_first + to_last).all()):
+        return None
+    ahead = (from_first.diff(dim=1) >= -ROUNDING) & (to_last.diff(dim=1) <= ROUNDING)
+    return float(ahead.double().mean())
+
+
+def _distances(paths: Tensor, end: Tensor) -> Tensor:
+    """Root mean square [pairs, steps] of the pixels' differences to `end`."""
+    return (paths - end).square().mean(dim=2, dtype=torch.float64).sqrt()

@@ -1,8 +1,9 @@
 """Checkpoints of a trial in training: one safetensors file an epoch, with the epoch's result inside it.
 
-The file holds the model's and the optimiser's tensors; its header holds the configuration, the epoch and the epoch's
-metrics as JSON. Nothing in it can run code. Because the result travels with the state that follows from it, a trial
-that dies between writing its checkpoint and reporting emits the same result again instead of training the epoch twice.
+The file holds the model's and the optimiser's tensors; its header holds the configuration, the epoch's metrics and the
+validation losses of all epochs as JSON. Nothing in it can run code. Because the result travels with the state that
+follows from it, a trial that dies between writing its checkpoint and reporting emits the same result again instead of
+training the epoch twice.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from raysweep.layout import replacing
 from raysweep.metrics import EpochMetrics
 from raysweep.vae.training import Training
 
-FORMAT = "raysweep-checkpoint-1"
+FORMAT = "raysweep-checkpoint-2"
 KEEP = 2
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 _METRICS = TypeAdapter(EpochMetrics)
 _SHAPE = TypeAdapter(tuple[int, int, int])
+_LOSSES = TypeAdapter(tuple[float, ...])
 _log = logging.getLogger("raysweep")
 
 
@@ -41,6 +43,8 @@ class Checkpoint(NamedTuple):
     shape: tuple[int, int, int]
     """Of the images: channels, height, width."""
     metrics: EpochMetrics
+    val_losses: tuple[float, ...]
+    """Of every epoch up to this one."""
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -62,6 +66,7 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) 
         "config": training.config.model_dump(mode="json"),
         "shape": training.train_images.shape,
         "metrics": dataclasses.asdict(metrics),
+        "val_losses": training.val_losses,
     }
     path = directory / f"epoch-{metrics.epoch:06d}.safetensors"
     with replacing(path) as temporary:
@@ -90,12 +95,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         if header.get("format") != FORMAT:
             raise CheckpointError(f"{path}: is not a checkpoint of this version of raysweep ({FORMAT})")
-        return Checkpoint(
+        checkpoint = Checkpoint(
             tensors,
             TrialConfig.model_validate(header["config"]),
             _SHAPE.validate_python(header["shape"]),
             _METRICS.validate_python(header["metrics"]),
+            _LOSSES.validate_python(header["val_losses"]),
         )
+        if len(checkpoint.val_losses) != checkpoint.metrics.epoch:
+            raise ValueError(f"{len(checkpoint.val_losses)} validation losses of {checkpoint.metrics.epoch} epochs")
+        return checkpoint
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: is not a whole checkpoint: {error}") from error
 
@@ -122,6 +131,7 @@ def restore_checkpoint(directory: Path, training: Training) -> EpochMetrics | No
             _log.warning("%s: %s; it is passed over", path, error)
             continue
         training.epoch = checkpoint.metrics.epoch
+        training.val_losses = list(checkpoint.val_losses)
         return checkpoint.metrics
     return None
 
@@ -133,18 +143,21 @@ def _load(training: Training, tensors: dict[str, torch.Tensor]) -> None:
     another order would be applied to the wrong weights.
     """
     parameters = dict(training.model.named_parameters())
-    wanted = {f"model.{name}": value.shape for name, value in parameters.items()}
+    # Parameters, and of batch normalisation the running statistics and the count of steps, which is no float.
+    model_state: dict[str, torch.Tensor] = training.model.state_dict()
+    wanted = {f"model.{name}": (value.shape, value.dtype) for name, value in model_state.items()}
     for index, value in enumerate(parameters.values()):
-        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), value.shape)
-        wanted |= {f"optimizer.{index}.{key}": shape for key, shape in (moments | {"step": torch.Size()}).items()}
-    found = {name: value.shape for name, value in tensors.items() if value.dtype == torch.float32}
+        shapes = {"exp_avg": value.shape, "exp_avg_sq": value.shape, "step": torch.Size()}
+        wanted |= {f"optimizer.{index}.{key}": (shape, torch.float32) for key, shape in shapes.items()}
+    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     if found != wanted:
         odd = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
         raise CheckpointError(f"tensors are missing, or are not of this model: {', '.join(odd[:4])}")
     state: dict[int, dict[str, torch.Tensor]] = {}
     with torch.no_grad():
-        for index, (name, parameter) in enumerate(parameters.items()):
-            parameter.copy_(tensors[f"model.{name}"])
+        for name, value in model_state.items():
+            value.copy_(tensors[f"model.{name}"])
+        for index, parameter in enumerate(parameters.values()):
             state[index] = {"step": tensors[f"optimizer.{index}.step"]}
             for key in ("exp_avg", "exp_avg_sq"):
                 state[index][key] = torch.empty_like(parameter).copy_(tensors[f"optimizer.{index}.{key}"])

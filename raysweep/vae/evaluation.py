@@ -9,15 +9,10 @@ import torch
 from torch import Tensor
 
 from raysweep.config import TrialConfig
-from raysweep.vae.networks import ConvVAE
-from raysweep.vae.objective import (
-    bits_per_dim,
-    calibrated_distortion,
-    data_term,
-    gaussian_data_term,
-    kl_per_latent,
-    weighted_loss,
-)
+from raysweep.vae.inputs import WHITE_FROM, binarise, seeded_generator
+from raysweep.vae.likelihoods import binary_cross_entropy, data_term, gaussian_data_term, mean_image
+from raysweep.vae.networks import ConvVAE, evaluating
+from raysweep.vae.objective import bits_per_dim, calibrated_distortion, charged_rate, kl_per_latent, weighted_loss
 
 EVALUATION_BATCH = 256
 ACTIVE_VARIANCE = 0.01
@@ -62,48 +57,73 @@ def evaluate(
 ) -> dict[str, Any]:
     """The validation metrics of `EpochMetrics`, from one pass with latents sampled from the posterior.
 
-    The noise is the same in every epoch and for every trial of the same seed and latent size, so that differences are
-    the models'. `baseline_mse` is what `mean_image_error` gives for the training mean. Reads the device once, at the
-    end.
+    The encoder is given what the trial gives it: binarised images if so, never augmented or corrupted ones. `val_loss`
+    is against these; everything else is against the images as they are, so that it compares between trials. The noise,
+    and what binarising draws, is the same in every epoch and for every trial of the same seed and latent size, so that
+    differences are the models'. `baseline_mse` is what `mean_image_error` gives for the training mean. Reads the device
+    once, at the end.
     """
-    model.eval()
     pixels, latents, count = math.prod(images.shape), config.latent_size, len(images)
+    likelihood = config.likelihood
+    fits_squared_error = likelihood in ("gaussian", "calibrated_gaussian")
     generator = torch.Generator(device).manual_seed(config.seed)
+    binarisation = seeded_generator(device, config.seed, 0, "validation")
     squared_error = torch.zeros((), dtype=torch.float64, device=device)
     cross_entropy = torch.zeros((), dtype=torch.float64, device=device)
+    misfit = torch.zeros((), dtype=torch.float64, device=device)
     kl = torch.zeros(latents, dtype=torch.float64, device=device)
     mean_sum = torch.zeros(latents, dtype=torch.float64, device=device)
     mean_square_sum = torch.zeros(latents, dtype=torch.float64, device=device)
-    for batch in torch.arange(count, device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
-        x = images.gather(batch)
-        noise = torch.randn(len(x), latents, generator=generator, device=device)
-        logits, mean, logvar = model(x, noise)
-        squared_error += (logits.sigmoid() - x).square().sum(dtype=torch.float64)
-        if config.likelihood == "bernoulli":
-            cross_entropy += data_term(logits, x, "bernoulli", config.sigma).double() * len(x)
-        kl += kl_per_latent(mean, logvar).sum(dim=0, dtype=torch.float64)
-        mean = mean.double()
-        mean_sum += mean.sum(dim=0)
-        mean_square_sum += mean.square().sum(dim=0)
-    model.train()
+    with evaluating(model):
+        for batch in torch.arange(count, device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
+            x = images.gather(batch)
+            seen = binarise(x, config.binarise, binarisation)
+            noise = torch.randn(len(x), latents, generator=generator, device=device)
+            output, mean, logvar = model(seen, noise)
+            reconstruction = mean_image(output, likelihood)
+            error = (reconstruction - x).square().sum(dtype=torch.float64)
+            squared_error += error
+            cross_entropy += binary_cross_entropy(output, x >= WHITE_FROM, likelihood)
+            if not fits_squared_error:
+                misfit += data_term(output, seen, likelihood, config.sigma).double() * len(x)
+            elif config.binarise == "none":
+                misfit += error
+            else:
+                misfit += (reconstruction - seen).square().sum(dtype=torch.float64)
+            kl += kl_per_latent(mean, logvar).sum(dim=0, dtype=torch.float64)
+            mean = mean.double()
+            mean_sum += mean.sum(dim=0)
+            mean_square_sum += mean.square().sum(dim=0)
 
-    rate = kl.sum() / count
+    data = misfit / count
+    if fits_squared_error:
+        data = gaussian_data_term(data, pixels, likelihood, config.sigma)
+    kl /= count
+    charged = charged_rate(kl.unsqueeze(0), config.free_bits_nats)
+    loss = weighted_loss(data, charged, config.kld_weight, config.reduction, pixels, latents)
     variance = mean_square_sum / count - (mean_sum / count).square()
-    if config.likelihood == "bernoulli":
-        data = cross_entropy / count
-    else:
-        data = gaussian_data_term(squared_error / count, pixels, config.likelihood, config.sigma)
-    loss = weighted_loss(data, rate, config.kld_weight, config.reduction, pixels, latents)
-    val_loss, rate_nats, mse, active = torch.stack(
-        [loss, rate, squared_error / (count * pixels), (variance > ACTIVE_VARIANCE).sum().double()]
+    val_loss, rate_nats, mse, binary_nats, active = torch.stack(
+        [
+            loss,
+            kl.sum(),
+            squared_error / (count * pixels),
+            cross_entropy / count,
+            (variance > ACTIVE_VARIANCE).sum().double(),
+        ]
     ).tolist()
-    return summarise(val_loss, rate_nats, mse, int(active), pixels, baseline_mse)
+    return summarise(val_loss, rate_nats, mse, binary_nats, int(active), pixels, baseline_mse)
 
 
 def summarise(
-    val_loss: float, rate_nats: float, mse: float, active_units: int, pixels: int, baseline_mse: float
+    val_loss: float,
+    rate_nats: float,
+    mse: float,
+    binary_nats: float,
+    active_units: int,
+    pixels: int,
+    baseline_mse: float,
 ) -> dict[str, Any]:
-    """The metrics that follow from the sums of a validation pass."""
+    """The metrics that follow from the sums of a validation pass; `binary_nats` is the cross-entropy of an image."""
     finite = math.isfinite(mse) and math.isfinite(rate_nats)
     distortion = calibrated_distortion(mse, pixels) if finite else math.nan
     elbo = -(distortion + rate_nats)
@@ -111,6 +131,7 @@ def summarise(
     return {
         "val_loss": val_loss,
         "elbo_nats": elbo,
+        "elbo_binary_nats": -(binary_nats + rate_nats) if finite and math.isfinite(binary_nats) else math.nan,
         "bits_per_dim": bits_per_dim(elbo, pixels),
         "rate_nats": rate_nats,
         "distortion_nats": distortion,

@@ -100,7 +100,11 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         channels, height, width = description["shape"]
         with torch.device("meta"):  # no memory is taken and no weight drawn before the file's are known to fit
             model = ConvVAE.from_config(config, (channels, height, width))
-        model.load_state_dict(load((root / WEIGHTS).read_bytes()), assign=True)
+        tensors = load((root / WEIGHTS).read_bytes())
+        for name, value in model.state_dict().items():
+            if name in tensors and tensors[name].dtype != value.dtype:  # which assigning would take over
+                raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
+        model.load_state_dict(tensors, assign=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{root}: holds no model that can be read ({error}); raysweep export DIR OUT makes one"

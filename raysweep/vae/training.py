@@ -1,13 +1,12 @@
 """Training one trial: the loop, its state, and the generator of epoch metrics.
 
 The images stay where they are, on the device or in a memory map; a batch is an index and a convert. Nothing in a step
-waits for the device: sums are read once an epoch. Noise and batch order are drawn anew from (seed, epoch), so that a
-trial resumed at any epoch goes on exactly as it would have.
+waits for the device: sums are read once an epoch. Noise, batch order and what befalls the images are drawn anew from
+(seed, epoch), so that a trial resumed at any epoch goes on exactly as it would have.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 
@@ -17,12 +16,20 @@ from torch import Tensor
 from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
 from raysweep.vae.evaluation import Images, evaluate, mean_image_error
+from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair
+from raysweep.vae.likelihoods import data_term
 from raysweep.vae.networks import ConvVAE
-from raysweep.vae.objective import data_term, kl_per_latent, warmed_weight, weighted_loss
+from raysweep.vae.objective import charged_rate, kl_per_latent, warmed_weight, weighted_loss
+from raysweep.vae.schedules import learning_rate
 
 
 class Training:
-    """A trial in training: the model, its optimiser and how many epochs are done."""
+    """A trial in training: the model, its optimiser, how many epochs are done and what each came to.
+
+    Raises:
+        ValueError: if the images are too small for the network, or steps of one image leave batch normalisation nothing
+            to normalise over.
+    """
 
     def __init__(
         self, config: TrialConfig, train: Images, validation: Images, device: str | torch.device = "cpu"
@@ -32,6 +39,13 @@ class Training:
         self.train_images = train
         self.validation_images = validation
         self.epoch = 0
+        self.val_losses: list[float] = []
+        """Of every epoch done: what the learning rate of the next may depend on."""
+        if config.batch_norm != "none" and min(config.batch_size, len(train)) < 2:
+            raise ValueError(
+                f"batch_norm: {config.batch_norm} needs 2 images a step or more, "
+                f"got batch_size {config.batch_size} and {len(train)} training images"
+            )
         model = ConvVAE.from_config(config, train.shape)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
@@ -39,7 +53,7 @@ class Training:
 
     @property
     def steps_an_epoch(self) -> int:
-        return -(-len(self.train_images) // self.config.batch_size)
+        return len(self._batch_sizes())
 
     def run_epoch(self) -> EpochMetrics:
         """One epoch of training and one pass over the validation images."""
@@ -48,6 +62,7 @@ class Training:
         trained = time.perf_counter()
         metrics = evaluate(self.model, self.validation_images, self.config, self.baseline_mse, self.device)
         self.epoch += 1
+        self.val_losses.append(metrics["val_loss"])
         return EpochMetrics(
             epoch=self.epoch,
             train_loss=train_loss,
@@ -60,17 +75,24 @@ class Training:
         """One pass over the training images in random order; the mean loss over them, a scalar on the device."""
         config, model, count = self.config, self.model, len(self.train_images)
         pixels = self.train_images.shape[0] * self.train_images.shape[1] * self.train_images.shape[2]
-        order_generator, noise_generator = self._generators()
+        order_generator = seeded_generator("cpu", config.seed, self.epoch, "order")
+        noise_generator = seeded_generator(self.device, config.seed, self.epoch, "noise")
+        drawn = InputGenerators.of(config.seed, self.epoch, self.device) if changes_images(config) else None
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.val_losses)
         order = torch.randperm(count, generator=order_generator).to(self.device)
         total = torch.zeros((), device=self.device)
-        step = self.epoch * self.steps_an_epoch
-        for batch in order.split(config.batch_size):  # type: ignore[no-untyped-call]
-            x = self.train_images.gather(batch)
+        steps = self.steps_an_epoch
+        step = self.epoch * steps
+        for batch in order.split(self._batch_sizes()):  # type: ignore[no-untyped-call]
+            x = seen = self.train_images.gather(batch)
+            if drawn is not None:
+                seen, x = training_pair(x, config, drawn)
             noise = torch.randn(len(batch), config.latent_size, generator=noise_generator, device=self.device)
-            logits, mean, logvar = model(x, noise)
-            data = data_term(logits, x, config.likelihood, config.sigma)
-            rate = kl_per_latent(mean, logvar).sum() / len(batch)
-            weight = warmed_weight(config, step, self.steps_an_epoch)
+            output, mean, logvar = model(seen, noise)
+            data = data_term(output, x, config.likelihood, config.sigma)
+            rate = charged_rate(kl_per_latent(mean, logvar), config.free_bits_nats)
+            weight = warmed_weight(config, step, steps)
             loss = weighted_loss(data, rate, weight, config.reduction, pixels, config.latent_size)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -81,17 +103,18 @@ class Training:
             step += 1
         return total / count
 
-    def _generators(self) -> tuple[torch.Generator, torch.Generator]:
-        """Generators of batch order and of noise for the coming epoch, functions of the seed and the epoch alone."""
-        return (
-            torch.Generator().manual_seed(_mixed_seed(self.config.seed, self.epoch, "order")),
-            torch.Generator(self.device).manual_seed(_mixed_seed(self.config.seed, self.epoch, "noise")),
-        )
+    def _batch_sizes(self) -> list[int]:
+        """Images of each step of an epoch.
 
-
-def _mixed_seed(seed: int, epoch: int, purpose: str) -> int:
-    """64 bits that depend on all three; a hash, since torch's CPU generator looks at the lower 32 bits alone."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {purpose}".encode(), digest_size=8).digest())
+        A last batch of one image joins the one before under batch normalisation: one value has no variance.
+        """
+        whole, rest = divmod(len(self.train_images), self.config.batch_size)
+        sizes = [self.config.batch_size] * whole
+        if rest == 1 and whole and self.config.batch_norm != "none":
+            sizes[-1] += 1
+        elif rest:
+            sizes.append(rest)
+        return sizes
 
 
 def train(

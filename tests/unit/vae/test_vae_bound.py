@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, Normal
 
-from raysweep.vae.objective import (
-    DEQUANTISATION_VARIANCE,
-    bits_per_dim,
-    calibrated_distortion,
-    gaussian_data_term,
-    kl_per_latent,
-)
+from raysweep.vae.likelihoods import gaussian_data_term
+from raysweep.vae.objective import DEQUANTISATION_VARIANCE, bits_per_dim, calibrated_distortion, kl_per_latent
 
 PIXELS, LATENTS, SIGMA = 12, 3, 0.4
 GAUSSIAN_EXCESS_BITS = 0.5 * math.log2(2 * math.pi * math.e / 12)

@@ -218,7 +218,7 @@ def test_a_checkpoint_is_a_json_header_and_plain_numbers_and_nothing_else(tmp_pa
     path = tmp_path / "epoch-000001.safetensors"
     content = path.read_bytes()
     header = read_header(path)
-    assert json.loads(header.pop("__metadata__")["raysweep"])["format"] == "raysweep-checkpoint-1"
+    assert json.loads(header.pop("__metadata__")["raysweep"])["format"] == "raysweep-checkpoint-2"
     spans = sorted(tuple(entry["data_offsets"]) for entry in header.values())
     assert {entry["dtype"] for entry in header.values()} == {"F32"}
     assert spans[0][0] == 0

@@ -1,0 +1,153 @@
+"""What the decoder's output says of a pixel: its mean, its variance, and the data term of the training objective.
+
+The output of the network is logits [batch, channels, height, width]; for `learned_gaussian` it has twice the channels,
+of which the second half is the log variance. With D = channels * height * width pixels, x_hat the mean image and SE the
+squared error summed over pixels, the data term of one image is, up to constants that no parameter changes,
+
+    gaussian              SE / (2 sigma^2)                     sigma fixed; sqrt(1/2), the default, makes it SE itself
+    calibrated_gaussian   SE / (2 s^2) + D log s               s the batch's maximum-likelihood sigma: s^2 = mean SE / D
+    learned_gaussian      sum of (x - x_hat)^2 / (2 s_i^2) + log s_i      s_i a second output for each pixel
+    bernoulli             cross-entropy summed over pixels     a likelihood of binary pixels only
+    continuous_bernoulli  cross-entropy - sum of log C         C its normaliser, so that it is a density on [0, 1]
+
+x_hat is sigmoid(logits), but for `continuous_bernoulli`: its parameter lambda is sigmoid(logits), and its mean is not.
+
+Sources: Rybkin et al., arXiv:2006.13202 (the calibrated decoder); Loaiza-Ganem and Cunningham, arXiv:1907.06845 (the
+continuous Bernoulli).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysweep.config import Likelihood
+
+LOG_SIGMA_MIN = -6.0
+"""Floor of log sigma where it is fitted or learned: a pixel fitted exactly would drive the likelihood to infinity."""
+
+SMALLEST_MSE = 1e-30
+"""Keeps the logarithm of a batch's mean squared error, and its gradient, finite where the error is exactly 0; far
+below exp(2 * LOG_SIGMA_MIN), so that it changes nothing else."""
+
+SMALLEST_PROBABILITY = 1e-6
+"""What a mean image that is no sigmoid is kept away from 0 and 1 by, where it serves as a probability of white."""
+
+_SERIES_BELOW = 0.5
+"""Logits this near 0 take the power series of a continuous Bernoulli's functions: their closed forms are 0/0 there.
+The first term left out is below 1e-7 of the value."""
+
+
+def output_channels(likelihood: Likelihood, channels: int) -> int:
+    """Channels of the decoder's output for images of `channels`."""
+    return 2 * channels if likelihood == "learned_gaussian" else channels
+
+
+def mean_logits(output: Tensor, likelihood: Likelihood) -> Tensor:
+    """The part of the decoder's output that the mean image is a function of, in the images' own shape."""
+    return output.chunk(2, dim=1)[0] if likelihood == "learned_gaussian" else output
+
+
+def mean_image(output: Tensor, likelihood: Likelihood) -> Tensor:
+    """The mean of each pixel, in [0, 1] and in the images' shape, from the decoder's output."""
+    if likelihood == "continuous_bernoulli":
+        return continuous_bernoulli_mean(output)
+    return mean_logits(output, likelihood).sigmoid()
+
+
+def pixel_variance(output: Tensor, likelihood: Likelihood, sigma: float) -> Tensor | None:
+    """The variance of each pixel, in the images' shape, from the decoder's output.
+
+    None for `calibrated_gaussian`: its variance is the mean squared error of the images that it is fitted to.
+    """
+    if likelihood == "calibrated_gaussian":
+        return None
+    if likelihood == "gaussian":
+        return torch.full_like(output, sigma * sigma)
+    if likelihood == "learned_gaussian":
+        return (2 * learned_log_sigma(output)).exp()
+    if likelihood == "continuous_bernoulli":
+        return continuous_bernoulli_variance(output)
+    return output.sigmoid() * (-output).sigmoid()
+
+
+def data_term(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -> Tensor:
+    """The data term of the loss, in nats up to a constant, mean over the batch: a scalar.
+
+    Args:
+        output: the decoder's output, [batch, channels or twice the channels, height, width].
+        x: [batch, channels, height, width] in [0, 1].
+        sigma: of the `gaussian` likelihood; the others have their own or none.
+    """
+    if likelihood == "bernoulli":
+        return F.binary_cross_entropy_with_logits(output, x, reduction="sum") / len(x)
+    if likelihood == "continuous_bernoulli":
+        return (_continuous_bernoulli_log_partition(output) - x * output).sum() / len(x)
+    if likelihood == "learned_gaussian":
+        log_sigma = learned_log_sigma(output)
+        squared_error = (mean_image(output, likelihood) - x).square()
+        return (0.5 * squared_error * (-2 * log_sigma).exp() + log_sigma).sum() / len(x)
+    squared_error = F.mse_loss(output.sigmoid(), x, reduction="sum") / len(x)
+    return gaussian_data_term(squared_error, x[0].numel(), likelihood, sigma)
+
+
+def gaussian_data_term(squared_error: Tensor, pixels: int, likelihood: Likelihood, sigma: float) -> Tensor:
+    """The data term of `gaussian` or `calibrated_gaussian` from the squared error of an image, mean over images."""
+    if likelihood == "gaussian":
+        return squared_error / (2 * sigma**2)
+    log_sigma = soft_floor(0.5 * (squared_error / pixels).clamp_min(SMALLEST_MSE).log(), LOG_SIGMA_MIN)
+    return 0.5 * squared_error * (-2 * log_sigma).exp() + pixels * log_sigma
+
+
+def binary_cross_entropy(output: Tensor, white: Tensor, likelihood: Likelihood) -> Tensor:
+    """Cross-entropy in nats, summed over all pixels, of binary pixels under the mean image as probability of white.
+
+    `white` is boolean, in the images' shape. It is exact where the mean is a sigmoid; else the probability is clamped.
+    """
+    if likelihood == "continuous_bernoulli":
+        mean = continuous_bernoulli_mean(output).clamp(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+        return -torch.where(white, mean, 1 - mean).log().sum(dtype=torch.float64)
+    logits = mean_logits(output, likelihood)
+    return F.softplus(torch.where(white, -logits, logits)).sum(dtype=torch.float64)
+
+
+def soft_floor(value: Tensor, floor: float) -> Tensor:
+    """`value` where it is well above `floor`, bending smoothly so as never to fall below it."""
+    return floor + F.softplus(value - floor)
+
+
+def learned_log_sigma(output: Tensor) -> Tensor:
+    """Log of a pixel's standard deviation under `learned_gaussian`, from the second half of the decoder's output."""
+    return soft_floor(0.5 * output.chunk(2, dim=1)[1], LOG_SIGMA_MIN)
+
+
+def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
+    """The mean 1 / (1 - exp(-a)) - 1 / a of a continuous Bernoulli with lambda = sigmoid(a), in [0, 1]."""
+    near, a = _apart_from_zero(logits)
+    series = 0.5 + logits / 12 - logits**3 / 720 + logits**5 / 30240
+    return torch.where(near, series, -1 / torch.expm1(-a) - 1 / a).clamp(0, 1)
+
+
+def continuous_bernoulli_variance(logits: Tensor) -> Tensor:
+    """The variance 1 / a^2 - 1 / (4 sinh^2(a / 2)) of a continuous Bernoulli with lambda = sigmoid(a)."""
+    near, a = _apart_from_zero(logits)
+    series = 1 / 12 - logits**2 / 240 + logits**4 / 6048
+    return torch.where(near, series, a.square().reciprocal() - 0.25 * torch.sinh(a / 2).square().reciprocal())
+
+
+def _continuous_bernoulli_log_partition(logits: Tensor) -> Tensor:
+    """log((exp(a) - 1) / a), so that log p(x) = a x minus it; the same as cross-entropy and normaliser, in one piece.
+
+    That C = a / tanh(a / 2), and log(1 + exp(a)) - log C is this: the density is an exponential cut off at 0 and 1.
+    """
+    near, a = _apart_from_zero(logits)
+    series = 0.5 * logits + logits**2 / 24 - logits**4 / 2880 + logits**6 / 181440
+    size = a.abs()
+    return torch.where(near, series, F.relu(a) + torch.log(-torch.expm1(-size)) - size.log())
+
+
+def _apart_from_zero(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Which logits are near 0, and the logits with 1 in their place: no closed form is 0/0 there, nor its gradient."""
+    near = logits.abs() < _SERIES_BELOW
+    return near, torch.where(near, 1.0, logits)

@@ -11,6 +11,8 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.curves import learning_curves
+from raysweep.report.finalplots import final_metrics
+from raysweep.report.latentplots import latent_kl, winning_latents
 from raysweep.report.marks import (
     BLACK,
     COLLAPSE_SAID,
@@ -55,6 +57,9 @@ def draw_all(
             rate_and_distortion(trials, collapse),
             reconstructions(trials, spec, directory),
             learning_curves(trials, spec),
+            final_metrics(trials, spec, collapse),
+            winning_latents(trials, directory),
+            latent_kl(trials),
             *side_by_side(trials, spec, directory),
         ):
             if drawn is not None:

@@ -111,16 +111,16 @@ def _table(
         strips.append(Strip(read.inputs, "input"))
     for record in rows:
         label = f"{name} {short(getattr(record.config, name))}\n{_who(trials, record)}"
+        if name != "kld_weight" and "kld_weight" in spec.trial.searched:
+            label += f", kld_weight {short(record.config.kld_weight)}"
         label += f"\n{trials.metric} {short(trials.value(record))}"
         if what == "samples" and record.tested and record.tested.kid is not None:
             label += f", kid {short(record.tested.kid)}"
         strips.append(Strip(images[record.number], label, record is trials.winner))
-    ends = [best[0], best[-1]]
-    text = f"{what.capitalize()} by {name}: {trials.metric} " + ", ".join(
-        f"{'best' if record is ends[0] else 'worst'} at {short(getattr(record.config, name))} "
-        f"({short(trials.value(record))})"
-        for record in ends
+    best_there, worst_there = (
+        f"{short(trials.value(record))} at {short(getattr(record.config, name))}" for record in (best[0], best[-1])
     )
+    text = f"{what.capitalize()} by {name}, the best trial of each: {trials.metric} {best_there}, {worst_there}"
     first = "The first row are validation images. " if what == "reconstructions" else ""
     row = "reconstructions of them" if first else "decoded draws from the prior"
     each = "value" if isinstance(spec.trial.searched[name], Choices) else "part of the range"

@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from raysweep.metrics import METRICS, WITHOUT_RESULT, Mode, TrialState
 from raysweep.records import TrialRecord, ranked
+from raysweep.report.repeats import configuration
 from raysweep.spec import SweepSpec
 
 # Okabe and Ito's palette, whose colours stay apart under every common colour blindness.
@@ -92,6 +93,11 @@ class Standing(NamedTuple):
         assert mode is not None
         return mode
 
+    def repeats(self, record: TrialRecord) -> list[TrialRecord]:
+        """The trials of the record's configuration, itself among them, whatever their seed."""
+        wanted = configuration(record)
+        return [other for other in self.records if configuration(other) == wanted]
+
     def label(self, record: TrialRecord) -> str:
         return "best" if record is self.winner else "baseline"
 
@@ -101,6 +107,9 @@ class Standing(NamedTuple):
         if self.winner is None:
             return f"no trial has a finite {self.metric} yet"
         so_far = "" if self.winner.state is TrialState.COMPLETED else ", which has not run to its end"
+        values = [value for value in map(self.value, self.repeats(self.winner)) if math.isfinite(value)]
+        if len(values) > 1:
+            so_far += f"; its {len(values)} seeds {short(min(values))} to {short(max(values))}"
         return f"best {short(self.value(self.winner))} (trial {self.winner.number}{so_far})"
 
 
@@ -214,3 +223,19 @@ def legend_handle(kind: str, label: str) -> Line2D:
         [], [], linestyle="none", marker=look.get("marker", "o"), markersize=math.sqrt(look["s"]) * 0.95, label=label,
         markerfacecolor="none" if hollow else colour, markeredgecolor=colour, markeredgewidth=look["linewidths"],
     )  # fmt: skip
+
+
+SAID = {"no result": "diverged or failed"}
+"""What a legend says of a kind whose own name says too little."""
+
+
+def who(trials: Standing, looks: str) -> str:
+    """The winner's or the baselines' entry in a legend."""
+    if looks == "best":
+        assert trials.winner is not None
+        return f"best: trial {trials.winner.number}, {short(trials.value(trials.winner))}"
+    given = [record for record in trials.baselines if record is not trials.winner]
+    values = ", ".join(f"{r.number}" for r in given[:4]) + (", …" if len(given) > 4 else "")
+    if len(given) == 1 and math.isfinite(trials.value(given[0])):
+        values += f", {short(trials.value(given[0]))}"
+    return f"baseline: trial {values}" if len(given) == 1 else f"baselines: trials {values}"

@@ -31,9 +31,12 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.util import tensor_util
 
 from raysweep.layout import SweepDirectory, storage_errors
-from raysweep.metrics import METRICS, EpochMetrics, TrialState
-from raysweep.records import TrialRecord
+from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
+from raysweep.records import EpochRecord, TrialRecord
+from raysweep.report.floors import floor_of
 from raysweep.report.images import enlarge, shrink
+from raysweep.report.latents import read_latents
+from raysweep.report.projector import choose_projected, write_projection
 from raysweep.report.tables import PARAMETERS
 from raysweep.space import Choices, Distribution, Scalar
 from raysweep.spec import SweepSpec
@@ -56,9 +59,18 @@ PICTURE_WIDTH = 1100
 _GROUPS = {
     "latents": ("rate_nats", "active_units", "collapsed"),
     "reconstruction": ("distortion_nats", "mse", "psnr_db", "r2"),
-    "likelihood": ("elbo_nats", "bits_per_dim"),
+    "likelihood": ("elbo_nats", "elbo_binary_nats", "bits_per_dim"),
 }
 """Tags of metrics that are not the objective; those in no group are `training`."""
+
+TEST_GROUP = "test"
+"""Group of the tags of final metrics: `test/kid`."""
+
+_COMPARED = ("iwae_nats", "kid", "coverage", "reconstruction_accuracy", "silhouette")
+"""Final metrics that are columns of the HParams table; a trial without them has empty cells there."""
+
+BY_EPOCH_TAG = "reconstructions_by_epoch"
+_BY_EPOCH_SAID = "Validation images (step 0), and their reconstructions after each epoch (the slider)."
 
 _STATUS = {
     TrialState.COMPLETED: api_pb2.STATUS_SUCCESS,
@@ -82,47 +94,45 @@ class TensorBoardWriter:
     """Writes the TensorBoard directory of a sweep while it runs; what is written can be seen at once.
 
     Args:
-        directory: where the runs go, one directory each.
+        directory: of the sweep; the trials' pictures are read from it.
         spec: the sweep, whose searched parameters and objective become the columns of the HParams table.
-        records: trials of earlier sessions. Those that `directory` has no run of are written now, without pictures.
+        records: trials of earlier sessions. Those that there is no run of are written now.
+        runs: where the runs go, one directory each; the sweep's own place for them if it is not given.
     """
 
-    def __init__(self, directory: Path, spec: SweepSpec, records: Sequence[TrialRecord] = ()) -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        directory: SweepDirectory,
+        spec: SweepSpec,
+        records: Sequence[TrialRecord] = (),
+        runs: Path | None = None,
+    ) -> None:
+        self._sweep = directory
+        self._directory = directory.tensorboard if runs is None else runs
         self._spec = spec
         self._objective = spec.search.objective.metric
         self._files: dict[str, _EventFile] = {}
-        if not (directory / SWEEP_RUN).exists():
+        if not (self._directory / SWEEP_RUN).exists():
             self._write(SWEEP_RUN, time.time(), 0, [_experiment(spec)])
         for record in records:
-            if not (directory / _run(record)).exists():
-                self._write_epochs(record)
-                if record.state not in (TrialState.RUNNING, TrialState.INTERRUPTED):
-                    self.finish_trial(record)
+            if not (self._directory / _run(record)).exists():
+                self._write_whole(record)
 
     def add_epoch(self, record: TrialRecord) -> None:
-        """Writes the scalars of the record's last epoch, and its parameters if it is the trial's first."""
+        """Writes the scalars of the record's last epoch and its picture if there is one; first the parameters."""
         self._start(record)
-        last = record.epochs[-1]
-        self._write(_run(record), _seconds(last.recorded_at), last.metrics.epoch, self._scalars(last.metrics))
+        self._write_epoch(record, record.epochs[-1])
 
-    def finish_trial(
-        self, record: TrialRecord, reconstructions: Path | None = None, samples: Path | None = None
-    ) -> None:
+    def finish_trial(self, record: TrialRecord) -> None:
         """Writes how the trial ended, a page of text about it, and its pictures; a missing picture is left out."""
         self._start(record)
-        step = len(record.epochs)
+        step, number = len(record.epochs), record.number
         ended_s = _seconds(record.ended_at) if record.ended_at else time.time()
-        values = [_text("trial", trial_text(record, self._objective), f"Trial {record.number}")]
-        for tag, path, description in (
-            ("reconstructions", reconstructions, "Validation images above their reconstructions."),
-            ("samples", samples, "Decoded draws from the prior."),
-        ):
-            if path is not None and path.exists():
-                try:
-                    values.append(_image(tag, enlarge(path, PICTURE_WIDTH), description))
-                except ValueError as error:
-                    _log.warning("%s is left out of TensorBoard: %s", path, error)
+        values = [_text("trial", trial_text(record, self._objective), f"Trial {number}")]
+        values += _pictures(
+            ("reconstructions", self._sweep.reconstructions(number), "Validation images above their reconstructions."),
+            ("samples", self._sweep.samples(number), "Decoded draws from the prior."),
+        )
         if record.state in _STATUS:
             end = plugin_data_pb2.SessionEndInfo(status=_STATUS[record.state], end_time_secs=ended_s)
             data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
@@ -131,7 +141,31 @@ class TensorBoardWriter:
         self._close(_run(record))
 
     def add_tested(self, record: TrialRecord) -> None:
-        """Stands in until the writer knows final metrics."""
+        """Writes the trial's final metrics, as scalars and into its page of text, and the pictures made with them.
+
+        For a trial that `finish_trial` was called for. Without final metrics only the pictures are written.
+        """
+        self._start(record)
+        values = self._tested_pictures(record)
+        if record.tested is not None:
+            values += _tested_scalars(record.tested)
+            values.append(_text("trial", trial_text(record, self._objective), f"Trial {record.number}"))
+        if values:
+            self._write(_run(record), time.time(), len(record.epochs), values)
+        self._close(_run(record))
+
+    def add_projections(self, records: Sequence[TrialRecord]) -> None:
+        """Puts the latents of the best trials, 5 at most, into TensorBoard's Projector; see report/projector.py."""
+        for number in choose_projected(self._sweep, records, self._objective):
+            try:
+                write_projection(self._directory / f"{number:04d}", self._sweep.latents(number),
+                                 self._sweep.sprites(number))  # fmt: skip
+            except ValueError as error:
+                _log.warning("the latents of trial %d are left out of the Projector: %s", number, error)
+
+    def add_text(self, tag: str, markdown: str) -> None:
+        """Puts a page of Markdown about the whole sweep into the run `sweep`."""
+        self._write(SWEEP_RUN, time.time(), 0, [_text(tag, markdown, "")])
 
     def add_figures(self, figures: Sequence[Figure]) -> None:
         """Puts figures of the whole sweep into the run `sweep`."""
@@ -150,10 +184,52 @@ class TensorBoardWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write_epochs(self, record: TrialRecord) -> None:
+    def _write_whole(self, record: TrialRecord) -> None:
+        """Writes all that is known of a trial."""
         self._start(record)
         for epoch in record.epochs:
-            self._write(_run(record), _seconds(epoch.recorded_at), epoch.metrics.epoch, self._scalars(epoch.metrics))
+            self._write_epoch(record, epoch)
+        if record.state is not TrialState.RUNNING:
+            self.finish_trial(record)
+            self.add_tested(record)
+
+    def _write_epoch(self, record: TrialRecord, epoch: EpochRecord) -> None:
+        run, at, number = _run(record), _seconds(epoch.recorded_at), epoch.metrics.epoch
+        if number == 1:
+            inputs = self._sweep.epoch_reconstructions(record.number, 0)
+            values = _pictures((BY_EPOCH_TAG, inputs, _BY_EPOCH_SAID))
+            if values:
+                self._write(run, at, 0, values)
+        picture = self._sweep.epoch_reconstructions(record.number, number)
+        pictures = _pictures((BY_EPOCH_TAG, picture, _BY_EPOCH_SAID))
+        self._write(run, at, number, [*self._scalars(epoch.metrics), *pictures])
+
+    def _tested_pictures(self, record: TrialRecord) -> list[Summary.Value]:
+        sweep, number = self._sweep, record.number
+        values = _pictures(
+            ("interpolations", sweep.interpolations(number), "Each row leads from one test image to another."),
+            ("traversals", sweep.traversals(number), "Each row varies one latent; the one with the most KL is first."),
+            ("samples_shifted", sweep.shifted_samples(number), "Decoded draws from a shifted Gaussian."),
+            ("samples_mixture", sweep.mixture_samples(number), "Decoded draws from a mixture fitted to the latents."),
+            (
+                "reconstructions_sampled",
+                sweep.sampled_reconstructions(number),
+                "Test images, their reconstructions, and reconstructions sampled pixel by pixel: a row each.",
+            ),
+        )
+        if sweep.latents(number).exists():
+            # Matplotlib takes half a second to import, which a sweep without latents should not pay.
+            from raysweep.report.latentplots import draw_latents
+
+            try:
+                drawn = draw_latents(read_latents(sweep.latents(number)), record)
+            except ValueError as error:
+                _log.warning("%s is left out of TensorBoard: %s", sweep.latents(number), error)
+            else:
+                values.append(
+                    _image("latents", shrink(drawn.png, FIGURE_WIDTH), f"{drawn.title}\n\n{drawn.description}")
+                )
+        return values
 
     def _start(self, record: TrialRecord) -> None:
         """Writes the trial's parameters, unless its run is there already."""
@@ -177,9 +253,8 @@ class TensorBoardWriter:
     def _scalars(self, metrics: EpochMetrics) -> list[Summary.Value]:
         values = []
         for name, metric in METRICS.items():
-            unit = f" [{metric.unit}]" if metric.unit else ""
             tag = scalar_tag(name, self._objective)
-            values.append(_scalar(tag, float(getattr(metrics, name)), f"{metric.meaning}{unit}"))
+            values.append(_scalar(tag, float(getattr(metrics, name)), _said(metric)))
         return [*values, _scalar(EPOCHS_TAG, float(metrics.epoch), "epochs trained so far")]
 
     def _write(self, run: str, wall_time_s: float, step: int, values: Sequence[Summary.Value]) -> None:
@@ -209,12 +284,9 @@ def rebuild(
     fresh, old = (directory.root / f".tensorboard.{token}.{kind}" for kind in ("new", "old"))
     try:
         with storage_errors(directory.tensorboard):
-            with TensorBoardWriter(fresh, spec) as writer:
-                for record in sorted(records, key=lambda record: record.number):
-                    writer._write_epochs(record)
-                    if record.state is not TrialState.RUNNING:
-                        number = record.number
-                        writer.finish_trial(record, directory.reconstructions(number), directory.samples(number))
+            ordered = sorted(records, key=lambda record: record.number)
+            with TensorBoardWriter(directory, spec, ordered, runs=fresh) as writer:
+                writer.add_projections(ordered)
                 writer.add_figures(figures)
             directory.report.mkdir(parents=True, exist_ok=True)
             if directory.tensorboard.exists():
@@ -242,9 +314,38 @@ def trial_text(record: TrialRecord, objective: str) -> str:
             value = getattr(record.final, name)
             shown = f"{value:.6g}" if isinstance(value, float) else value
             lines.append(f"| {f'**{name}**' if name == objective else name} | {shown} | {metric.unit} |")
+    if record.tested is not None:
+        lines += ["", *_tested_table(record.tested)]
     if record.error:
         lines += ["", "```", record.error.rstrip(), "```"]
     return "\n".join(lines)
+
+
+def _tested_table(tested: FinalMetrics) -> list[str]:
+    """The final metrics in Markdown, each beside what real images come to."""
+    lines = ["| metric | on the test split | real images | |", "| --- | --- | --- | --- |"]
+    for name, metric in _tested_metrics():
+        value = getattr(tested, name)
+        if name.startswith("floor_") or value is None or isinstance(value, tuple):
+            continue
+        floor = floor_of(tested, name)
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        lines.append(f"| {name} | {shown} | {'' if floor is None else f'{floor:.6g}'} | {metric.unit} |")
+    return lines
+
+
+def _tested_scalars(tested: FinalMetrics) -> list[Summary.Value]:
+    values = []
+    for name, metric in _tested_metrics():
+        value = getattr(tested, name)
+        if isinstance(value, int | float):
+            values.append(_scalar(f"{TEST_GROUP}/{name}", float(value), _said(metric)))
+    return values
+
+
+def _tested_metrics() -> list[tuple[str, Metric]]:
+    """Every field of `FinalMetrics` and what it is."""
+    return [(name.removeprefix(FINAL_PREFIX), metric) for name, metric in FINAL_METRICS.items()]
 
 
 class _EventFile:
@@ -285,22 +386,32 @@ def _experiment(spec: SweepSpec) -> Summary.Value:
     # The table shows the first five at once: the objective, the epochs, and what explains it before the losses.
     explaining = [name for members in _GROUPS.values() for name in members]
     names = list(dict.fromkeys([objective, *explaining, *METRICS]))
-    metrics = [
-        api_pb2.MetricInfo(
-            name=api_pb2.MetricName(tag=scalar_tag(name, objective)),
-            display_name=f"{name} [{METRICS[name].unit}]" if METRICS[name].unit else name,
-            description=METRICS[name].meaning,
-        )
-        for name in names
-    ]
+    metrics = [_column(scalar_tag(name, objective), name, METRICS[name]) for name in names]
     epochs = api_pb2.MetricInfo(name=api_pb2.MetricName(tag=EPOCHS_TAG), display_name="epochs_done")
+    tested = []
+    if spec.evaluation.finalists != 0:
+        tested = [
+            _column(f"{TEST_GROUP}/{name}", FINAL_PREFIX + name, FINAL_METRICS[FINAL_PREFIX + name])
+            for name in _COMPARED
+        ]
+    # Where every trial has them they are what one compares by.
+    first, last = (tested, []) if spec.evaluation.finalists is None else ([], tested)
     experiment = api_pb2.Experiment(
         description=f"raysweep: {spec.name}",
         time_created_secs=time.time(),
         hparam_infos=[_hparam_info(name, distribution) for name, distribution in spec.trial.searched.items()],
-        metric_infos=[metrics[0], epochs, *metrics[1:]],
+        metric_infos=[metrics[0], epochs, *first, *metrics[1:], *last],
     )
     return _hparams(hparams_metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment))
+
+
+def _column(tag: str, name: str, metric: Metric) -> api_pb2.MetricInfo:
+    """A column of the HParams table."""
+    return api_pb2.MetricInfo(
+        name=api_pb2.MetricName(tag=tag),
+        display_name=f"{name} [{metric.unit}]" if metric.unit else name,
+        description=metric.meaning,
+    )
 
 
 def _hparam_info(name: str, distribution: Distribution) -> api_pb2.HParamInfo:
@@ -336,11 +447,27 @@ def _hparams(tag: str, data: Any) -> Summary.Value:
     return Summary.Value(tag=tag, metadata=metadata, tensor=hparams_metadata.NULL_TENSOR)
 
 
+def _said(metric: Metric) -> str:
+    return f"{metric.meaning} [{metric.unit}]" if metric.unit else metric.meaning
+
+
 def _scalar(tag: str, value: float, description: str) -> Summary.Value:
     metadata = scalar_metadata.create_summary_metadata(display_name="", description=description)
     # A loss that overflows float32, TensorBoard's type, is an infinity there; numpy would warn of the cast.
     stored = value if not math.isfinite(value) or abs(value) < 3.4e38 else math.copysign(math.inf, value)
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(stored))
+
+
+def _pictures(*pictures: tuple[str, Path, str]) -> list[Summary.Value]:
+    """Those of the pictures (tag, path, description) that are there, enlarged."""
+    values = []
+    for tag, path, description in pictures:
+        if path.exists():
+            try:
+                values.append(_image(tag, enlarge(path, PICTURE_WIDTH), description))
+            except ValueError as error:
+                _log.warning("%s is left out of TensorBoard: %s", path, error)
+    return values
 
 
 def _image(tag: str, picture: tuple[bytes, int, int], description: str) -> Summary.Value:

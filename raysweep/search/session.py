@@ -206,6 +206,7 @@ class Session:
         ]
         write_parquet(self.directory, records, self.spec)
         collapse = self._prediction.critical_weight if isinstance(self._prediction, Preflight) else None
+        self._writer.add_projections(records)
         self._writer.add_figures(draw_figures(self.directory, self.spec, records, collapse))
         self._writer.close()
 
@@ -230,12 +231,7 @@ class Session:
     def _finish(self, number: int, state: TrialState, cause: str, error: str | None = None) -> None:
         record = self.ledger.finish(number, state, cause, error)
         _log.info("trial %d %s: %s", number, state.value, cause)
-        reconstructions, samples = self.directory.reconstructions(number), self.directory.samples(number)
-        self._writer.finish_trial(
-            record,
-            reconstructions if reconstructions.exists() else None,
-            samples if samples.exists() else None,
-        )
+        self._writer.finish_trial(record)
         self._observer.trial_ended(self, record)
         now = time.monotonic()
         if now - self._last_report > max(REPORT_INTERVAL_S, 20 * self._report_cost_s):

@@ -80,7 +80,7 @@ def run(
             _refuse_taken(directory)
             write_atomically(directory.spec, _describe(spec, cache, slots, prediction).encode())
             ledger = Ledger.create(directory, spec)
-            writer = TensorBoardWriter(directory.tensorboard, spec)
+            writer = TensorBoardWriter(directory, spec)
             session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
             _drive(session)
     return _conclude(session)
@@ -129,7 +129,7 @@ def _resume(
         if description["spec"] != spec.as_mapping():
             write_atomically(directory.spec, _yaml({**description, "spec": spec.as_mapping()}).encode())
         rebuild(directory, spec, ledger.records())
-        writer = TensorBoardWriter(directory.tensorboard, spec, ledger.records())
+        writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
         session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
         _drive(session)

@@ -52,7 +52,7 @@ def open_session(directory: SweepDirectory, spec: SweepSpec) -> Iterator[OpenSes
 
         def opened(ledger: Ledger) -> tuple[Session, Watcher]:
             watcher = Watcher()
-            writer = writers.enter_context(TensorBoardWriter(directory.tensorboard, spec, ledger.records()))
+            writer = writers.enter_context(TensorBoardWriter(directory, spec, ledger.records()))
             return Session(directory, spec, ledger, Slots(1, 0, 2), Path("cache.arrow"), writer, watcher), watcher
 
         yield opened

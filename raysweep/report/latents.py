@@ -1,0 +1,170 @@
+"""The latents of a trial's images as a table that lasts, and the images themselves in one picture beside it."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from raysweep.layout import replacing
+from raysweep.report.images import Pixels
+
+LATENTS_VERSION = 1
+MAX_ROWS = 10_000
+"""More points than that say nothing more in a picture, and a browser shows them slowly."""
+
+ACTIVE_VARIANCE = 0.01
+"""A latent is active if its mean varies over the images by more than this (Burda et al., arXiv:1509.00519)."""
+
+MAX_SHEET_SIDE = 8192
+"""Pixels: the largest texture that every browser takes."""
+
+_KL = b"raysweep.latent_kl_nats"
+_VERSION = b"raysweep.latents_version"
+
+
+@dataclass(frozen=True, slots=True)
+class LatentTable:
+    """What `latents.parquet` holds: a row an image."""
+
+    means: NDArray[np.float32]
+    """Of the posteriors, [image, latent]."""
+    kl_nats: NDArray[np.float64]
+    """KL divergence of each latent, a mean over images."""
+    labels: tuple[str | None, ...]
+    """Names of classes; None where an image has no label."""
+    splits: tuple[str, ...]
+    images: NDArray[np.int64]
+    """Positions in the data set."""
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def active(self) -> NDArray[np.intp]:
+        """The active latents, the one with the most KL divergence first."""
+        varies: NDArray[np.bool_] = self.means.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE
+        order: NDArray[np.intp] = np.argsort(-self.kl_nats, kind="stable")
+        found: NDArray[np.intp] = order[varies[order]]
+        return found
+
+
+def write_latents(
+    path: Path,
+    means: NDArray[np.float32],
+    kl_nats: NDArray[np.floating],
+    labels: Sequence[str | None] | None,
+    splits: Sequence[str],
+    images: Sequence[int] | NDArray[np.integer],
+) -> None:
+    """Writes the posterior means of at most 10,000 images as a Parquet file that appears whole or not at all.
+
+    Args:
+        path: of the file.
+        means: [image, latent], finite.
+        kl_nats: [latent], each latent's KL divergence from the prior in nats/image.
+        labels: each image's class by name; None for images without labels.
+        splits: each image's split: `train`, `validation` or `test`.
+        images: each image's position in the data set.
+
+    Raises:
+        StorageError: if the file system is full, read-only or gone.
+    """
+    means = np.ascontiguousarray(means, dtype=np.float32)
+    if means.ndim != 2 or 0 in means.shape or len(means) > MAX_ROWS:
+        raise ValueError(f"means must be [image, latent] with 1 to {MAX_ROWS} images, got {means.shape}")
+    count, latents = means.shape
+    names = [None] * count if labels is None else list(labels)
+    lengths = {"labels": len(names), "splits": len(splits), "images": len(images)}
+    if len(kl_nats) != latents or set(lengths.values()) != {count}:
+        raise ValueError(f"means are {means.shape}, but there are {len(kl_nats)} KL divergences and {lengths}")
+    if not np.isfinite(means).all():
+        raise ValueError("means must be finite")
+    columns = {
+        "image": pa.array(np.asarray(images, dtype=np.int64)),
+        "split": pa.array(list(splits), pa.string()),
+        "label": pa.array(names, pa.string()),
+        "latent": pa.FixedSizeListArray.from_arrays(pa.array(means.reshape(-1)), latents),
+    }
+    schema = pa.schema(
+        [pa.field(name, column.type, nullable=name == "label") for name, column in columns.items()],
+        metadata={
+            _VERSION: str(LATENTS_VERSION),
+            _KL: " ".join(repr(float(value)) for value in kl_nats),
+        },
+    )
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_arrays(list(columns.values()), schema=schema), temporary, compression="zstd")
+
+
+def read_latents(path: Path) -> LatentTable:
+    """What `write_latents` wrote.
+
+    Raises:
+        ValueError: if the file is missing, damaged, no table of latents, or of a later version.
+    """
+    try:
+        # Without memory mapping: a table that is replaced while it is read must not change underfoot.
+        table = pq.ParquetFile(path, memory_map=False).read()
+        metadata = table.schema.metadata or {}
+        version = int(metadata[_VERSION])
+        if version > LATENTS_VERSION:
+            raise ValueError(f"{path}: has version {version} of latents, this raysweep reads up to {LATENTS_VERSION}")
+        column = table.column("latent").combine_chunks()
+        width = column.type.list_size
+        found = LatentTable(
+            np.asarray(column.flatten(), dtype=np.float32).reshape(-1, width),
+            np.array([float(value) for value in metadata[_KL].split()]),
+            tuple(table.column("label").to_pylist()),
+            tuple(table.column("split").to_pylist()),
+            table.column("image").to_numpy(),
+        )
+    except (OSError, pa.ArrowException, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: is no table of latents: {error}") from error
+    if len(found.kl_nats) != width or not len(found):
+        raise ValueError(f"{path}: is no table of latents: {len(found)} rows of {width} and {len(found.kl_nats)} KLs")
+    return found
+
+
+def sprite_sheet(images: Pixels, max_side: int = MAX_SHEET_SIDE) -> bytes:
+    """A PNG of `images` as TensorBoard's Projector wants them: row by row in a square of cells, without gaps.
+
+    Images are made smaller where the sheet would be wider or higher than `max_side` pixels.
+
+    Args:
+        images: [image, height, width, channel], uint8, with 1 channel (grey) or 3 (RGB).
+        max_side: pixels.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise ValueError(f"images must be uint8 [image, height, width, 1 or 3], got {images.dtype} {images.shape}")
+    count, height, width, channels = images.shape
+    cells = cells_a_row(count)
+    scale = min(1.0, max_side // cells / max(height, width))
+    if scale < 1:
+        height, width = max(1, int(height * scale)), max(1, int(width * scale))
+    sheet = np.zeros((cells * height, cells * width, channels), np.uint8)
+    for index, image in enumerate(images):
+        y, x = (place * side for place, side in zip(divmod(index, cells), (height, width), strict=True))
+        sheet[y : y + height, x : x + width] = image if scale == 1 else _resized(image, width, height)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def cells_a_row(count: int) -> int:
+    """How many images a row, and how many rows, the sheet of `count` images has."""
+    return math.isqrt(count - 1) + 1
+
+
+def _resized(image: Pixels, width: int, height: int) -> Pixels:
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    small = np.asarray(picture.resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
+    return small.reshape(height, width, image.shape[2])

@@ -1,0 +1,219 @@
+"""Pictures of trials side by side: what a hyperparameter does to reconstructions and to samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from raysweep.layout import SweepDirectory
+from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord, ranked
+from raysweep.report.images import Pixels
+from raysweep.report.marks import Drawn, Standing, short
+from raysweep.report.repeats import first_repeats
+from raysweep.report.scales import categories_of, compared_parameters
+from raysweep.report.strips import Strip, draw_strips, read_reconstructions, read_samples
+from raysweep.space import Choices, Range, Scalar
+from raysweep.spec import SweepSpec
+
+MAX_ROWS = 8
+MAX_PARAMETERS = 6
+"""Tables are drawn of the first so many searched parameters: each costs half a second and a reader's patience."""
+
+
+def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -> Drawn | None:
+    """The same validation images through trials from the smallest KLD weight to the largest.
+
+    At most 8 trials: the winner, the first baseline, and the best of each part of the range of weights. Where all
+    weights are one, trials from the best to the worst.
+    """
+    order = _with_result(trials)
+    read = _Reconstructions(directory, spec.data.image_size)
+    must = [record for record in order if record is trials.winner or record in trials.baselines[:1]]
+    by_weight = len({record.config.kld_weight for record in order}) > 1
+    if by_weight:
+        part = _parts("kld_weight", spec, order)
+        best = _first_of_each([*must, *order], part, read)
+        chosen = list({record.number: record for record in [*filter(read, must), *best]}.values())
+        while len(chosen) > MAX_ROWS:
+            spare = [record for record in chosen if record not in must]
+            chosen.remove(min(spare, key=lambda record: _nearest_weight(record, chosen)))
+        chosen.sort(key=lambda record: (record.config.kld_weight, record.number))
+    else:
+        shown = [record for record in first_repeats(order) if read(record)]
+        steps = np.linspace(0, len(shown) - 1, min(len(shown), MAX_ROWS)).round().astype(int)
+        chosen = [shown[index] for index in dict.fromkeys(steps.tolist())]
+    if not chosen or read.inputs is None:
+        return None
+    strips = [Strip(read.inputs, "input")]
+    for record in chosen:
+        config = record.config
+        label = (
+            f"{_who(trials, record)}\nkld_weight {short(config.kld_weight)}, {config.latent_size} latents"
+            f"\n{trials.metric} {short(trials.value(record))}"
+        )
+        strips.append(Strip(read.strips[record.number], label, record is trials.winner))
+    span = [short(record.config.kld_weight) for record in (chosen[0], chosen[-1])]
+    by_weight = len({record.config.kld_weight for record in chosen}) > 1
+    text = f"Reconstructions from kld_weight {span[0]} to {span[1]}" if by_weight else "Reconstructions"
+    if trials.winner in chosen:
+        text += f": {trials.metric} is {trials.finding}"
+        if by_weight and trials.winner is not None:
+            text += f" at {short(trials.winner.config.kld_weight)}"
+    return Drawn(
+        "reconstructions", text, draw_strips(strips, text),
+        "The first row are validation images, each further row their reconstructions by one trial, "
+        + (f"from the {'smallest KLD weight to the largest' if by_weight else 'best to the worst'}. ")
+        + "The best trial is framed.",
+    )  # fmt: skip
+
+
+def side_by_side(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -> Iterator[Drawn]:
+    """For each searched parameter a table of reconstructions and one of samples, a row a value."""
+    size = spec.data.image_size
+    for name in compared_parameters(spec.trial)[:MAX_PARAMETERS]:
+        if name == "seed":
+            continue
+        # `reconstructions` is this parameter's.
+        if name != "kld_weight":
+            originals = _Reconstructions(directory, size)
+            drawn = _table(trials, spec, name, "reconstructions", originals, originals.strips)
+            if drawn is not None:
+                yield drawn
+        samples: dict[int, Pixels] = {}
+
+        def read(record: TrialRecord, samples: dict[int, Pixels] = samples) -> bool:
+            images = read_samples(directory, record.number, size)
+            if images is not None:
+                samples[record.number] = images
+            return images is not None
+
+        drawn = _table(trials, spec, name, "samples", read, samples)
+        if drawn is not None:
+            yield drawn
+
+
+def _table(
+    trials: Standing, spec: SweepSpec, name: str, what: str,
+    read: _Reconstructions | Callable[[TrialRecord], bool], images: dict[int, Pixels],
+) -> Drawn | None:  # fmt: skip
+    """One row for each value of `name`, or part of its range: the best trial of it. None if there is but one row."""
+    order = _with_result(trials)
+    part = _parts(name, spec, order)
+    best = _first_of_each(order, part, read)[:MAX_ROWS]
+    if len(best) < 2:
+        return None
+    rows = sorted(best, key=lambda record: _place(name, spec, record))
+    strips = []
+    if isinstance(read, _Reconstructions) and read.inputs is not None:
+        strips.append(Strip(read.inputs, "input"))
+    for record in rows:
+        label = f"{name} {short(getattr(record.config, name))}\n{_who(trials, record)}"
+        if name != "kld_weight" and "kld_weight" in spec.trial.searched:
+            label += f", kld_weight {short(record.config.kld_weight)}"
+        label += f"\n{trials.metric} {short(trials.value(record))}"
+        if what == "samples" and record.tested and record.tested.kid is not None:
+            label += f", kid {short(record.tested.kid)}"
+        strips.append(Strip(images[record.number], label, record is trials.winner))
+    best_there, worst_there = (
+        f"{short(trials.value(record))} at {short(getattr(record.config, name))}" for record in (best[0], best[-1])
+    )
+    text = f"{what.capitalize()} by {name}, the best trial of each: {trials.metric} {best_there}, {worst_there}"
+    first = "The first row are validation images. " if what == "reconstructions" else ""
+    row = "reconstructions of them" if first else "decoded draws from the prior"
+    each = "value" if isinstance(spec.trial.searched[name], Choices) else "part of the range"
+    return Drawn(
+        f"{what}_by_{name}", text, draw_strips(strips, text),
+        f"{first}Each {'further ' if first else ''}row are {row} by the best trial of one {each} of {name}; other "
+        "searched parameters may differ from row to row. The best trial of the sweep is framed.",
+    )  # fmt: skip
+
+
+class _Reconstructions:
+    """Reads reconstructions of the images that the first trial read shows; those of other images are passed over."""
+
+    def __init__(self, directory: SweepDirectory, size: int) -> None:
+        self.inputs: Pixels | None = None
+        self.strips: dict[int, Pixels] = {}
+        """By number of the trial."""
+        self._directory = directory
+        self._size = size
+
+    def __call__(self, record: TrialRecord) -> bool:
+        if record.number in self.strips:
+            return True
+        rows = read_reconstructions(self._directory, record.number, self._size)
+        if rows is None or not (self.inputs is None or np.array_equal(self.inputs, rows[0])):
+            return False
+        self.inputs, self.strips[record.number] = rows
+        return True
+
+
+def _with_result(trials: Standing) -> list[TrialRecord]:
+    """The trials that are worth a row, best first."""
+    return [record for record in ranked(trials.records, trials.metric) if record.state is not TrialState.DIVERGED]
+
+
+def _first_of_each(
+    records: Iterable[TrialRecord], part: Callable[[TrialRecord], Hashable], read: Callable[[TrialRecord], bool]
+) -> list[TrialRecord]:
+    """Of each part the first trial that has a picture. No other picture is read."""
+    found: dict[Hashable, TrialRecord] = {}
+    for record in records:
+        key = part(record)
+        if key not in found and read(record):
+            found[key] = record
+    return list(found.values())
+
+
+def _parts(name: str, spec: SweepSpec, records: Sequence[TrialRecord]) -> Callable[[TrialRecord], Hashable]:
+    """Which part of the values of `name` a trial belongs to: each value of few is one, else an eighth of the span."""
+    values: list[Scalar] = [getattr(record.config, name) for record in records]
+    few = len({(type(value), value) for value in values}) <= MAX_ROWS
+    if few or not all(isinstance(value, int | float) for value in values):
+        return lambda record: repr(getattr(record.config, name))
+    numbers = [float(value or 0) for value in values]
+    position = _spacing(numbers)
+    low, high = position(min(numbers)), position(max(numbers))
+
+    def part(record: TrialRecord) -> int:
+        share = (position(float(getattr(record.config, name))) - low) / ((high - low) or 1.0)
+        return min(int(share * MAX_ROWS), MAX_ROWS - 1)
+
+    return part
+
+
+def _spacing(numbers: Sequence[float]) -> Callable[[float], float]:
+    """The scale on which numbers are evenly spread: logarithmic if they span a factor of ten."""
+    positive = [number for number in numbers if number > 0]
+    if not positive or min(numbers) < 0 or max(positive) / min(positive) < 10:
+        return lambda number: number
+    least = min(positive)
+    return lambda number: math.log(max(number, least))
+
+
+def _place(name: str, spec: SweepSpec, record: TrialRecord) -> tuple[float, int]:
+    """Where a trial stands among the values of `name`."""
+    distribution = spec.trial.searched[name]
+    value: Scalar = getattr(record.config, name)
+    if isinstance(distribution, Range):
+        return float(value or 0), record.number
+    return float(categories_of(distribution, [value]).index(value)), record.number
+
+
+def _nearest_weight(record: TrialRecord, others: Sequence[TrialRecord]) -> float:
+    """How far the next weight is from the record's."""
+    position = _spacing([other.config.kld_weight for other in others])
+    own = position(record.config.kld_weight)
+    return min(abs(position(other.config.kld_weight) - own) for other in others if other is not record)
+
+
+def _who(trials: Standing, record: TrialRecord) -> str:
+    who = f"trial {record.number}"
+    if trials.is_special(record):
+        return f"{trials.label(record)}: {who}"
+    if record.state is not TrialState.COMPLETED:
+        who += f", {len(record.epochs)} epoch{'s' * (len(record.epochs) > 1)}"
+    return who

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ from raysweep.search.pictures import spread
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 from raysweep.vae.evaluation import evaluate, mean_image_error
 from raysweep.vae.inputs import binarise, corrupt, seeded_generator
+from raysweep.vae.likelihoods import sample_pixels
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.objective import DEQUANTISATION_VARIANCE, bits_per_dim
 from raysweep.vae.walks import interpolate
@@ -100,7 +101,7 @@ class Seen:
 
     embeddings: Tensor
     classes: Tensor
-    sharpness: float
+    sharpness: float | None
 
 
 @dataclass
@@ -116,6 +117,8 @@ class Subject:
     device: torch.device
     count: int
     """Test images that costly measures look at, and samples."""
+    sigma2: float = math.nan
+    """The variance with which the decoder is calibrated on the test split, once `bounds` knows it."""
 
     @classmethod
     def of(cls, order: TestOrder, splits: ImageSplits, features: FeatureNetwork, device: torch.device) -> Subject:
@@ -165,7 +168,9 @@ class Subject:
         kl_nats = latent_kl_nats(test.means, test.logvars)
         some = spread(self.count, len(test.means))
         self.kl_nats = torch.zeros(self.config.latent_size) if kl_nats is None else kl_nats
-        self.mixture = fit_mixture(train.means, train.logvars, components=COMPONENTS, seed=self.config.seed)
+        self.mixture = fit_mixture(
+            train.means, train.logvars, active=active, components=COMPONENTS, seed=self.config.seed
+        )
         self._write_latents(test, train, rows)
         return {
             "active_units": int(active.sum()),
@@ -223,7 +228,7 @@ class Subject:
 
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log N(x; x_hat, sigma^2 I), [batch], with the sigma that `elbo_nats` is calibrated with."""
-        error = (self.model.decode(z) - x).square().flatten(1).sum(dim=1)
+        error: Tensor = (self.model.decode(z) - x).square().flatten(1).sum(dim=1)
         return -0.5 * (error / self.sigma2 + x[0].numel() * math.log(2 * math.pi * self.sigma2))
 
     def _normal(self, count: int, seed: int) -> Tensor:
@@ -235,19 +240,17 @@ class Subject:
         means, logvars = (torch.cat(column) for column in zip(*parts, strict=True))
         return Posteriors(positions, means, logvars, None if images.labels is None else images.labels[positions])
 
-    def _batches(self, of: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        for rows in torch.arange(self.count, device=self.device).split(BATCH):  # type: ignore[no-untyped-call]
-            yield of(rows)
-
     def _seen(self, of: Callable[[Tensor], Tensor]) -> Seen:
         """Looks at `count` images, of which `of` gives those at some rows."""
-        embeddings, classes, sharp, done = [], [], 0.0, 0
-        for batch in self._batches(of):
+        embeddings, classes, sharp = [], [], []
+        for rows in torch.arange(self.count, device=self.device).split(BATCH):  # type: ignore[no-untyped-call]
+            batch = of(rows)
             embeddings.append(self.features.embed(batch))
             classes.append(self.features.classify(batch))
-            sharp += sharpness(batch) * len(batch)
-            done += len(batch)
-        return Seen(torch.cat(embeddings), torch.cat(classes), sharp / done)
+            sharp.append((sharpness(batch), len(batch)))
+        known = [value * rows for value, rows in sharp if value is not None]
+        mean = sum(known) / self.count if len(known) == len(sharp) else None
+        return Seen(torch.cat(embeddings), torch.cat(classes), mean)
 
     def _distances(self, prefix: str, real: Seen, other: Seen | None) -> dict[str, float | None]:
         if other is None:
@@ -277,8 +280,11 @@ class Subject:
             mean, logvar = self._encode(batch)
             noise = torch.randn(mean.shape, generator=generator, device=self.device)
             z = torch.addcmul(mean, (0.5 * logvar).exp(), noise)
-            sampled, spread_of = self.model.sample_pixels(z, self.sigma2, generator)
-            variance += float(spread_of.mean(dtype=torch.float64)) * len(batch)
+            output = self.model.decode_output(z)
+            of_pixels = self.model.decode_variance(z)
+            of_pixels = torch.full_like(batch, self.sigma2) if of_pixels is None else of_pixels
+            sampled = sample_pixels(output, self.config.likelihood, of_pixels, generator)
+            variance += float(of_pixels.mean(dtype=torch.float64)) * len(batch)
             error += float((sampled - batch).square().mean(dtype=torch.float64)) * len(batch)
             if not first:
                 some = spread(pictures.RECONSTRUCTED, len(batch)).to(self.device)

@@ -72,6 +72,27 @@ def pixel_variance(output: Tensor, likelihood: Likelihood, sigma: float) -> Tens
     return output.sigmoid() * (-output).sigmoid()
 
 
+def sample_pixels(
+    output: Tensor, likelihood: Likelihood, variance: Tensor | float, generator: torch.Generator
+) -> Tensor:
+    """Images drawn from the likelihood pixel by pixel, in the images' shape, from the decoder's output.
+
+    `variance` is that of each pixel, which matters to the Gaussians alone; what they draw is not cut off at 0 and 1.
+    """
+    mean = mean_image(output, likelihood)
+    if "gaussian" in likelihood:
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + torch.as_tensor(variance).sqrt() * noise
+    uniform = torch.rand(mean.shape, generator=generator, device=mean.device)
+    if likelihood == "bernoulli":
+        return (uniform < mean).to(mean.dtype)
+    # The inverse of the continuous Bernoulli's distribution function: log(1 + u (exp(a) - 1)) / a.
+    near, a = _apart_from_zero(output)
+    size = a.abs()
+    drawn = 1 + torch.log(uniform + (1 - uniform) * (-size).exp()) / size
+    return torch.where(near, uniform, torch.where(a > 0, drawn, 1 - drawn)).clamp(0, 1)
+
+
 def data_term(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -> Tensor:
     """The data term of the loss, in nats up to a constant, mean over the batch: a scalar.
 

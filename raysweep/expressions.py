@@ -5,8 +5,8 @@
     test_reconstruction_accuracy >= 0.95 * best(test_reconstruction_accuracy)
 
 An expression is parsed as Python writes expressions, checked against a closed list of nodes and the kinds of the
-columns, and computed with numpy for all rows at once. A value that is null, NaN, or has none (1 / 0, log(0)) is unknown,
-and truth has three values (Kleene): `false and unknown` is false, `true and unknown` is unknown.
+columns, and computed with numpy for all rows at once. A value that is null, NaN, or has none (1 / 0, log(0)) is
+unknown, and truth has three values (Kleene): `false and unknown` is false, `true and unknown` is unknown.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_DEPTH = 24
 RELATIVE_TOLERANCE = 1e-9
 """Numbers that differ by less than this share are equal: 0.1 + 0.2 == 0.3."""
 
-_KIND_NAMES: dict[Kind, str] = {"number": "a number", "text": "a text", "truth": "true or false"}
+KIND_NAMES: dict[Kind, str] = {"number": "a number", "text": "a text", "truth": "true or false"}
 _WORDS = {"true": True, "false": False}
 _FUNCTIONS = {"abs": (1, 1), "log": (1, 1), "sqrt": (1, 1), "min": (2, 8), "max": (2, 8)}
 """Least and most arguments of each function of numbers."""
@@ -62,7 +62,8 @@ class Values:
     @property
     def true(self) -> NDArray[np.bool_]:
         """Where a truth is known and true."""
-        return self.known & self.data.astype(bool)
+        true: NDArray[np.bool_] = self.known & self.data.astype(bool)
+        return true
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def parse_expression(
     checker = _Checker(line, columns, best)
     found = checker.kind_of(body, 1)
     if kind is not None and found != kind:
-        raise ExpressionError(f"must be {_KIND_NAMES[kind]} for each row, is {_KIND_NAMES[found]}")
+        raise ExpressionError(f"must be {KIND_NAMES[kind]} for each row, is {KIND_NAMES[found]}")
     return Expression(line, found, frozenset(checker.names), body, best or {})
 
 
@@ -188,7 +189,7 @@ class _Checker:
     def need(self, node: ast.expr, kind: Kind, depth: int) -> Kind:
         found = self.kind_of(node, depth)
         if found != kind:
-            message = f"{self.source(node)} is {_KIND_NAMES[found]}, where {_KIND_NAMES[kind]} is needed"
+            message = f"{self.source(node)} is {KIND_NAMES[found]}, where {KIND_NAMES[kind]} is needed"
             raise self.fail(node, message)
         return kind
 
@@ -211,10 +212,10 @@ class _Checker:
             if isinstance(operator, ast.Is | ast.IsNot):
                 raise self.fail(node, "'is' may not stand here; write == or !=")
             if self.kind_of(right, depth) != left:
-                kinds = f"{_KIND_NAMES[left]} with {_KIND_NAMES[self.kind_of(right, depth)]}"
+                kinds = f"{KIND_NAMES[left]} with {KIND_NAMES[self.kind_of(right, depth)]}"
                 raise self.fail(before, f"{self.source(before)} and {self.source(right)} cannot be compared: {kinds}")
             if left != "number" and not isinstance(operator, ast.Eq | ast.NotEq):
-                raise self.fail(before, f"{self.source(before)} is {_KIND_NAMES[left]}, which has no order")
+                raise self.fail(before, f"{self.source(before)} is {KIND_NAMES[left]}, which has no order")
             before = right
         return "truth"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from raysweep.claims import Claim
+from raysweep.claims import CLAIM_KINDS, Claim, claim_faults
 from raysweep.config import LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.errors import Fault, SpecError
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
-from raysweep.spec import DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec, SweepSpec
+from raysweep.spec import Dataset, DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec, SweepSpec
 from raysweep.yamltext import Faults, KeyPath, Loader, check_duplicates, nearest, shown
 
 MAX_FILE_BYTES = 1 << 20
@@ -26,8 +26,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }  # fmt: skip
 TOP_LEVEL = ("name", "data", "trial", "search", "resources", "evaluation", "claims")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-_CLAIM: TypeAdapter[Claim] = TypeAdapter(Claim)
 
 
 def load_spec(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> SweepSpec:
@@ -125,7 +123,7 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
     space = _cross_check(space, search, faults)
     if "data" in sections:
         _check_network(space, sections["data"], faults)
-    claims = _parse_claims(raw.get("claims"), faults)
+    claims = _parse_claims(raw.get("claims"), space, broken_fields, faults)
     search = _parse_enqueue(search, space, broken_fields, faults)
     if faults.found:
         return None
@@ -209,19 +207,37 @@ def _check_value(name: str, value: Any, path: KeyPath, faults: Faults) -> Any:
         return value
 
 
-def _parse_claims(section: Any, faults: Faults) -> tuple[Claim, ...]:
+def _parse_claims(section: Any, space: TrialSpace, broken: set[str], faults: Faults) -> tuple[Claim, ...]:
     """What is sound of the `claims:` section."""
     if section is None:
         return ()
     if not isinstance(section, list):
         faults.add(("claims",), f"must be a list of claims, got {shown(section)}")
         return ()
-    claims = []
+    claims: list[Claim] = []
     for index, raw in enumerate(section):
+        path: KeyPath = ("claims", index)
+        if not isinstance(raw, dict):
+            faults.add(path, f"must be keys and values, got {shown(raw)}")
+            continue
+        kind = raw.get("test")
+        if "test" not in raw:
+            faults.add(path, f"test is missing; it is one of {', '.join(CLAIM_KINDS)}")
+            continue
+        if not isinstance(kind, str) or kind not in CLAIM_KINDS:
+            faults.add((*path, "test"), f"unknown test {shown(kind)}{nearest(kind, tuple(CLAIM_KINDS))}")
+            continue
+        raw = _known(raw, CLAIM_KINDS[kind], path, faults)
         try:
-            claims.append(_CLAIM.validate_python(raw))
+            claim: Any = CLAIM_KINDS[kind].model_validate(raw)
         except ValidationError as error:
-            faults.add_validation(("claims", index), error, raw)
+            faults.add_validation(path, error, raw)
+            continue
+        if any(claim.name == other.name for other in claims):
+            faults.add((*path, "name"), f"{claim.name} stands twice; each claim has a name of its own")
+        for below, message in claim_faults(claim, space, get_args(Dataset), broken):
+            faults.add((*path, *below), message)
+        claims.append(claim)
     return tuple(claims)
 
 

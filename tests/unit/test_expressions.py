@@ -140,8 +140,8 @@ def test_an_expression_names_the_columns_that_it_reads() -> None:
 
 PIECES = [
     *COLUMNS, "best", "abs", "max", "log", "sqrt", "(", ")", "[", "]", ",", "+", "-", "*", "/", "**", "%", "<", "<=",
-    "==", "!=", " in ", " not in ", " is ", " and ", " or ", " not ", "1", "0", "2.5", "1e400", "9" * 60, "'a'", '"', "true",
-    "None", "lambda x: ", ".", "x", "if", "else", ":=", "\\", "\n", "#", "ä", "b'x'", "1j", "f'{mse}'", "0777",
+    "==", "!=", " in ", " not in ", " is ", " and ", " or ", " not ", "1", "0", "2.5", "1e400", "9" * 60, "'a'", '"',
+    "true", "None", "lambda x: ", ".", "x", "if", "else", ":=", "\\", "\n", "#", "ä", "b'x'", "1j", "f'{mse}'", "0777",
 ]  # fmt: skip
 
 

@@ -1,16 +1,93 @@
 """Claims: statements about a sweep's results, each with the test that decides it.
 
-A search space file declares them under `claims:`; `raysweep findings` decides them from the sweep's tables. Conditions
-are expressions over the columns of trials.parquet (docs/schema.md); raysweep/expressions.py says what may stand in one.
+A search space file declares them under `claims:`; `raysweep findings` decides them from the sweep's tables.
+docs/findings.md describes the tests and their statistics. Conditions and metrics are expressions over `COLUMNS`;
+raysweep/expressions.py says what may stand in one.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+
+from raysweep.config import UNITS, Positive, TrialConfig
+from raysweep.expressions import KIND_NAMES, ExpressionError, Kind, parse_expression
+from raysweep.metrics import FINAL_METRICS, METRICS, Metric, Mode
+from raysweep.space import Choices, Distribution, Scalar, TrialSpace, field_kind
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,59}$")]
+Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+
+BEST = "best"
+"""The point that the sampler found: the best trial by the objective."""
+
+
+def _parameter_kind(name: str) -> Kind:
+    if field_kind(name) != "other":
+        return "number"
+    annotation = TrialConfig.model_fields[name].annotation
+    types = {type(value) for value in get_args(annotation)} if get_origin(annotation) is Literal else {annotation}
+    return "truth" if types == {bool} else "number" if types == {int} else "text"
+
+
+def _metric_kinds(metrics: Mapping[str, Metric], prefix: str = "") -> dict[str, Kind]:
+    kinds: dict[type, Kind] = {float: "number", int: "number", bool: "truth", str: "text"}
+    return {prefix + name: kinds[metric.type] for name, metric in metrics.items() if metric.type in kinds}
+
+
+PARAMETERS: dict[str, Kind] = {name: _parameter_kind(name) for name in TrialConfig.model_fields}
+
+COLUMNS: dict[str, Kind] = {
+    **PARAMETERS,
+    **_metric_kinds(METRICS),
+    **_metric_kinds(METRICS, "best_"),
+    **_metric_kinds(FINAL_METRICS),
+    "best_epoch": "number", "objective": "number", "epochs_done": "number", "train_s": "number", "trial": "number",
+    "state": "text", "enqueued": "truth", "dataset": "text", "sweep": "text",
+}  # fmt: skip
+"""What a claim can speak of: the columns of trials.parquet, the data set and the sweep's name; the kind of each."""
+
+EPOCH_COLUMNS: dict[str, Kind] = {**COLUMNS, "epoch": "number", "time_s": "number"}
+"""What a claim about each epoch can speak of; a metric's bare name is its value after that epoch."""
+
+MODES: dict[str, Mode] = {
+    prefix + name: metric.mode
+    for prefix, metrics in (("", METRICS), ("best_", METRICS), ("", FINAL_METRICS))
+    for name, metric in metrics.items()
+    if metric.mode
+}
+"""Whether less or more of a column is better, where one of them is."""
+
+COLUMN_UNITS: dict[str, str] = {
+    **UNITS,
+    **{prefix + name: metric.unit for prefix in ("", "best_") for name, metric in METRICS.items()},
+    **{name: metric.unit for name, metric in FINAL_METRICS.items()},
+    "epochs_done": "epochs", "train_s": "s", "time_s": "s",
+}  # fmt: skip
+
+
+def _one_or_more(raw: Any) -> Any:
+    return (raw,) if isinstance(raw, str) else raw
+
+
+def _point(raw: Any) -> Any:
+    is_mapping = isinstance(raw, Mapping) and raw and all(isinstance(key, str) for key in raw)
+    if not (is_mapping and all(isinstance(value, bool | int | float | str | None) for value in raw.values())) and not (
+        isinstance(raw, str) and raw.strip()
+    ):
+        raise ValueError(f"must be columns and their values, such as {{latent_size: 16}}, a condition, or {BEST}")
+    return dict(raw) if isinstance(raw, Mapping) else raw.strip()
+
+
+Metrics = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+"""One expression of numbers, or several of which all are tested."""
+
+Point = Annotated[Any, BeforeValidator(_point)]
+"""A mapping of columns to values, a condition, or `best`."""
 
 
 class _Test(BaseModel):
@@ -20,22 +97,220 @@ class _Test(BaseModel):
 
     name: Name
     """Short, unique in the file."""
-    statement: str
+    statement: Text
     """What is claimed, in a sentence."""
     source: str | None = None
     """Where the claim comes from."""
-    where: str | None = None
+    where: Text | None = None
     """Condition that a trial meets to be looked at."""
-    across: str | None = None
+    across: Text | None = None
     """Column by whose values the test is made apart; where verdicts differ, the claim depends on the convention."""
 
 
 class Always(_Test):
-    """The condition is met by every epoch, or by every trial."""
+    """The condition is met by every trial that ended, or by every epoch."""
 
     test: Literal["always"]
-    condition: str
+    condition: Text
     each: Literal["trial", "epoch"] = "trial"
 
 
-Claim = Always
+class Separates(_Test):
+    """The condition is met by all trials on one side of a value of a column, and by none on the other."""
+
+    test: Literal["separates"]
+    condition: Text
+    over: Text
+    below: Finite | None = None
+    """The value below which the condition is met, and from which on it is not."""
+    above: Finite | None = None
+    """The value above which the condition is met, and up to which it is not."""
+
+    @model_validator(mode="after")
+    def _has_one_side(self) -> Separates:
+        if (self.below is None) == (self.above is None):
+            raise ValueError("needs either below or above: the value on whose one side the condition is met")
+        return self
+
+
+class BestAt(_Test):
+    """The value of a column at which the metric's mean over repeats is best is the one claimed."""
+
+    test: Literal["best_at"]
+    over: Text
+    value: Scalar
+    metrics: Metrics
+    mode: Mode | None = None
+    """Whether less or more is better; the metric's own direction if it is not given."""
+    subject_to: Text | None = None
+    """Condition on the means at a value, which takes part only if they meet it; `best(column)` is the best of them."""
+
+
+class Compare(_Test):
+    """The metric at one point against another, paired over everything else that is searched, seeds included."""
+
+    test: Literal["compare"]
+    first: Point
+    second: Point
+    metrics: Metrics = ("objective",)
+    expect: Literal["greater", "less", "not_greater", "not_less", "equivalent"]
+    """What the first is, compared with the second."""
+    margin: Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)] = 0.0
+    """The difference that does not count, in the metric's unit."""
+
+    @model_validator(mode="after")
+    def _can_be_tested(self) -> Compare:
+        if self.expect == "equivalent" and self.margin == 0:
+            raise ValueError("expect: equivalent needs margin, the largest difference that does not count")
+        if self.first == BEST:
+            raise ValueError(f"first cannot be {BEST}; let second be {BEST} and turn what is expected round")
+        return self
+
+
+class Within(_Test):
+    """Metrics are the same, up to a margin each, for all values of a column."""
+
+    test: Literal["within"]
+    over: Text
+    margins: Annotated[dict[str, Positive], Field(min_length=1)]
+    """The largest difference that does not count, for each metric, in its unit."""
+
+
+class Trend(_Test):
+    """The metric rises or falls along a column."""
+
+    test: Literal["trend"]
+    over: Text
+    metrics: Metrics
+    expect: Literal["rises", "falls"]
+    min_correlation: Annotated[float, Strict(), Field(gt=0, le=1)] = 0.5
+    """The least rank correlation, without its sign, that counts as a trend."""
+
+
+Claim = Annotated[Always | Separates | BestAt | Compare | Within | Trend, Field(discriminator="test")]
+
+CLAIM_KINDS: dict[str, type[_Test]] = {
+    get_args(kind.model_fields["test"].annotation)[0]: kind
+    for kind in (Always, Separates, BestAt, Compare, Within, Trend)
+}
+"""The kinds of claims by the word that stands under `test:`."""
+
+
+ClaimFault = tuple[tuple[str, ...], str]
+"""The key below a claim, and what is wrong with it."""
+
+
+def metric_texts(claim: Claim) -> tuple[str, ...]:
+    """The expressions of numbers that a claim tests."""
+    if isinstance(claim, BestAt | Compare | Trend):
+        return claim.metrics
+    return tuple(claim.margins) if isinstance(claim, Within) else ()
+
+
+def claim_faults(
+    claim: Claim, space: TrialSpace, datasets: Sequence[str], unknown: Collection[str] = ()
+) -> Iterator[ClaimFault]:
+    """What cannot be tested of a claim on a sweep of `space`.
+
+    Args:
+        datasets: the names of data sets there are.
+        unknown: fields of the space that are faulty themselves, of which nothing more is said.
+    """
+    columns = EPOCH_COLUMNS if isinstance(claim, Always) and claim.each == "epoch" else COLUMNS
+    conditions: dict[str, Any] = {"where": claim.where}
+    if isinstance(claim, Always | Separates):
+        conditions["condition"] = claim.condition
+    if isinstance(claim, Compare):
+        conditions |= {"first": claim.first, "second": claim.second}
+    for key, text in conditions.items():
+        if isinstance(text, str) and text != BEST:
+            yield from _expression_faults((key,), text, columns, "truth")
+    if isinstance(claim, BestAt) and claim.subject_to is not None:
+        yield from _expression_faults(("subject_to",), claim.subject_to, columns, "truth", MODES)
+    for text in metric_texts(claim):
+        path = ("margins", text) if isinstance(claim, Within) else ("metrics",)
+        yield from _expression_faults(path, text, columns, "number")
+        if isinstance(claim, BestAt) and claim.mode is None and text not in MODES and text != "objective":
+            yield ("mode",), f"is missing; it is not known whether less or more of {text} is better: min or max"
+    yield from _column_faults(claim, space, unknown)
+    if isinstance(claim, BestAt):
+        yield from _value_faults(("value",), claim.over, claim.value, space, datasets, unknown)
+    if isinstance(claim, Separates):
+        yield from _edge_faults(claim, space, unknown)
+    if isinstance(claim, Compare):
+        points = {key: point for key, point in conditions.items() if isinstance(point, dict)}
+        # A point of another data set or sweep may lie outside this file's space.
+        elsewhere = any({"dataset", "sweep"} & set(point) for point in points.values())
+        for key, point in points.items():
+            for name, value in point.items():
+                if name not in COLUMNS:
+                    yield (key, name), f"unknown column{_nearest_column(name)}"
+                elif not elsewhere or name == "dataset":
+                    yield from _value_faults((key, name), name, value, space, datasets, unknown)
+
+
+def _nearest_column(name: str) -> str:
+    close = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else "; docs/findings.md says what a claim can speak of"
+
+
+def _expression_faults(
+    key: tuple[str, ...], text: str, columns: Mapping[str, Kind], kind: Kind, best: Mapping[str, Mode] | None = None
+) -> Iterator[ClaimFault]:
+    try:
+        expression = parse_expression(text, columns, kind, best)
+    except ExpressionError as error:
+        yield key, f"{error}; got {text!r}"
+        return
+    if not expression.names:
+        yield key, f"names no column, so it says nothing about the sweep; got {text!r}"
+
+
+def _column_faults(claim: Claim, space: TrialSpace, unknown: Collection[str]) -> Iterator[ClaimFault]:
+    """Whether the columns that a claim runs along, or is tested across, can have several values here."""
+    over = None if isinstance(claim, Always | Compare) else claim.over
+    for key, name in (("over", over), ("across", claim.across)):
+        if name is None or name in unknown:
+            continue
+        if name not in COLUMNS:
+            yield (key,), f"unknown column {name}{_nearest_column(name)}"
+        elif key == "over" and isinstance(claim, Separates | Trend) and COLUMNS[name] != "number":
+            yield (key,), f"{name} is {KIND_NAMES[COLUMNS[name]]}; {claim.test} needs a column of numbers"
+        elif key == "over" and name in PARAMETERS and name not in space.searched:
+            searched = ", ".join(space.searched)
+            yield (key,), f"{name} is a constant here; give trial.{name} a distribution, or use one of {searched}"
+        elif key == "across" and not space.is_finite(name):
+            yield (key,), f"{name} takes any value of a range; a claim can be tested across choices"
+
+
+def _value_faults(
+    key: tuple[str, ...], name: str, value: Scalar, space: TrialSpace, datasets: Sequence[str], unknown: Collection[str]
+) -> Iterator[ClaimFault]:
+    """Whether a column ever takes a value."""
+    if name in unknown or name not in COLUMNS:
+        return
+    if name == "dataset":
+        if value not in datasets:
+            yield key, f"must be one of {', '.join(datasets)}, got {value!r}"
+    elif name in PARAMETERS:
+        distribution: Distribution = space.searched.get(name) or Choices(choices=space.choices(name))
+        if value not in distribution:
+            yield key, f"{name} never takes {value!r} here: it is {distribution}"
+    else:
+        kinds: dict[Kind, type | tuple[type, ...]] = {"number": (int, float), "text": str, "truth": bool}
+        kind = COLUMNS[name]
+        if not isinstance(value, kinds[kind]) or (kind == "number" and isinstance(value, bool)):
+            yield key, f"{name} is {KIND_NAMES[kind]}, got {value!r}"
+
+
+def _edge_faults(claim: Separates, space: TrialSpace, unknown: Collection[str]) -> Iterator[ClaimFault]:
+    if claim.over not in space.searched or claim.over in unknown or COLUMNS[claim.over] != "number":
+        return
+    low, high = space.ends(claim.over)
+    if claim.below is not None and not low < claim.below <= high:
+        key, edge = "below", claim.below
+    elif claim.above is not None and not low <= claim.above < high:
+        key, edge = "above", claim.above
+    else:
+        return
+    yield (key,), f"must have values of {claim.over} on both sides, which goes from {low:g} to {high:g}, got {edge:g}"

@@ -219,6 +219,41 @@ def report(directory: str) -> None:
 
 
 @main.command()
+@click.argument("directories", metavar="DIR...", type=click.Path(), nargs=-1, required=True)
+@click.option(
+    "--claims", "file", type=click.Path(), metavar="FILE",
+    help="Search space file whose claims are tested, in place of those that the sweeps were run with.",
+)  # fmt: skip
+@_reports_errors
+def findings(directories: tuple[str, ...], file: str | None) -> None:
+    """Decide the claims that a search space file makes of the sweep in DIR.
+
+    A claim holds, is refuted, depends on the convention, or cannot be decided here, with the figures that say so.
+    Several sweeps are put together as one. The page and the table go to the report of the first DIR.
+    """
+    import shutil
+
+    from raysweep.errors import Fault, SpecError
+    from raysweep.loading import load_spec
+    from raysweep.report.findingspage import findings_text
+    from raysweep.search.review import open_sweep
+
+    claims = None
+    if file is not None:
+        claims = load_spec(file).claims
+        if not claims:
+            raise SpecError(file, [Fault(0, "claims", "is missing; docs/findings.md says how to write one")])
+    sweeps = [open_sweep(directory) for directory in directories]
+    found = sweeps[0].findings(*sweeps[1:], claims=claims)
+    written = sweeps[0].write_findings(found)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+    click.echo(findings_text(found, min(width, PLAIN_WIDTH)))
+    click.echo()
+    for path in written:
+        click.echo(f"wrote {shown(path)}")
+
+
+@main.command()
 @click.argument("directory", metavar="DIR", type=click.Path())
 @click.argument("out", metavar="OUT", type=click.Path())
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Number of the trial.  [default: the best one]")

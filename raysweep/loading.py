@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from raysweep.claims import Claim
+from raysweep.claims import CLAIM_KINDS, Claim, claim_faults
 from raysweep.config import LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.errors import Fault, SpecError
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
-from raysweep.spec import DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec, SweepSpec
+from raysweep.spec import Dataset, DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec, SweepSpec
+from raysweep.yamltext import Faults, KeyPath, Loader, check_duplicates, nearest, shown
 
 MAX_FILE_BYTES = 1 << 20
 MAX_GRID = 100_000
@@ -25,77 +26,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }  # fmt: skip
 TOP_LEVEL = ("name", "data", "trial", "search", "resources", "evaluation", "claims")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-_CLAIM: TypeAdapter[Claim] = TypeAdapter(Claim)
-
-Path_ = tuple[str | int, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, in which `5e-6` is a number and `yes`, `012` and `1:30` are not booleans, octals or times."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
-
-
-class _Faults:
-    """The faults found so far, each with the line of the key it concerns."""
-
-    def __init__(self, source: str, root: yaml.Node | None) -> None:
-        self.source = source
-        self.root = root
-        self.found: list[Fault] = []
-
-    def add(self, path: Path_, message: str) -> None:
-        self.found.append(Fault(self._line(path), _dotted(path), message))
-
-    def add_validation(self, path: Path_, error: ValidationError, raw: Any) -> None:
-        """Takes over what pydantic found below `path`."""
-        for detail in error.errors(include_url=False):
-            below = tuple(part for part in detail["loc"] if _exists(raw, part, detail["loc"]))
-            message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            if detail["type"] == "missing":
-                below, message = (*below, detail["loc"][-1]), "is missing"
-            elif detail["type"] != "value_error":
-                message = f"{message}, got {_shown(detail['input'])}"
-            fault = Fault(self._line((*path, *below)), _dotted((*path, *below)), message)
-            if fault not in self.found:
-                self.found.append(fault)
-
-    def _line(self, path: Path_) -> int:
-        """The line of the deepest part of `path` that the file has."""
-        node, line = self.root, 0
-        for part in path:
-            if isinstance(node, yaml.MappingNode):
-                pair = next(((k, v) for k, v in node.value if k.value == part), None)
-                if pair is None:
-                    break
-                line, node = pair[0].start_mark.line + 1, pair[1]
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                node = node.value[part]
-                line = node.start_mark.line + 1
-            else:
-                break
-        return line
 
 
 def load_spec(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> SweepSpec:
@@ -129,19 +59,19 @@ def load_spec(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None 
 def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> SweepSpec:
     """Validates the text of a search space file; see `load_spec`."""
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
+        raw = yaml.load(text, Loader=Loader)  # noqa: S506 (it is a SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise SpecError(source, [Fault(line, "", f"is not YAML: {error.problem}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(source, [Fault(0, "", f"is not YAML: {str(error).splitlines()[0]}")]) from None
-    faults = _Faults(source, root)
+    faults = Faults(source, root)
     if raw is None:
         raise SpecError(source, [Fault(0, "", "is empty; search_spaces/quickstart.yaml is a file to start from")])
     if not isinstance(raw, dict):
-        raise SpecError(source, [Fault(0, "", f"must be keys and values, got {_shown(raw)}")])
-    _check_duplicates(root, (), faults)
+        raise SpecError(source, [Fault(0, "", f"must be keys and values, got {shown(raw)}")])
+    check_duplicates(root, (), faults)
     spec = _parse_sections(raw, faults, {k: v for k, v in (overrides or {}).items() if v is not None})
     if faults.found or spec is None:
         raise SpecError(source, faults.found)
@@ -157,16 +87,16 @@ def parse_data(section: Mapping[str, Any], source: str) -> DataSpec:
     try:
         return DataSpec.model_validate(section)
     except ValidationError as error:
-        faults = _Faults(source, None)
+        faults = Faults(source, None)
         faults.add_validation((), error, section)
         raise SpecError(source, faults.found, advice="raysweep data list shows the data sets there are") from None
 
 
-def _parse_sections(raw: dict[Any, Any], faults: _Faults, overrides: Mapping[str, Any]) -> SweepSpec | None:
+def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str, Any]) -> SweepSpec | None:
     raw = _without_unknown_keys(raw, TOP_LEVEL, (), faults)
     name = raw.get("name", Path(faults.source).stem.strip("<>"))
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        faults.add(("name",), f"must be letters, digits, '.', '_' and '-' (it names a directory), got {_shown(name)}")
+        faults.add(("name",), f"must be letters, digits, '.', '_' and '-' (it names a directory), got {shown(name)}")
 
     if "data" not in raw:
         faults.add(("data",), "is missing; for example data: {dataset: mnist-5k}")
@@ -175,7 +105,7 @@ def _parse_sections(raw: dict[Any, Any], faults: _Faults, overrides: Mapping[str
         section = raw.get(key)
         section = {} if section is None else section
         if not isinstance(section, dict):
-            faults.add((key,), f"must be keys and values, got {_shown(section)}")
+            faults.add((key,), f"must be keys and values, got {shown(section)}")
             continue
         if key == "search":
             section = {**section, **overrides}
@@ -193,7 +123,7 @@ def _parse_sections(raw: dict[Any, Any], faults: _Faults, overrides: Mapping[str
     space = _cross_check(space, search, faults)
     if "data" in sections:
         _check_network(space, sections["data"], faults)
-    claims = _parse_claims(raw.get("claims"), faults)
+    claims = _parse_claims(raw.get("claims"), space, broken_fields, faults)
     search = _parse_enqueue(search, space, broken_fields, faults)
     if faults.found:
         return None
@@ -203,12 +133,12 @@ def _parse_sections(raw: dict[Any, Any], faults: _Faults, overrides: Mapping[str
     )  # fmt: skip
 
 
-def _parse_trial(section: Any, faults: _Faults) -> tuple[TrialSpace, set[str]]:
+def _parse_trial(section: Any, faults: Faults) -> tuple[TrialSpace, set[str]]:
     """What is sound of the `trial:` section, and the names of the fields that are not."""
     if section is None:
         section = {}
     if not isinstance(section, dict):
-        faults.add(("trial",), f"must be keys and values, got {_shown(section)}")
+        faults.add(("trial",), f"must be keys and values, got {shown(section)}")
         return TrialSpace({}, {}), set(TrialConfig.model_fields)
     before = len(faults.found)
     section = _without_unknown_keys(section, tuple(TrialConfig.model_fields), ("trial",), faults)
@@ -233,7 +163,7 @@ def _parse_trial(section: Any, faults: _Faults) -> tuple[TrialSpace, set[str]]:
     return TrialSpace(constants, searched), set(section) - set(constants) - set(searched)
 
 
-def _parse_distribution(name: str, raw: dict[Any, Any], path: Path_, faults: _Faults) -> Distribution | None:
+def _parse_distribution(name: str, raw: dict[Any, Any], path: KeyPath, faults: Faults) -> Distribution | None:
     model: type[Range] | type[Choices] = Choices if "choices" in raw else Range
     before = len(faults.found)
     raw = _known(raw, model, path, faults)
@@ -264,7 +194,7 @@ def _parse_distribution(name: str, raw: dict[Any, Any], path: Path_, faults: _Fa
     return distribution if len(faults.found) == before else None
 
 
-def _check_value(name: str, value: Any, path: Path_, faults: _Faults) -> Any:
+def _check_value(name: str, value: Any, path: KeyPath, faults: Faults) -> Any:
     try:
         return field_adapter(name).validate_python(value)
     except ValidationError as error:
@@ -273,27 +203,45 @@ def _check_value(name: str, value: Any, path: Path_, faults: _Faults) -> Any:
         if isinstance(value, str) and field_kind(name) != "other":
             hint = "; numbers stand without quotes"
         message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        faults.add(path, f"{message}, got {_shown(value)}{hint}")
+        faults.add(path, f"{message}, got {shown(value)}{hint}")
         return value
 
 
-def _parse_claims(section: Any, faults: _Faults) -> tuple[Claim, ...]:
+def _parse_claims(section: Any, space: TrialSpace, broken: set[str], faults: Faults) -> tuple[Claim, ...]:
     """What is sound of the `claims:` section."""
     if section is None:
         return ()
     if not isinstance(section, list):
-        faults.add(("claims",), f"must be a list of claims, got {_shown(section)}")
+        faults.add(("claims",), f"must be a list of claims, got {shown(section)}")
         return ()
-    claims = []
+    claims: list[Claim] = []
     for index, raw in enumerate(section):
+        path: KeyPath = ("claims", index)
+        if not isinstance(raw, dict):
+            faults.add(path, f"must be keys and values, got {shown(raw)}")
+            continue
+        kind = raw.get("test")
+        if "test" not in raw:
+            faults.add(path, f"test is missing; it is one of {', '.join(CLAIM_KINDS)}")
+            continue
+        if not isinstance(kind, str) or kind not in CLAIM_KINDS:
+            faults.add((*path, "test"), f"unknown test {shown(kind)}{nearest(kind, tuple(CLAIM_KINDS))}")
+            continue
+        raw = _known(raw, CLAIM_KINDS[kind], path, faults)
         try:
-            claims.append(_CLAIM.validate_python(raw))
+            claim: Any = CLAIM_KINDS[kind].model_validate(raw)
         except ValidationError as error:
-            faults.add_validation(("claims", index), error, raw)
+            faults.add_validation(path, error, raw)
+            continue
+        if any(claim.name == other.name for other in claims):
+            faults.add((*path, "name"), f"{claim.name} stands twice; each claim has a name of its own")
+        for below, message in claim_faults(claim, space, get_args(Dataset), broken):
+            faults.add((*path, *below), message)
+        claims.append(claim)
     return tuple(claims)
 
 
-def _check_network(space: TrialSpace, data: DataSpec, faults: _Faults) -> None:
+def _check_network(space: TrialSpace, data: DataSpec, faults: Faults) -> None:
     """Checks the fields that make the network and its schedules against each other and against the images."""
     for text in space.choices("conv_blocks"):
         blocks = parse_conv_blocks(str(text))
@@ -321,7 +269,7 @@ def _check_network(space: TrialSpace, data: DataSpec, faults: _Faults) -> None:
         )
 
 
-def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> TrialSpace:
+def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> TrialSpace:
     """Checks the fields of `trial:` and `search:` against each other, and returns the space with `epochs` resolved."""
     metric = search.objective.metric
     weights = [name for name in LOSS_FIELDS if name in space.searched]
@@ -373,7 +321,7 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: _Faults) -> Tria
     return TrialSpace({**space.constants, "epochs": epochs}, space.searched)
 
 
-def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faults: _Faults) -> SearchSpec:
+def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faults: Faults) -> SearchSpec:
     """Checks the points that run first, and returns the section with their values as the fields have them."""
     points: list[dict[str, Scalar]] = []
     for index, point in enumerate(search.enqueue):
@@ -384,18 +332,18 @@ def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faul
                 distribution = space.searched[name]
                 checked[name] = _check_value(name, value, path, faults)
                 if checked[name] not in distribution:
-                    faults.add(path, f"must be within what is searched, {distribution}, got {_shown(value)}")
+                    faults.add(path, f"must be within what is searched, {distribution}, got {shown(value)}")
             elif name in broken:
                 continue
             elif name in TrialConfig.model_fields:
                 faults.add(path, f"trial.{name} is a constant; give it a distribution, or take it out of the point")
             else:
-                faults.add(path, f"unknown name{_nearest(name, tuple(space.searched))}")
+                faults.add(path, f"unknown name{nearest(name, tuple(space.searched))}")
         points.append(checked)
     return search.model_copy(update={"enqueue": tuple(points)})
 
 
-def _known(raw: dict[Any, Any], model: type[BaseModel], path: Path_, faults: _Faults) -> dict[str, Any]:
+def _known(raw: dict[Any, Any], model: type[BaseModel], path: KeyPath, faults: Faults) -> dict[str, Any]:
     """`raw` and the sections in it without their unknown keys, each of which becomes a fault."""
     known = _without_unknown_keys(raw, tuple(model.model_fields), path, faults)
     for key, value in known.items():
@@ -411,56 +359,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _without_unknown_keys(
-    raw: dict[Any, Any], allowed: tuple[str, ...], path: Path_, faults: _Faults
+    raw: dict[Any, Any], allowed: tuple[str, ...], path: KeyPath, faults: Faults
 ) -> dict[str, Any]:
     for key in raw:
         if key not in allowed:
-            faults.add((*path, key), f"unknown key{_nearest(key, allowed)}")
+            faults.add((*path, key), f"unknown key{nearest(key, allowed)}")
     return {key: value for key, value in raw.items() if key in allowed}
-
-
-def _nearest(got: Any, allowed: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(got), allowed, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"
-
-
-def _check_duplicates(node: Any, path: Path_, faults: _Faults) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                faults.found.append(Fault(key.start_mark.line + 1, _dotted((*path, key.value)), "stands twice"))
-            seen.add(str(key.value))
-            _check_duplicates(value, (*path, str(key.value)), faults)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _check_duplicates(value, (*path, index), faults)
-
-
-def _exists(raw: Any, part: str | int, loc: tuple[str | int, ...]) -> bool:
-    """Whether `part` of a pydantic location is a key of the file, rather than the name of a union's member."""
-    node = raw
-    for step in loc:
-        if isinstance(node, Mapping) and step in node:
-            node = node[step]
-        elif isinstance(node, list | tuple) and isinstance(step, int) and step < len(node):
-            node = node[step]
-        else:
-            return False
-        if step == part:
-            return True
-    return False
-
-
-def _dotted(path: Path_) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
-    kind = "keys and values" if isinstance(value, dict) else "a list" if isinstance(value, list) else None
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return f"{kind}: {text}" if kind else text
 
 
 def _files_nearby(source: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from raysweep.claims import Claim
 from raysweep.errors import CheckpointError, SpecError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown
+from raysweep.layout import SweepDirectory, shown, typed
 from raysweep.loading import parse_spec
 from raysweep.records import TrialRecord, ranked
 from raysweep.search.ledger import Ledger
@@ -21,6 +23,8 @@ from raysweep.vae.preflight import Preflight
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from raysweep.report.findings import Finding
 
 FORMAT = "raysweep-sweep-1"
 
@@ -65,6 +69,33 @@ class Sweep:
     def status(self) -> SweepStatus:
         return sweep_status(self.records, self.spec)
 
+    def findings(self, *others: Sweep, claims: Sequence[Claim] | None = None) -> list[Finding]:
+        """The verdicts on the claims of this sweep, and of others put together with it; docs/findings.md.
+
+        Args:
+            claims: to be tested in place of those of the sweeps' own search space files.
+
+        Raises:
+            SweepDirectoryError: if there are no claims, or the sweeps make different claims of one name.
+        """
+        from raysweep.report.findings import decide_claims
+        from raysweep.report.observations import SweepTables
+
+        sweeps = (self, *others)
+        claims = _claims_of(sweeps) if claims is None else claims
+        tables = []
+        for sweep in sweeps:
+            critical = sweep.prediction.critical_weight if sweep.prediction else None
+            tables.append(SweepTables(sweep.spec, sweep.trials(), sweep.epochs(), critical))
+        return decide_claims(claims, tables)
+
+    def write_findings(self, findings: Sequence[Finding]) -> list[Path]:
+        """Writes report/findings.md and report/findings.parquet; their paths."""
+        from raysweep.report.findingspage import write_findings
+
+        write_findings(self.directory, findings)
+        return [self.directory.findings_markdown, self.directory.findings_parquet]
+
     def write_report(self) -> list[Path]:
         """Writes the Parquet files, the figures and the TensorBoard directory anew from the ledger; their paths."""
         from raysweep.report.figures import draw_figures
@@ -108,6 +139,33 @@ class Sweep:
             self.directory.trial(record.number), Path(out), origin | {"data": self.spec.data.model_dump(mode="json")}
         )
         return record
+
+
+def _claims_of(sweeps: Sequence[Sweep]) -> list[Claim]:
+    """The claims of all sweeps, each name once."""
+    found: dict[str, tuple[Claim, Sweep]] = {}
+    for sweep in sweeps:
+        for claim in sweep.spec.claims:
+            before, owner = found.setdefault(claim.name, (claim, sweep))
+            if before != claim:
+                raise SweepDirectoryError(
+                    f"{shown(sweep.directory.root)}: its claim {claim.name} is another one than that of "
+                    f"{shown(owner.directory.root)}; name the file whose claims are meant: --claims FILE"
+                )
+    if not found:
+        places = " and ".join(shown(sweep.directory.root) for sweep in sweeps)
+        raise SweepDirectoryError(
+            f"{places}: no claims were made. Add some to a search space file, for example\n\n"
+            "    claims:\n"
+            "      - name: rate_is_not_negative\n"
+            "        statement: The KL divergence is never negative.\n"
+            "        test: always\n"
+            "        condition: rate_nats >= 0\n"
+            "        each: epoch\n\n"
+            f"and type: raysweep findings {' '.join(typed(sweep.directory.root) for sweep in sweeps)} --claims FILE\n"
+            "docs/findings.md has all the tests."
+        )
+    return [claim for claim, _ in found.values()]
 
 
 def strict_json(value: Any) -> Any:

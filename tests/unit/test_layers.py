@@ -18,7 +18,19 @@ import raysweep
 
 ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "search", "cli")
-BOTTOM = ("errors", "layout", "metrics", "config", "claims", "expressions", "space", "spec", "loading", "records")
+BOTTOM = (
+    "errors",
+    "layout",
+    "metrics",
+    "config",
+    "claims",
+    "expressions",
+    "space",
+    "spec",
+    "loading",
+    "records",
+    "yamltext",
+)
 
 
 class Import(NamedTuple):

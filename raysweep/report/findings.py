@@ -1,0 +1,212 @@
+"""Findings: the claims on a sweep, or on several put together, each with its verdict and what it rests on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raysweep.claims import EPOCH_COLUMNS, Always, BestAt, Claim, Compare, Separates, Trend, Within
+from raysweep.expressions import parse_expression
+from raysweep.metrics import TrialState
+from raysweep.report.gridverdicts import decide_best_at, decide_trend, decide_within
+from raysweep.report.observations import (
+    Observations,
+    SweepTables,
+    epoch_observations,
+    labels,
+    trial_observations,
+)
+from raysweep.report.verdicts import (
+    Outcome,
+    Verdict,
+    decide_always,
+    decide_compare,
+    decide_separates,
+    number,
+    point_text,
+    taken,
+    undecided,
+    unit_of,
+)
+from raysweep.space import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The test at one value of the column that a claim is tested across."""
+
+    value: Scalar
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A claim and what became of it."""
+
+    claim: Claim
+    test: str
+    """What is tested, in words."""
+    outcome: Outcome
+    parts: tuple[Part, ...]
+    """One for each value of `claim.across`; none without it."""
+    sweeps: tuple[str, ...]
+    """What the claim was tested on: the sweeps, their data sets and how many trials there are of each."""
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.outcome.verdict
+
+    @property
+    def counted(self) -> str:
+        """What `rows` of its outcomes counts."""
+        return "epochs" if isinstance(self.claim, Always) and self.claim.each == "epoch" else "trials"
+
+
+def decide_claims(claims: Sequence[Claim], sweeps: Sequence[SweepTables]) -> list[Finding]:
+    """A finding for each claim, in their order, on the trials of all sweeps together.
+
+    `always` looks at every trial that ended, or at every epoch there is; the other tests at trials that ran to their
+    end: a value after fewer epochs is another measurement.
+    """
+    trials = trial_observations(sweeps)
+    completed = trials.take(trials.equals("state", TrialState.COMPLETED.value))
+    epochs: Observations | None = None
+    about = tuple(_about(sweep, label) for sweep, label in zip(sweeps, labels(sweeps), strict=True))
+    findings = []
+    for claim in claims:
+        rows = completed
+        if isinstance(claim, Always):
+            rows = trials
+            if claim.each == "epoch":
+                epochs = epochs or epoch_observations(sweeps)
+                rows = epochs
+        outcome, parts = _decide(claim, rows)
+        findings.append(Finding(claim, in_words(claim), outcome, parts, about))
+    return findings
+
+
+def _about(sweep: SweepTables, label: str) -> str:
+    states = Counter(sweep.trials["state"].to_pylist())
+    completed = states.pop(TrialState.COMPLETED.value, 0)
+    rest = "".join(f", {count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
+    missing = sweep.spec.trials - sweep.trials.num_rows
+    rest += f", {missing} not started" if missing > 0 else ""
+    return f"{label}: {completed} of {sweep.spec.trials} trials on {sweep.spec.data.dataset} completed{rest}"
+
+
+def _decide(claim: Claim, rows: Observations) -> tuple[Outcome, tuple[Part, ...]]:
+    if not rows.count:
+        return undecided("no trial has a result that counts yet"), ()
+    left_out = 0
+    if claim.where is not None:
+        truth = rows.condition(claim.where)
+        met = truth.true
+        if not met.any():
+            names = parse_expression(claim.where, EPOCH_COLUMNS).names
+            return undecided(f"no trial meets where: `{claim.where}`{taken(rows, names)}", 0, rows.count), ()
+        left_out = int((~truth.known).sum())
+        rows = rows.take(met)
+    if claim.across is None:
+        return _with_more_left_out(_outcome(claim, rows), left_out), ()
+    parts = tuple(
+        Part(value, _outcome(claim, rows.take(rows.equals(claim.across, value)))) for value in rows.values(claim.across)
+    )
+    return _with_more_left_out(_across(claim.across, parts), left_out), parts
+
+
+def _outcome(claim: Claim, rows: Observations) -> Outcome:
+    """The one place where a kind of claim meets its test."""
+    match claim:
+        case Always():
+            return decide_always(claim, rows)
+        case Separates():
+            return decide_separates(claim, rows)
+        case BestAt():
+            return decide_best_at(claim, rows)
+        case Compare():
+            return decide_compare(claim, rows)
+        case Within():
+            return decide_within(claim, rows)
+        case Trend():
+            return decide_trend(claim, rows)
+
+
+def _across(column: str, parts: tuple[Part, ...]) -> Outcome:
+    """The verdict on a claim that was tested at each value of a column."""
+    by_verdict: dict[Verdict, list[str]] = {}
+    for part in parts:
+        by_verdict.setdefault(part.outcome.verdict, []).append(number(part.value))
+    reason = "; ".join(f"{verdict} at {column} {', '.join(values)}" for verdict, values in by_verdict.items())
+    if len(parts) == 1:
+        reason += f", the only {column} here; search {column} to see whether it depends on it"
+    if {Verdict.HOLDS, Verdict.REFUTED} <= set(by_verdict):
+        verdict = Verdict.DEPENDS
+    elif Verdict.UNDECIDED in by_verdict:
+        verdict = Verdict.UNDECIDED
+    else:
+        (verdict,) = by_verdict
+    rows = sum(part.outcome.rows for part in parts)
+    return Outcome(verdict, reason, (), rows, sum(part.outcome.left_out for part in parts))
+
+
+def _with_more_left_out(outcome: Outcome, more: int) -> Outcome:
+    return Outcome(outcome.verdict, outcome.reason, outcome.figures, outcome.rows, outcome.left_out + more)
+
+
+def in_words(claim: Claim) -> str:
+    """What is tested, in a sentence."""
+    text = _test_in_words(claim)
+    if claim.where is not None:
+        text += f", where `{claim.where}`"
+    if claim.across is not None:
+        text += f", apart for each {claim.across}"
+    return text + "."
+
+
+def _test_in_words(claim: Claim) -> str:
+    match claim:
+        case Always():
+            return f"`{claim.condition}` for every {'epoch of every trial' if claim.each == 'epoch' else 'trial'}"
+        case Separates():
+            sides = ("below", "from") if claim.below is not None else ("above", "up to")
+            edge = number(claim.below if claim.below is not None else claim.above)
+            return (
+                f"`{claim.condition}` for every trial with {claim.over} {sides[0]} {edge} and for none with "
+                f"{claim.over} {sides[1]} {edge}"
+            )
+        case BestAt():
+            limit = f", of the values at which `{claim.subject_to}`," if claim.subject_to else ""
+            return (
+                f"The best {claim.over} by the mean {_listed(claim.metrics)}{limit} is {number(claim.value)}, "
+                "in 95 % of bootstrap draws of the seeds"
+            )
+        case Compare():
+            margin = f" by more than {claim.margin:g}" if claim.margin else ""
+            relation = {
+                "greater": f"greater{margin} than",
+                "less": f"less{margin} than",
+                "not_greater": f"not greater{margin} than",
+                "not_less": f"not less{margin} than",
+                "equivalent": f"within {claim.margin:g} of",
+            }[claim.expect]
+            level = "two one-sided tests at 5 %" if claim.expect == "equivalent" else "95 % t interval"
+            return (
+                f"{_listed(claim.metrics)} at {point_text(claim.first)} is {relation} that at "
+                f"{point_text(claim.second)}, in pairs that agree in all else ({level})"
+            )
+        case Within():
+            margins = [f"{name} {margin:g} {unit_of(name)}".rstrip() for name, margin in claim.margins.items()]
+            return (
+                f"Between any two values of {claim.over} the mean difference is within its margin: "
+                f"{_listed(margins)} (two one-sided tests at 5 % for each two values)"
+            )
+        case Trend():
+            return (
+                f"{_listed(claim.metrics)} {claim.expect} with {claim.over}: rank correlation of the means at least "
+                f"{claim.min_correlation:g} in that direction, in 95 % of bootstrap draws of the seeds"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names)

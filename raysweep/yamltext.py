@@ -1,0 +1,131 @@
+"""The text of a search space file: YAML without its surprises, and its faults with the lines that they stand in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from raysweep.errors import Fault
+
+KeyPath = tuple[str | int, ...]
+"""Where a key stands: `("claims", 0, "where")`."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML's safe subset, in which `5e-6` is a number and `yes`, `012` and `1:30` are not booleans, octals or times."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
+Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+
+
+class Faults:
+    """The faults found so far, each with the line of the key it concerns."""
+
+    def __init__(self, source: str, root: yaml.Node | None) -> None:
+        self.source = source
+        self.root = root
+        self.found: list[Fault] = []
+
+    def add(self, path: KeyPath, message: str) -> None:
+        self.found.append(Fault(self._line(path), dotted(path), message))
+
+    def add_validation(self, path: KeyPath, error: ValidationError, raw: Any) -> None:
+        """Takes over what pydantic found below `path`."""
+        for detail in error.errors(include_url=False):
+            below = tuple(part for part in detail["loc"] if _exists(raw, part, detail["loc"]))
+            message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            if detail["type"] == "missing":
+                below, message = (*below, detail["loc"][-1]), "is missing"
+            elif detail["type"] != "value_error":
+                message = f"{message}, got {shown(detail['input'])}"
+            fault = Fault(self._line((*path, *below)), dotted((*path, *below)), message)
+            if fault not in self.found:
+                self.found.append(fault)
+
+    def _line(self, path: KeyPath) -> int:
+        """The line of the deepest part of `path` that the file has."""
+        node, line = self.root, 0
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                pair = next(((k, v) for k, v in node.value if k.value == part), None)
+                if pair is None:
+                    break
+                line, node = pair[0].start_mark.line + 1, pair[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+            else:
+                break
+        return line
+
+
+def check_duplicates(node: Any, path: KeyPath, faults: Faults) -> None:
+    """Adds a fault for each key that stands twice below `node`; YAML itself keeps the last in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                faults.found.append(Fault(key.start_mark.line + 1, dotted((*path, key.value)), "stands twice"))
+            seen.add(str(key.value))
+            check_duplicates(value, (*path, str(key.value)), faults)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            check_duplicates(value, (*path, index), faults)
+
+
+def _exists(raw: Any, part: str | int, loc: tuple[str | int, ...]) -> bool:
+    """Whether `part` of a pydantic location is a key of the file, rather than the name of a union's member."""
+    node = raw
+    for step in loc:
+        if isinstance(node, Mapping) and step in node:
+            node = node[step]
+        elif isinstance(node, list | tuple) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        else:
+            return False
+        if step == part:
+            return True
+    return False
+
+
+def dotted(path: KeyPath) -> str:
+    """A key as messages have it: `claims[0].where`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def shown(value: Any) -> str:
+    """What a file has in some place, short enough for a message."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    kind = "keys and values" if isinstance(value, dict) else "a list" if isinstance(value, list) else None
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"{kind}: {text}" if kind else text
+
+
+def nearest(got: Any, allowed: tuple[str, ...]) -> str:
+    """The end of a message on an unknown name: the one that was meant, or all there are."""
+    close = difflib.get_close_matches(str(got), allowed, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"

@@ -29,6 +29,7 @@ class DensityCoverage(NamedTuple):
     coverage: float | None
 
 
+@torch.no_grad()
 def kid(real: Tensor, fake: Tensor) -> float | None:
     """The kernel distance of features real [n, d] and fake [m, d], squared (Binkowski et al., arXiv:1801.01401).
 
@@ -44,6 +45,7 @@ def kid(real: Tensor, fake: Tensor) -> float | None:
     return float(within - 2 * between)
 
 
+@torch.no_grad()
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     """Precision and recall of features real [n, d] and fake [m, d] (Kynkaanniemi et al., arXiv:1904.06991).
 
@@ -61,6 +63,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     return PrecisionRecall(_share_within(x, y, k), _share_within(y, x, k))
 
 
+@torch.no_grad()
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     """Density and coverage of features real [n, d] and fake [m, d] (Naeem et al., arXiv:2002.09797).
 

@@ -26,6 +26,7 @@ PROBE_ITERATIONS = 100
 _PROBE_TOLERANCE = 1e-3
 
 
+@torch.no_grad()
 def active_units(means: Tensor) -> Tensor:
     """Which latents are active, bool [L] on the CPU, by posterior means [n, L]; none of no images."""
     if not len(means):
@@ -33,6 +34,7 @@ def active_units(means: Tensor) -> Tensor:
     return (means.double().var(dim=0, correction=0) > ACTIVE_VARIANCE).cpu()
 
 
+@torch.no_grad()
 def latent_kl_nats(means: Tensor, logvars: Tensor) -> Tensor | None:
     """KL divergence of each latent's posterior to N(0, 1), mean over images, [L] float64 on the CPU, in nats.
 
@@ -43,6 +45,7 @@ def latent_kl_nats(means: Tensor, logvars: Tensor) -> Tensor | None:
     return kl if len(means) and bool(torch.isfinite(kl).all()) else None
 
 
+@torch.no_grad()
 def aggregate_kl_nats(means: Tensor, logvars: Tensor) -> float | None:
     """KL divergence to N(0, I) of the Gaussian with the moments of the aggregate posterior, in nats.
 

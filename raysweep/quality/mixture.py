@@ -62,6 +62,7 @@ class LatentMixture:
         return latents.float()
 
 
+@torch.no_grad()
 def fit_mixture(
     means: Tensor, logvars: Tensor | None, *, active: Tensor, components: int = 10, seed: int = 0
 ) -> LatentMixture | None:

@@ -9,6 +9,7 @@ ROUNDING = 1e-6
 """Root mean square of a pixel's change that counts as none: images are float32."""
 
 
+@torch.no_grad()
 def monotonicity(paths: Tensor) -> float | None:
     """Share of the steps of paths [pairs, steps, channels, height, width] that go ahead, from 0 to 1.
 

@@ -10,6 +10,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 _IMAGES = 256
 
 
+@torch.no_grad()
 def sharpness(images: Tensor) -> float | None:
     """Variance over pixels of the Laplacian, mean over images [n, 1 or 3, height, width] in [0, 1].
 

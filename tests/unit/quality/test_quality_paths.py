@@ -1,0 +1,56 @@
+"""Monotonicity of paths between images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from raysweep.quality.paths import monotonicity
+
+
+def along(*positions: float) -> Tensor:
+    """One path of images of one pixel."""
+    return torch.tensor(positions).view(1, -1, 1, 1, 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 4), st.integers(2, 30), st.sampled_from([1, 3]), st.integers(1, 16), st.integers(0, 2**31 - 1))
+def test_a_straight_line_goes_ahead_in_every_step(pairs: int, steps: int, channels: int, side: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    first, last = torch.rand(2, pairs, 1, channels, side, side, generator=generator)
+    share = torch.linspace(0, 1, steps).view(1, -1, 1, 1, 1)
+    assert monotonicity((1 - share) * first + share * last) == 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 4), st.integers(2, 9), st.integers(0, 2**31 - 1))
+def test_it_is_a_share_and_the_way_back_has_the_same(pairs: int, steps: int, seed: int) -> None:
+    paths = torch.rand(pairs, steps, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
+    share = monotonicity(paths)
+    assert share is not None
+    assert 0 <= share <= 1
+    assert share * pairs * (steps - 1) == pytest.approx(round(share * pairs * (steps - 1)))
+    assert monotonicity(paths.flip(1)) == share
+
+
+def test_steps_by_hand() -> None:
+    assert monotonicity(along(0.0, 0.2, 0.6, 1.0)) == 1
+    assert monotonicity(along(0.0, 0.4, 0.2, 1.0)) == pytest.approx(2 / 3)  # the second comes back
+    assert monotonicity(along(0.5, 0.2, 0.8, 1.0)) == pytest.approx(2 / 3)  # the first moves away from the last
+    assert monotonicity(along(0.0, 0.0, 1.0, 1.0)) == 1  # a jump is monotone
+    assert monotonicity(torch.cat([along(0.0, 0.5, 1.0), along(1.0, 0.0, 1.0)])) == pytest.approx(0.5)
+
+
+def test_a_detour_through_another_image_does_not_go_ahead() -> None:
+    first, aside, last = torch.eye(3).view(3, 1, 1, 3)
+    beside = 0.9 * first + 0.3 * aside
+    assert monotonicity(torch.stack([first, beside, 3 * aside, last])[None]) == pytest.approx(1 / 3)
+
+
+def test_a_path_without_a_step_has_none() -> None:
+    assert monotonicity(torch.rand(3, 1, 1, 4, 4)) is None
+    assert monotonicity(torch.rand(0, 5, 1, 4, 4)) is None
+    assert monotonicity(along(0.0, torch.nan, 1.0)) is None

@@ -3,7 +3,8 @@
 The linear VAE of Lucas et al., arXiv:1911.02469, is solved exactly. Under mean squared error + w KL its latent i is
 active only if lambda_i > w D / 2, with lambda_i the i-th eigenvalue of the covariance of the pixels in [0, 1] and D
 their number; so above w = 2 lambda_1 / D the posterior is the prior. A convolutional VAE departs from the plateau at
-the mean image along the same direction, and was measured to collapse above the same weight.
+the mean image along the same direction, and was measured to collapse above the same weight. With free bits there is no
+such weight: a latent keeps what it is not charged for.
 """
 
 from __future__ import annotations
@@ -70,9 +71,13 @@ class Unpredictable:
 def unpredictable(space: TrialSpace) -> Unpredictable | None:
     """Why nothing can be predicted whatever the images; None if something can."""
     others = [str(value) for value in space.choices("likelihood") if value != "gaussian"]
-    if not others:
-        return None
-    return Unpredictable(f"likelihood {' and '.join(others)} has no fixed weight of the squared error")
+    if others:
+        return Unpredictable(f"likelihood {' and '.join(others)} has no fixed weight of the squared error")
+    if space.ends("free_bits_nats")[1] > 0:
+        return Unpredictable(
+            "free_bits_nats leave every latent some nats free of charge, so no weight makes all collapse"
+        )
+    return None
 
 
 def predict(space: TrialSpace, eigenvalues: NDArray[np.float64], pixels: int) -> Preflight | Unpredictable:
@@ -121,13 +126,19 @@ def summary(prediction: Preflight | Unpredictable, space: TrialSpace) -> tuple[s
         return (f"not predicted: {prediction.reason}",)
     where = f"predicted from kld_weight {_spoken(prediction.critical_weight)} on"
     low, high = (f"{weight:.3g}" for weight in (prediction.lowest_weight, prediction.highest_weight))
-    counts = f"active latents predicted: {_spoken(prediction.active_at_low)}"
-    if low == high:
-        return f"{where}; {_wasted(prediction, space)}", f"{counts} at {low}"
-    return (
-        f"{where}; {_wasted(prediction, space)}",
-        f"{counts} at {low}, {_spoken(prediction.active_at_high)} at {high}",
-    )
+    counts = f"active latents predicted: {_spoken(prediction.active_at_low)} at {low}"
+    if low != high:
+        counts += f", {_spoken(prediction.active_at_high)} at {high}"
+    changing = _fields_that_change_images(space)
+    caveat = (f"predicted of the images as they are, before {' and '.join(changing)}",) if changing else ()
+    return (f"{where}; {_wasted(prediction, space)}", counts, *caveat)
+
+
+def _fields_that_change_images(space: TrialSpace) -> list[str]:
+    """Fields by which training sees other images than those whose spectrum the prediction is made of."""
+    ranges = ("rotation_degrees", "autocontrast_probability", "brightness_jitter")
+    changing = [name for name in ranges if space.ends(name)[1] > 0]
+    return changing + ["binarise"] * (space.choices("binarise") != ("none",))
 
 
 def _wasted(prediction: Preflight, space: TrialSpace) -> str:

@@ -56,6 +56,11 @@ EPOCHS_TAG = "training/epochs_done"
 PICTURE_WIDTH = 1100
 """Pixels, about: grids of 32 x 32 images are too small to judge at their own size."""
 
+LATENTS_DPI = 130
+"""Makes a scatter of latents nearly FIGURE_WIDTH wide."""
+LATENTS_COLOURS = 64
+"""A picture of thousands of points is four times as large in all its colours, and no clearer."""
+
 _GROUPS = {
     "latents": ("rate_nats", "active_units", "collapsed"),
     "reconstruction": ("distortion_nats", "mse", "psnr_db", "r2"),
@@ -222,7 +227,7 @@ class TensorBoardWriter:
             from raysweep.report.latentplots import draw_latents
 
             try:
-                drawn = draw_latents(read_latents(sweep.latents(number)), record)
+                drawn = draw_latents(read_latents(sweep.latents(number)), record, dpi=LATENTS_DPI)
             except ValueError as error:
                 _log.warning("%s is left out of TensorBoard: %s", sweep.latents(number), error)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -65,30 +65,32 @@ def final_metrics(trials: Standing, spec: SweepSpec, collapse: Weights | None = 
     for panel, name in zip(grid.flat, panels, strict=False):
         positions = scale_x(panel, spec.trial, x_name, tested)
         in_order = isinstance(spec.trial.searched[x_name], Choices)
-        for one in series:
-            _draw(panel, one, name, positions, joined=in_order, filled=True)
+        for index, one in enumerate(series):
+            # Beside each other at one category, else they would hide each other.
+            shift = 0.14 * (index - (len(series) - 1) / 2) if in_order else None
+            _draw(panel, one, name, positions, shift, filled=True)
             if FINAL_PREFIX + f"mixture_{name}" in FINAL_METRICS:
-                mixture |= _draw(panel, one, f"mixture_{name}", positions, joined=in_order, filled=False)
+                mixture |= _draw(panel, one, f"mixture_{name}", positions, shift, filled=False)
         floored |= _draw_floor(panel, tested, name)
         metric = FINAL_METRICS[FINAL_PREFIX + name]
         arrow = {"max": ", more is better", "min": ", less is better", None: ""}[metric.mode]
         panel.set_title(f"{name}{arrow}", loc="left")
-        panel.set_ylabel(f"[{metric.unit}]" if metric.unit else "")
+        panel.set_ylabel(metric.unit)
         panel.set_xlabel(parameter_label(x_name))
         panel.margins(y=0.1)
         if x_name == "kld_weight" and collapse is not None:
             marked |= _mark(panel, spec, collapse)
     for panel in list(grid.flat)[len(panels) :]:
         panel.set_visible(False)
-    handles = [Line2D([], [], ls="none", marker="o", ms=6, color=one.colour, label=one.label) for one in series]
+    dot: dict[str, Any] = {"marker": "o", "ms": 6}
+    handles = [Line2D([], [], ls="none", **dot, color=one.colour, label=one.label) for one in series]
     if mixture:
-        handles.append(
-            Line2D([], [], ls=":", marker="o", ms=6, mfc="white", color=GREY, label="samples from the fitted mixture")
-        )
+        handles.append(Line2D([], [], ls="-", **dot, color=GREY, label="filled: samples from the prior"))
+        handles.append(Line2D([], [], ls=":", **dot, mfc="white", color=GREY, label="hollow: from the fitted mixture"))
     if floored:
         handles.append(Line2D([], [], ls="--", lw=1.4, color=GREY, label="real images against real images"))
     if marked:
-        handles.append(Line2D([], [], ls="-", lw=5, alpha=0.3, color=GREY, label="predicted collapse"))
+        handles.append(Line2D([], [], ls="none", marker="|", ms=13, mew=1.4, color=GREY, label="predicted collapse"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), handletextpad=0.4)
     text = f"On {tested[0].tested.images if tested[0].tested else 0} test images: {_finding(tested, panels, x_name)}"
     title(figure, text)
@@ -118,7 +120,7 @@ def _second(spec: SweepSpec, tested: Sequence[TrialRecord], names: Sequence[str]
 
 def _series(spec: SweepSpec, hue: str | None, tested: Sequence[TrialRecord]) -> list[_Series]:
     if hue is None:
-        return [_Series("samples from the prior", BLUE, group_repeats(tested))]
+        return [_Series("trials", BLUE, group_repeats(tested))]
     distribution = spec.trial.searched[hue]
     assert isinstance(distribution, Choices)
     of_value: dict[str, list[TrialRecord]] = {}
@@ -133,10 +135,15 @@ def _series(spec: SweepSpec, hue: str | None, tested: Sequence[TrialRecord]) -> 
 
 
 def _draw(
-    axes: Axes, series: _Series, name: str, positions: Callable[[TrialRecord], float], *, joined: bool, filled: bool
-) -> bool:
-    """Draws one metric of one series, joined where its values are one a place; False if there is nothing to draw."""
-    points = []
+    axes: Axes, series: _Series, name: str, positions: Callable[[TrialRecord], float], shift: float | None,
+    *, filled: bool,
+) -> bool:  # fmt: skip
+    """Draws one metric of one series; False if there is nothing to draw.
+
+    `shift` is how far from its category the series stands where it has one value a category, which are joined then;
+    None if there are no categories.
+    """
+    points: list[tuple[float, ...]] = []
     for group in series.groups:
         values = [value for value in (_value(record, name) for record in group) if math.isfinite(value)]
         if values:
@@ -144,9 +151,10 @@ def _draw(
     points.sort()
     if not points:
         return False
-    xs = [point[0] for point in points]
-    if joined and len({round(x) for x in xs}) == len(xs) > 1:
-        axes.plot(xs, [point[1] for point in points], color=series.colour, lw=1.2, ls="-" if filled else ":", zorder=3)
+    if shift is not None and len({round(x) for x, *_ in points}) == len(points):
+        points = [(round(x) + shift, *rest) for x, *rest in points]
+        xs, means = [point[0] for point in points], [point[1] for point in points]
+        axes.plot(xs, means, color=series.colour, lw=1.2, ls="-" if filled else ":", zorder=3)
     for x, mean, low, high in points:
         axes.plot([x, x], [low, high], color=series.colour, lw=2.2, alpha=0.45, zorder=3)
         axes.plot(

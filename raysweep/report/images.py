@@ -79,8 +79,8 @@ def enlarge(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
     return _png(canvas), canvas.shape[1], canvas.shape[0]
 
 
-def shrink(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
-    """The picture smoothly reduced to `width`, if it is wider: (PNG, width, height).
+def shrink(png: bytes | Path, width: int, colours: int | None = None) -> tuple[bytes, int, int]:
+    """The picture smoothly reduced to `width`, if it is wider, and to so many colours: (PNG, width, height).
 
     Raises:
         ValueError: if the picture is no PNG.
@@ -89,7 +89,11 @@ def shrink(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
     if canvas.shape[1] > width:
         height = round(canvas.shape[0] * width / canvas.shape[1])
         canvas = np.asarray(Image.fromarray(canvas).resize((width, height), Image.Resampling.LANCZOS))
-    return _png(canvas), canvas.shape[1], canvas.shape[0]
+    if colours is None:
+        return _png(canvas), canvas.shape[1], canvas.shape[0]
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG")
+    return buffer.getvalue(), canvas.shape[1], canvas.shape[0]
 
 
 def _corner(index: int, height: int, width: int, columns: int, padding: int) -> tuple[int, int]:

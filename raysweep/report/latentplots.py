@@ -54,8 +54,11 @@ def winning_latents(trials: Standing, directory: SweepDirectory) -> Drawn | None
     return None
 
 
-def draw_latents(table: LatentTable, record: TrialRecord) -> Drawn:
-    """Posterior means of one trial by class: two latents as they are, or the first two principal components."""
+def draw_latents(table: LatentTable, record: TrialRecord, dpi: int | None = None) -> Drawn:
+    """Posterior means of one trial by class: two latents as they are, or the first two principal components.
+
+    `dpi` is the resolution of the picture, the figures' own if it is not given.
+    """
     xs, ys, labels, how = _plane(table)
     with styled():
         figure = canvas(7.6, 6.0)
@@ -65,14 +68,14 @@ def draw_latents(table: LatentTable, record: TrialRecord) -> Drawn:
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         if handles:
-            figure.legend(
-                handles=handles, loc="outside right upper", handletextpad=0.2, title="class",
+            axes.legend(
+                handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2, title="class",
                 ncols=1 if len(handles) <= 20 else 2,
             )  # fmt: skip
         text = f"Latents of trial {record.number}: {len(table.active)} of {table.means.shape[1]} are active"
         text += _separation(record.tested)
         title(figure, text)
-        png = to_png(figure)
+        png = to_png(figure, dpi)
     splits = ", ".join(f"{count} {split}" for split, count in Counter(table.splits).items())
     return Drawn(
         "latents", text, png,
@@ -197,7 +200,8 @@ def _scatter(
         handles.append(Line2D([], [], ls="none", marker=shape, ms=6, color=colour, label=name))
         axes.annotate(
             name, (float(np.median(xs[mine_at])), float(np.median(ys[mine_at]))), ha="center", va="center",
-            fontsize=12 if len(name) <= 3 else 9, fontweight="bold", color=colour, path_effects=HALO, zorder=5,
+            fontsize=10 if len(name) <= 3 else 8.5, color=BLACK, zorder=5,
+            bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": colour, "lw": 1.8, "alpha": 0.9},
         )  # fmt: skip
     if OTHER in labels:
         handles.append(Line2D([], [], ls="none", marker="o", ms=6, color=FAINT, label=OTHER))

@@ -136,15 +136,15 @@ def styled() -> Any:
 
 def title(figure: Canvas, text: str) -> None:
     """Puts the finding above the figure, in as many lines as its width needs."""
-    columns = int(figure.get_figwidth() * 11.5)
+    columns = int(figure.get_figwidth() * 10.4)
     lines = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
     figure.suptitle(lines, x=0.012, ha="left", fontsize=12, fontweight="bold")
 
 
-def to_png(figure: Canvas) -> bytes:
-    """The figure at twice its nominal resolution."""
+def to_png(figure: Canvas, dpi: int | None = None) -> bytes:
+    """The figure at twice its nominal resolution, or at another."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
+    figure.savefig(buffer, format="png", facecolor="white", dpi=dpi or STYLE["savefig.dpi"])
     return buffer.getvalue()
 
 

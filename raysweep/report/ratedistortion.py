@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord
 from raysweep.report.marks import (
     BLACK,
     BLUE,
@@ -30,6 +31,7 @@ from raysweep.report.marks import (
     title,
     to_png,
 )
+from raysweep.report.repeats import group_repeats
 
 
 def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Drawn | None:
@@ -54,6 +56,7 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
     norm = _weight_norm(weights)
     colours = ScalarMappable(norm, "viridis") if norm else None
     beyond, marked = 0, False
+    joined = _join_repeats(axes, [record for record, *_ in points])
     for record, rate, distortion in points:
         x, y = min(rate, rates[1]), min(distortion, distortions[1])
         inside = (x, y) == (rate, distortion)
@@ -87,7 +90,7 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
         handles.append(Line2D([], [], ls="none", marker="^", ms=6, color=GREY, label=f"off the axes ({beyond})"))
     if marked:
         handles.append(Line2D([], [], color=BLACK, lw=1.6, label="predicted collapse, on the colour bar"))
-    columns = 4 if len(handles) < 5 else 3
+    columns = 2 if len(handles) == 4 else 3
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.4)
     best = trials.winner.final if trials.winner else None
     text = "Rate against distortion"
@@ -101,8 +104,19 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
         "rate_distortion", text, to_png(figure),
         "What a trial pays in rate and what it gets for it in distortion, on validation images after its last epoch. "
         "On a dashed line the ELBO, minus the sum of the two, is the same; towards the lower left it grows."
+        + (" A line joins the trials of one configuration, which differ in their seed." if joined else "")
         + (f" {COLLAPSE_SAID}" if marked else ""),
     )  # fmt: skip
+
+
+def _join_repeats(axes: Axes, records: Sequence[TrialRecord]) -> bool:
+    """Ties the trials of one configuration together, a line from each to their mean; False if there are no repeats."""
+    repeated = [group for group in group_repeats(records) if len(group) > 1]
+    for group in repeated:
+        places = np.array([(record.final.rate_nats, record.final.distortion_nats) for record in group if record.final])
+        for place in places:
+            axes.plot(*np.stack([place, places.mean(axis=0)]).T, color=FAINT, lw=1.4, zorder=2)
+    return bool(repeated)
 
 
 def _mark_bar(axes: Axes, collapse: Weights) -> bool:

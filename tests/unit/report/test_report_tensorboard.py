@@ -21,7 +21,8 @@ from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import METRICS, TrialState
 from raysweep.report.figures import Figure
-from raysweep.report.tensorboard import EPOCHS_TAG, TensorBoardWriter, rebuild, scalar_tag
+from raysweep.report.hparams import EPOCHS_TAG, scalar_tag
+from raysweep.report.tensorboard import TensorBoardWriter, rebuild
 
 
 def read(run: Path) -> EventAccumulator:
@@ -34,11 +35,11 @@ def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_a_live_reader_sees_each_epoch_at_once(tmp_path, record, spec):
-    writer = TensorBoardWriter(tmp_path, spec)
+    writer = TensorBoardWriter(SweepDirectory(tmp_path), spec)
     whole = record(3, (1.0, 2.0, math.nan))
     for done in (1, 2, 3):
         writer.add_epoch(replace(whole, state=TrialState.RUNNING, epochs=whole.epochs[:done]))
-        points = scalars(tmp_path / "0003", "objective/elbo_nats")
+        points = scalars(SweepDirectory(tmp_path).tensorboard / "0003", "objective/elbo_nats")
         assert [step for step, _ in points] == list(range(1, done + 1))
     assert [value for _, value in points[:2]] == [1.0, 2.0]
     assert math.isnan(points[2][1])
@@ -47,28 +48,29 @@ def test_a_live_reader_sees_each_epoch_at_once(tmp_path, record, spec):
 
 def test_every_metric_has_a_tag_of_its_own_and_real_times(tmp_path, record, spec):
     one = record(0, (1.0,))
-    with TensorBoardWriter(tmp_path, spec) as writer:
+    with TensorBoardWriter(SweepDirectory(tmp_path), spec) as writer:
         writer.add_epoch(one)
     tags = {scalar_tag(name, "elbo_nats") for name in METRICS}
     assert len(tags) == len(METRICS)
-    events = read(tmp_path / "0000")
+    events = read(SweepDirectory(tmp_path).tensorboard / "0000")
     assert {*tags, EPOCHS_TAG} <= set(events.Tags()["tensors"])
     assert events.Tensors("training/train_loss")[0].wall_time == one.epochs[0].recorded_at.timestamp()
 
 
 def test_a_number_too_large_for_tensorboard_is_infinite_there(tmp_path, record, spec):
-    with TensorBoardWriter(tmp_path, spec) as writer:
+    with TensorBoardWriter(SweepDirectory(tmp_path), spec) as writer:
         writer.add_epoch(record(0, (-1e300,)))
-    assert scalars(tmp_path / "0000", "objective/elbo_nats") == [(1, -math.inf)]
+    assert scalars(SweepDirectory(tmp_path).tensorboard / "0000", "objective/elbo_nats") == [(1, -math.inf)]
 
 
 def test_pictures_are_enlarged_and_a_missing_one_is_left_out(tmp_path, record, spec, draw_pictures):
     directory = SweepDirectory(tmp_path)
     one = record(0)
     draw_pictures(directory, spec, [one])
-    with TensorBoardWriter(directory.tensorboard, spec) as writer:
+    directory.samples(0).unlink()
+    with TensorBoardWriter(directory, spec) as writer:
         writer.add_epoch(one)
-        writer.finish_trial(one, directory.reconstructions(0), tmp_path / "none.png")
+        writer.finish_trial(one)
     events = read(directory.tensorboard / "0000")
     assert "samples" not in events.Tags()["tensors"]
     (event,) = events.Tensors("reconstructions")
@@ -80,9 +82,13 @@ def test_pictures_are_enlarged_and_a_missing_one_is_left_out(tmp_path, record, s
 
 
 def test_the_text_of_a_trial_says_how_it_ended(tmp_path, sweep_records, spec):
-    with TensorBoardWriter(tmp_path, spec) as writer:
+    with TensorBoardWriter(SweepDirectory(tmp_path), spec) as writer:
         writer.finish_trial(sweep_records[3])
-    text = tensor_util.make_ndarray(read(tmp_path / "0003").Tensors("trial")[0].tensor_proto).tolist()[0].decode()
+    text = (
+        tensor_util.make_ndarray(read(SweepDirectory(tmp_path).tensorboard / "0003").Tensors("trial")[0].tensor_proto)
+        .tolist()[0]
+        .decode()
+    )
     assert "**failed**: ValueError: no" in text
     assert "Traceback" in text
     assert f"| hidden_size | **{sweep_records[3].config.hidden_size}** |" in text
@@ -93,16 +99,23 @@ def test_a_writer_goes_on_where_a_rebuild_ended(tmp_path, record, spec):
     running = record(0, (1.0, 2.0), TrialState.INTERRUPTED)
     rebuild(directory, spec, [running])
     whole = record(0, (1.0, 2.0, 3.0))
-    with TensorBoardWriter(directory.tensorboard, spec, [running]) as writer:
+    with TensorBoardWriter(directory, spec, [running]) as writer:
         writer.add_epoch(whole)
         writer.finish_trial(whole)
     assert scalars(directory.tensorboard / "0000", "objective/elbo_nats") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 def test_a_writer_shows_earlier_trials_that_have_no_run(tmp_path, sweep_records, spec):
-    TensorBoardWriter(tmp_path, spec, sweep_records).close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"{n:04d}" for n in range(12)), "sweep"]
-    assert scalars(tmp_path / "0000", "objective/elbo_nats") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    TensorBoardWriter(SweepDirectory(tmp_path), spec, sweep_records).close()
+    assert sorted(path.name for path in SweepDirectory(tmp_path).tensorboard.iterdir()) == [
+        *(f"{n:04d}" for n in range(12)),
+        "sweep",
+    ]
+    assert scalars(SweepDirectory(tmp_path).tensorboard / "0000", "objective/elbo_nats") == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 3.0),
+    ]
 
 
 def test_a_rebuild_replaces_what_was_there_and_leaves_nothing_beside(tmp_path, record, spec):
@@ -115,7 +128,7 @@ def test_a_rebuild_replaces_what_was_there_and_leaves_nothing_beside(tmp_path, r
 
 def test_a_rebuild_under_a_live_writer_loses_no_later_epoch(tmp_path, record, spec):
     directory = SweepDirectory(tmp_path)
-    with TensorBoardWriter(directory.tensorboard, spec) as writer:
+    with TensorBoardWriter(directory, spec) as writer:
         writer.add_epoch(record(0, (1.0,)))
         rebuild(directory, spec, [record(0, (1.0,), TrialState.RUNNING)])
         writer.add_epoch(record(0, (1.0, 2.0)))
@@ -125,9 +138,9 @@ def test_a_rebuild_under_a_live_writer_loses_no_later_epoch(tmp_path, record, sp
 def test_figures_go_into_the_run_of_the_sweep(tmp_path, spec):
     path = tmp_path / "figure.png"
     Image.new("RGB", (30, 20)).save(path)
-    with TensorBoardWriter(tmp_path / "tb", spec) as writer:
+    with TensorBoardWriter(SweepDirectory(tmp_path / "tb"), spec) as writer:
         writer.add_figures([Figure("curves", "A title", path, "How to read it.")])
-    (event,) = read(tmp_path / "tb" / "sweep").Tensors("figures/curves")
+    (event,) = read(SweepDirectory(tmp_path / "tb").tensorboard / "sweep").Tensors("figures/curves")
     assert tensor_util.make_ndarray(event.tensor_proto).tolist()[:2] == [b"30", b"20"]
 
 
@@ -220,8 +233,8 @@ def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, dra
 
 def test_the_domain_of_whole_numbers_is_numeric(tmp_path, serve):
     spec = parse_spec("name: a\ndata: {dataset: digits}\ntrial: {latent_size: {choices: [2, 8]}}")
-    TensorBoardWriter(tmp_path / "tb", spec).close()
-    address = serve(tmp_path / "tb")
+    TensorBoardWriter(SweepDirectory(tmp_path / "tb"), spec).close()
+    address = serve(SweepDirectory(tmp_path / "tb").tensorboard)
     for _ in range(100):
         experiment = get(f"{address}/data/plugin/hparams/experiment", {"experimentName": ""})
         if experiment.get("hparamInfos"):

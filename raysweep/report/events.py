@@ -1,0 +1,66 @@
+"""TensorBoard's files: the record format, and the summaries of numbers, pictures and text that go into them."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import struct
+import time
+import uuid
+from pathlib import Path
+from typing import BinaryIO
+
+from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.util import tensor_util
+
+
+class EventFile:
+    """One file of a run, in TensorBoard's record format; each event is readable as soon as it is added."""
+
+    def __init__(self, run: Path) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        token = uuid.uuid4().hex[:8]
+        name = f"events.out.tfevents.{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}.{token}"
+        self.path = run / name
+        self._file: BinaryIO = open(self.path, "ab")  # noqa: SIM115
+        source = SourceMetadata(writer="raysweep.report.tensorboard")
+        self.add(Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=source))
+
+    def add(self, event: Event) -> None:
+        # A record: length, its masked CRC-32C, the bytes, their masked CRC-32C, all little-endian.
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        crcs = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        self._file.write(length + next(crcs) + data + next(crcs))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def scalar(tag: str, value: float, description: str) -> Summary.Value:
+    """A number."""
+    metadata = scalar_metadata.create_summary_metadata(display_name="", description=description)
+    # A loss that overflows float32, TensorBoard's type, is an infinity there; numpy would warn of the cast.
+    stored = value if not math.isfinite(value) or abs(value) < 3.4e38 else math.copysign(math.inf, value)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(stored))
+
+
+def image(tag: str, picture: tuple[bytes, int, int], description: str) -> Summary.Value:
+    """A picture, given as (PNG, width, height)."""
+    png, width, height = picture
+    metadata = image_metadata.create_summary_metadata(display_name="", description=description)
+    tensor = tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), png])
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+
+
+def text(tag: str, markdown: str, description: str) -> Summary.Value:
+    """A page of Markdown."""
+    metadata = text_metadata.create_summary_metadata(display_name="", description=description)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto([markdown.encode()]))

@@ -1,0 +1,47 @@
+"""A trial on a page of Markdown."""
+
+from __future__ import annotations
+
+from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, FinalMetrics, Metric
+from raysweep.records import TrialRecord
+from raysweep.report.floors import floor_of
+
+
+def trial_text(record: TrialRecord, objective: str) -> str:
+    """A trial on a page of Markdown: how it ended, its parameters, its last metrics."""
+    lines = [f"**{record.state}**" + (f": {record.cause}" if record.cause else ""), ""]
+    place = ", ".join(part for part in (record.device, record.node) if part)
+    lines += [f"{len(record.epochs)} epochs{f' on {place}' if place else ''}", ""]
+    lines += ["| parameter | value |", "| --- | --- |"]
+    for name, value in record.config.model_dump().items():
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        lines.append(f"| {name} | {f'**{shown}**' if name in record.params else shown} |")
+    if record.final is not None:
+        lines += ["", "| metric | after the last epoch | |", "| --- | --- | --- |"]
+        for name, metric in METRICS.items():
+            value = getattr(record.final, name)
+            shown = f"{value:.6g}" if isinstance(value, float) else value
+            lines.append(f"| {f'**{name}**' if name == objective else name} | {shown} | {metric.unit} |")
+    if record.tested is not None:
+        lines += ["", *_tested_table(record.tested)]
+    if record.error:
+        lines += ["", "```", record.error.rstrip(), "```"]
+    return "\n".join(lines)
+
+
+def _tested_table(tested: FinalMetrics) -> list[str]:
+    """The final metrics in Markdown, each beside what real images come to."""
+    lines = ["| metric | on the test split | real images | |", "| --- | --- | --- | --- |"]
+    for name, metric in tested_metrics():
+        value = getattr(tested, name)
+        if name.startswith("floor_") or value is None or isinstance(value, tuple):
+            continue
+        floor = floor_of(tested, name)
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        lines.append(f"| {name} | {shown} | {'' if floor is None else f'{floor:.6g}'} | {metric.unit} |")
+    return lines
+
+
+def tested_metrics() -> list[tuple[str, Metric]]:
+    """Every field of `FinalMetrics` and what it is."""
+    return [(name.removeprefix(FINAL_PREFIX), metric) for name, metric in FINAL_METRICS.items()]

@@ -44,6 +44,11 @@ def test_steps_by_hand() -> None:
     assert monotonicity(torch.cat([along(0.0, 0.5, 1.0), along(1.0, 0.0, 1.0)])) == pytest.approx(0.5)
 
 
+def test_rounding_is_no_way_back() -> None:
+    assert monotonicity(along(0.0, 0.5, 0.5 - 1e-7, 1.0)) == 1
+    assert monotonicity(along(0.0, 0.5, 0.5 - 1e-5, 1.0)) == pytest.approx(2 / 3)
+
+
 def test_a_detour_through_another_image_does_not_go_ahead() -> None:
     first, aside, last = torch.eye(3).view(3, 1, 1, 3)
     beside = 0.9 * first + 0.3 * aside

@@ -2,7 +2,7 @@
 
 Where the KLD weight is small the aggregate posterior is far from N(0, I), and draws of the prior land where the decoder
 has never been. A density fitted to the latents afterwards tells a poor prior from a poor decoder (Ghosh et al.,
-arXiv:1903.12436, section 4).
+arXiv:1903.12436).
 """
 
 from __future__ import annotations

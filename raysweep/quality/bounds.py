@@ -18,7 +18,7 @@ LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 def importance_weighted_bound(
     encode: Encode, log_likelihood: LogLikelihood, images: Tensor, samples: int, seed: int, batch: int = 256
 ) -> float | None:
-    """Lower bound on the mean log p(x) of images [n, ...], in nats an image (Burda et al., arXiv:1509.00519, eq. 8).
+    """Lower bound on the mean log p(x) of images [n, ...], in nats an image (Burda et al., arXiv:1509.00519).
 
     log of the mean over `samples` draws z of q(z|x) of p(x|z) p(z) / q(z|x), mean over images. One sample gives the
     ELBO; more never loosen the bound in expectation. No more than `batch` pairs of image and latent are decoded at

@@ -144,10 +144,16 @@ def train_classifier(
 def random_features(shape: tuple[int, int, int], seed: int, images: Tensor | None = None) -> FeatureNetwork:
     """The same network untrained, in evaluation mode: features for data without labels.
 
-    Distances between its features order models much as those of trained ones do (Naeem et al., arXiv:2002.09797,
-    section 5). With `images` [n, channels, height, width] in [0, 1] the BatchNorm layers take their statistics, so
-    that every feature has the same weight; without them features are as the initialisation scales them.
+    Distances between its features order models much as those of trained ones do (Naeem et al., arXiv:2002.09797). With
+    `images` [n, channels, height, width] in [0, 1], a thousand or so, the BatchNorm layers take their statistics in one
+    pass, so that every feature has the same weight; without them features are as the initialisation scales them, and
+    some are the same for all images.
+
+    Raises:
+        ValueError: if `images` are fewer than two.
     """
+    if images is not None and len(images) < 2:
+        raise ValueError(f"the statistics of features need two images or more, got {len(images)}")
     network = _initialised(shape, 1, "random", seed)
     if images is not None:
         network = network.to(images.device)

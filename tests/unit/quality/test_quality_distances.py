@@ -51,7 +51,7 @@ sizes = st.integers(6, 12)
 seeds = st.integers(0, 2**31 - 1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(sizes, sizes, seeds, st.integers(1, 4), st.integers(1, 5))
 def test_all_follow_the_formulas_of_the_papers(n: int, m: int, seed: int, d: int, k: int) -> None:
     real, fake = normal(seed, n, d), normal(seed ^ 1, m, d, 0.7, 0.4)
@@ -93,7 +93,7 @@ def test_density_and_coverage_by_hand() -> None:
     assert density_coverage(line(0, 1, 3), line(-0.5, -0.5), k=1) == pytest.approx((1.0, 1 / 3))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes, sizes, seeds)
 def test_the_order_of_images_changes_nothing(n: int, m: int, seed: int) -> None:
     real, fake = normal(seed, n, 3), normal(seed ^ 1, m, 3, 1.3)
@@ -104,7 +104,7 @@ def test_the_order_of_images_changes_nothing(n: int, m: int, seed: int) -> None:
     assert density_coverage(mixed, others) == density_coverage(real, fake)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(2, 30), sizes, seeds, st.integers(1, 5))
 def test_shares_are_shares_and_density_has_its_bound(n: int, m: int, seed: int, k: int) -> None:
     real, fake = normal(seed, n, 2), normal(seed ^ 1, m, 2)
@@ -115,7 +115,7 @@ def test_shares_are_shares_and_density_has_its_bound(n: int, m: int, seed: int, 
     assert density is None or 0 <= density <= n / k
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes, seeds, st.integers(1, 4))
 def test_a_set_covers_itself(n: int, seed: int, k: int) -> None:
     same = normal(seed, n, 4).float()
@@ -125,7 +125,7 @@ def test_a_set_covers_itself(n: int, seed: int, k: int) -> None:
     assert found.density == pytest.approx((k + 1) / k)  # itself and its k neighbours' worth of balls, on average
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes, sizes, seeds)
 def test_kid_is_symmetric(n: int, m: int, seed: int) -> None:
     x, y = normal(seed, n, 3), normal(seed ^ 1, m, 3)

@@ -50,7 +50,7 @@ def network() -> FeatureNetwork:
     return trained()
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.sampled_from([1, 3]), st.integers(8, 128), st.integers(8, 128), st.integers(1, 12), st.integers(0, 3))
 def test_images_of_every_size_have_64_features(channels: int, height: int, width: int, classes: int, n: int) -> None:
     network = FeatureNetwork((channels, height, width), classes)
@@ -137,6 +137,11 @@ def test_random_features_can_take_the_statistics_of_images() -> None:
     normed = torch.cat(before_relu)
     assert torch.allclose(normed.mean(dim=0), torch.zeros(FEATURES), atol=0.01)
     assert torch.allclose(normed.std(dim=0), torch.ones(FEATURES), atol=0.01)
+
+
+def test_the_statistics_of_one_image_are_refused() -> None:
+    with pytest.raises(ValueError, match="two images or more, got 1"):
+        random_features(SHAPE, 0, torch.rand(1, *SHAPE))
 
 
 def test_a_saved_network_comes_back_whole(network: FeatureNetwork, tmp_path: Path) -> None:

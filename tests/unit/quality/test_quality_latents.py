@@ -46,7 +46,7 @@ def test_a_latent_is_active_if_its_mean_varies_by_more_than_a_hundredth() -> Non
 moments = st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**31 - 1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(moments)
 def test_the_aggregate_divergence_is_that_of_the_gaussian_with_the_same_moments(case: tuple[int, int, int]) -> None:
     count, latents, seed = case
@@ -57,7 +57,7 @@ def test_the_aggregate_divergence_is_that_of_the_gaussian_with_the_same_moments(
     assert aggregate_kl_nats(means, logvars) == pytest.approx(float(kl_divergence(aggregate, prior)), rel=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(moments, st.floats(0, 5))
 def test_the_aggregate_divergence_lies_between_zero_and_the_rate(case: tuple[int, int, int], scale: float) -> None:
     count, latents, seed = case
@@ -83,7 +83,7 @@ def test_latents_that_together_fill_the_prior_have_a_rate_without_an_aggregate_d
     assert float(rate.sum()) == pytest.approx(2 * 0.5 * math.log(100), rel=0.02)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(moments)
 def test_the_divergence_of_each_latent_is_torchs(case: tuple[int, int, int]) -> None:
     count, latents, seed = case

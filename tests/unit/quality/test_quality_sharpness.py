@@ -23,7 +23,7 @@ def test_one_bright_pixel_by_hand() -> None:
     assert sharpness(image) == pytest.approx(20 / 9)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(3, 20), st.integers(3, 20), st.integers(0, 2**31 - 1))
 def test_it_is_the_variance_of_scipys_laplacian(n: int, height: int, width: int, seed: int) -> None:
     images = noise(seed, n, 1, height, width)

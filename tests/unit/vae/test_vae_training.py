@@ -204,17 +204,20 @@ def test_batch_normalisation_of_one_image_is_refused(batch_size: int, images: in
         Training(config, TensorImages(discs(images, SHAPE)), TensorImages(discs(5, SHAPE)))
 
 
-def test_every_likelihood_learns_real_digits() -> None:
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "calibrated_gaussian", "learned_gaussian", "bernoulli", "continuous_bernoulli"]
+)
+def test_every_likelihood_is_learnt_in_training_and_on_validation_alike(likelihood: str) -> None:
+    """With batch normalisation, whose running statistics validation goes by."""
     images = digits()
-    for likelihood in ("gaussian", "calibrated_gaussian", "learned_gaussian", "bernoulli", "continuous_bernoulli"):
-        config = small_config(
-            d_size=8, latent_size=8, hidden_size=64, epochs=4, learning_rate=5e-3, batch_norm="all",
-            likelihood=likelihood, sigma=0.2, reduction="sum", kld_weight=1.0,
-        )  # fmt: skip
-        history = list(train(config, TensorImages(images[:1000]), TensorImages(images[1000:])))
-        assert history[-1].train_loss < history[0].train_loss, likelihood
-        assert history[-1].r2 > 0.1, likelihood
-        assert history[-1].elbo_binary_nats > -64 * math.log(2), likelihood  # better than a coin a pixel
+    config = small_config(
+        d_size=8, latent_size=8, epochs=3, learning_rate=5e-3, batch_norm="all",
+        likelihood=likelihood, sigma=0.2, reduction="sum", kld_weight=1.0,
+    )  # fmt: skip
+    first, *_, last = train(config, TensorImages(images[:600]), TensorImages(images[600:800]))
+    assert last.train_loss < first.train_loss
+    assert last.val_loss < first.val_loss
+    assert all(math.isfinite(getattr(last, name)) for name in ("elbo_nats", "elbo_binary_nats", "bits_per_dim"))
 
 
 @pytest.mark.parametrize("limit", [None, 0.05])

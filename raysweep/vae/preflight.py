@@ -74,9 +74,7 @@ def unpredictable(space: TrialSpace) -> Unpredictable | None:
     if others:
         return Unpredictable(f"likelihood {' and '.join(others)} has no fixed weight of the squared error")
     if space.ends("free_bits_nats")[1] > 0:
-        return Unpredictable(
-            "free_bits_nats leave every latent some nats free of charge, so no weight makes all collapse"
-        )
+        return Unpredictable("free_bits_nats leave each latent some nats free of charge: no weight makes all collapse")
     return None
 
 
@@ -129,9 +127,10 @@ def summary(prediction: Preflight | Unpredictable, space: TrialSpace) -> tuple[s
     counts = f"active latents predicted: {_spoken(prediction.active_at_low)} at {low}"
     if low != high:
         counts += f", {_spoken(prediction.active_at_high)} at {high}"
-    changing = _fields_that_change_images(space)
-    caveat = (f"predicted of the images as they are, before {' and '.join(changing)}",) if changing else ()
-    return (f"{where}; {_wasted(prediction, space)}", counts, *caveat)
+    *others, last = _fields_that_change_images(space) or [""]
+    changing = f"{', '.join(others)} and {last}" if others else last
+    caveat = (f"predicted of the images as they are, before {changing}",) if changing else ()
+    return f"{where}; {_wasted(prediction, space)}", counts, *caveat
 
 
 def _fields_that_change_images(space: TrialSpace) -> list[str]:

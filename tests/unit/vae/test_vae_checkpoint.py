@@ -28,12 +28,28 @@ RESUMABLE = {
     "grey": ({}, (1, 8, 8)),
     "colour, clipped, warming up": ({"kld_warmup_epochs": 3, "max_gradient_norm": 0.1}, (3, 8, 16)),
     "calibrated": ({"likelihood": "calibrated_gaussian", "reduction": "sum", "kld_weight": 1.0}, (3, 16, 8)),
-}
+    "normalised": ({"batch_norm": "all", "negative_slope": 0.1, "kernel_size": 4}, (3, 8, 16)),
+    "plateau": (
+        {"learning_rate_schedule": "plateau", "learning_rate_patience_epochs": 0, "learning_rate": 1e-6},
+        (1, 8, 8),
+    ),
+    "cosine, cyclical, free bits": (
+        {"learning_rate_schedule": "cosine", "kld_warmup_epochs": 1, "kld_cycle_epochs": 2, "free_bits_nats": 0.1},
+        (1, 8, 8),
+    ),
+    "drawn images": (
+        {"rotation_degrees": 30.0, "autocontrast_probability": 0.5, "brightness_jitter": 0.5, "binarise": "sampled",
+         "input_dropout": 0.2, "input_noise": 0.1, "likelihood": "bernoulli"},
+        (1, 8, 8),
+    ),
+    "learned, dense": ({"likelihood": "learned_gaussian", "conv_blocks": "none"}, (1, 8, 8)),
+}  # fmt: skip
 
 
 def state(training: Training) -> dict[str, Tensor]:
     """Every number that the next step depends on."""
-    numbers = {f"model.{name}": value.detach().clone() for name, value in training.model.named_parameters()}
+    numbers = {f"model.{name}": value.detach().clone() for name, value in training.model.state_dict().items()}
+    numbers["val_losses"] = torch.tensor(training.val_losses, dtype=torch.float64)
     for index, moments in training.optimizer.state_dict()["state"].items():
         numbers |= {f"optimizer.{index}.{key}": value.clone() for key, value in moments.items()}
     return numbers
@@ -94,6 +110,41 @@ def test_a_result_that_is_no_number_comes_back_too(tmp_path: Path) -> None:
     assert restored.r2 != restored.r2
 
 
+def test_running_statistics_and_their_count_come_back_in_their_own_types(tmp_path: Path) -> None:
+    training = trained(tmp_path, epochs=2, batch_norm="all")
+    resumed = fresh(batch_norm="all")
+    restore_checkpoint(tmp_path, resumed)
+    restored = resumed.model.state_dict()
+    counts = [value for name, value in restored.items() if name.endswith("num_batches_tracked")]
+    assert counts
+    assert all(value.dtype == torch.int64 and int(value) == 2 * 3 for value in counts)
+    assert any(bool(value.any()) for name, value in restored.items() if name.endswith("running_mean"))
+    assert_same_state(resumed, training)
+
+
+@pytest.mark.parametrize("name", ["encoder.1.running_var", "encoder.1.num_batches_tracked"])
+def test_a_checkpoint_without_a_running_statistic_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    trained(tmp_path, batch_norm="all")
+    path = tmp_path / "epoch-000001.safetensors"
+    header, tensors = read_header(path), load_file(path)
+    del tensors[f"model.{name}"]
+    save_file(tensors, path, metadata=header["__metadata__"])
+    assert restore_checkpoint(tmp_path, fresh(batch_norm="all")) is None
+    assert name in caplog.text
+
+
+def test_losses_that_are_no_numbers_come_back_too(tmp_path: Path) -> None:
+    training = fresh()
+    metrics = training.run_epoch()
+    training.val_losses = [float("nan")]
+    save_checkpoint(tmp_path, training, metrics)
+    resumed = fresh()
+    assert restore_checkpoint(tmp_path, resumed) is not None
+    assert resumed.val_losses[0] != resumed.val_losses[0]
+
+
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
     trained(tmp_path, epochs=4)
     assert [path.name for path in list_checkpoints(tmp_path)] == [
@@ -149,7 +200,29 @@ def forget_the_metrics(path: Path) -> None:
     save_file(load_file(path), path, metadata={"raysweep": json.dumps(header)})
 
 
-DAMAGE = [truncate, empty, fill_with_zeros, drop_a_moment, change_a_shape, forget_the_metrics]
+def forget_a_validation_loss(path: Path) -> None:
+    header = json.loads(read_header(path)["__metadata__"]["raysweep"])
+    header["val_losses"].pop()
+    save_file(load_file(path), path, metadata={"raysweep": json.dumps(header)})
+
+
+def change_a_type(path: Path) -> None:
+    with_header = read_header(path)
+    tensors = load_file(path)
+    tensors["model.posterior.bias"] = tensors["model.posterior.bias"].double()
+    save_file(tensors, path, metadata=with_header["__metadata__"])
+
+
+DAMAGE = [
+    truncate,
+    empty,
+    fill_with_zeros,
+    drop_a_moment,
+    change_a_shape,
+    change_a_type,
+    forget_the_metrics,
+    forget_a_validation_loss,
+]
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tensor_images import TensorImages, discs, small_config, small_training, untimed
 
 from raysweep.errors import CheckpointError, StorageError
@@ -43,6 +44,35 @@ def test_an_exported_model_answers_as_the_trained_one_did(tmp_path: Path, shape:
     # The trial's weights lie channels last in memory, which changes the order of its sums.
     torch.testing.assert_close(loaded.reconstruct(x), model.reconstruct(x), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(loaded.sample(4, seed=1), model.sample(4, seed=1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_norm": "all", "negative_slope": 0.2},
+        {"kernel_size": 4, "conv_blocks": "d/2 2d", "hidden_size": None},
+        {"conv_blocks": "none", "likelihood": "learned_gaussian"},
+        {"upsampling": "trimmed", "likelihood": "continuous_bernoulli"},
+    ],
+)
+def test_every_kind_of_network_is_exported(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = trained(tmp_path / "trial", (1, 9, 11), **changes).model.eval()
+    loaded = load_model(export_model(tmp_path / "trial", tmp_path / "out", ORIGIN))
+    trained_weights, weights = model.state_dict(), loaded.state_dict()
+    assert [(n, v.dtype) for n, v in weights.items()] == [(n, v.dtype) for n, v in trained_weights.items()]
+    assert all(torch.equal(trained_weights[name], weights[name]) for name in weights)
+    x = discs(5, (1, 9, 11))
+    torch.testing.assert_close(loaded.reconstruct(x), model.reconstruct(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_tensor_of_another_type_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "trial", batch_norm="all")
+    out = export_model(tmp_path / "trial", tmp_path / "out", ORIGIN)
+    tensors = load_file(out / "model.safetensors")
+    tensors["encoder.1.num_batches_tracked"] = tensors["encoder.1.num_batches_tracked"].double()
+    save_file(tensors, out / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"encoder\.1\.num_batches_tracked is torch\.float64"):
+        load_model(out)
 
 
 def test_loading_twice_gives_identical_answers_and_needs_no_random_numbers(tmp_path: Path) -> None:
@@ -186,7 +216,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     "change",
     [
         {"format": "raysweep-model-9"},
-        {"shape": [1, 12, 12]},
+        {"shape": [1, 24, 24]},
         {"shape": [1, 8]},
         {"shape": [1, 0, 0]},
         {"config": {"latent_size": 65536, "hidden_size": 65536, "d_size": 4096}},

@@ -95,7 +95,7 @@ def test_the_default_conventions_weight_is_its_own_equivalent() -> None:
     assert pixel_mean_weight(TrialConfig(kld_weight=5e-4), 1024) == pytest.approx(5e-4, rel=1e-12)
 
 
-@pytest.mark.parametrize("likelihood", ["calibrated_gaussian", "bernoulli"])
+@pytest.mark.parametrize("likelihood", ["calibrated_gaussian", "learned_gaussian", "bernoulli", "continuous_bernoulli"])
 def test_a_likelihood_without_a_fixed_sigma_has_no_equivalent_weight(likelihood: str) -> None:
     with pytest.raises(ValueError, match=likelihood):
         pixel_mean_weight(TrialConfig(likelihood=likelihood), 1024)  # type: ignore[arg-type]
@@ -173,6 +173,59 @@ def test_the_weight_grows_linearly_over_the_warm_up_and_then_stays(epochs: int, 
     assert ramp[epochs * steps - 1 :] == [weight] * 4
     differences = [after - before for before, after in itertools.pairwise(ramp[: epochs * steps])]
     assert differences == pytest.approx([weight / (epochs * steps)] * len(differences))
+
+
+@given(st.integers(1, 5), st.integers(0, 5), st.integers(1, 10), st.integers(0, 200))
+def test_the_warm_up_starts_again_with_every_cycle(warmup: int, rest: int, steps: int, step: int) -> None:
+    once = TrialConfig(kld_weight=0.5, kld_warmup_epochs=warmup)
+    cycles = TrialConfig(kld_weight=0.5, kld_warmup_epochs=warmup, kld_cycle_epochs=warmup + rest)
+    cycle = (warmup + rest) * steps
+    assert warmed_weight(cycles, step, steps) == warmed_weight(once, step % cycle, steps)
+    assert warmed_weight(cycles, step, steps) == warmed_weight(cycles, step + cycle, steps)
+
+
+def test_cycles_of_two_epochs_with_a_warm_up_of_one() -> None:
+    config = TrialConfig(kld_weight=1.0, kld_warmup_epochs=1, kld_cycle_epochs=2)
+    assert [warmed_weight(config, step, 2) for step in range(8)] == [0.5, 1, 1, 1, 0.5, 1, 1, 1]
+
+
+@given(st.lists(st.lists(st.floats(0, 20), min_size=3, max_size=3), min_size=1, max_size=6), st.floats(0, 5))
+def test_a_latent_below_its_free_bits_counts_as_if_it_had_them(kl: list[list[float]], free: float) -> None:
+    means = [sum(column) / len(kl) for column in zip(*kl, strict=True)]
+    found = float(charged_rate(torch.tensor(kl, dtype=torch.float64), free))
+    assert found == pytest.approx(sum(max(free, mean) for mean in means), abs=1e-9)
+    assert found >= float(charged_rate(torch.tensor(kl, dtype=torch.float64), 0.0)) - 1e-9
+
+
+def test_free_bits_neither_push_nor_pull_a_latent_that_is_below_them() -> None:
+    kl = torch.tensor([[0.1, 3.0], [0.3, 1.0]], requires_grad=True)
+    charged_rate(kl, 1.0).backward()
+    assert torch.equal(kl.grad, torch.tensor([[0.0, 0.5], [0.0, 0.5]]))
+
+
+def test_log_sigma_in_place_of_log_variance_would_make_the_kl_divergence_negative_and_ours_cannot_be() -> None:
+    """The broken term s^2 - 1 - log s, with s where s^2 belongs in one place only, has its minimum below 0."""
+    sigma = torch.linspace(0.01, 3, 30_000, dtype=torch.float64)
+    broken = 0.5 * (sigma.square() - 1 - sigma.log())
+    assert float(broken.min()) == pytest.approx(-0.0767, abs=1e-4)
+    assert float(kl_per_latent(torch.zeros_like(sigma), 2 * sigma.log()).min()) >= 0
+
+
+@pytest.mark.parametrize("reduction", ["pixel_mean", "pixel_and_latent_mean", "sum"])
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "calibrated_gaussian", "learned_gaussian", "bernoulli", "continuous_bernoulli"]
+)
+def test_no_posterior_drives_the_loss_below_that_of_the_data_alone(likelihood: str, reduction: str) -> None:
+    """Whatever the network puts out, sigma is an exponential and the rate a sum of terms that are never negative."""
+    x = random_batch(3)[1]
+    channels = 2 * x.shape[1] if likelihood == "learned_gaussian" else x.shape[1]
+    data = data_term(torch.full((5, channels, 8, 8), -3.0), x, likelihood, 0.5)  # type: ignore[arg-type]
+    without = weighted_loss(data, torch.zeros(()), 1.0, reduction, 128, 4)  # type: ignore[arg-type]
+    for mean, logvar in itertools.product((-5.0, 0.0, 5.0), torch.linspace(LOGVAR_MIN, LOGVAR_MAX, 101)):
+        kl = kl_per_latent(torch.full((5, 4), mean), logvar.expand(5, 4))
+        loss = weighted_loss(data, charged_rate(kl, 0.0), 1.0, reduction, 128, 4)  # type: ignore[arg-type]
+        assert loss.isfinite()
+        assert loss >= without
 
 
 def test_without_a_warm_up_the_weight_is_whole_from_the_first_step() -> None:

@@ -157,7 +157,16 @@ def test_a_searched_convention_makes_a_range_of_critical_weights() -> None:
     assert found.critical_weight == (pytest.approx(1e-2 / 8), pytest.approx(1024e-2 / 2))
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "calibrated_gaussian", Choices(choices=("gaussian", "bernoulli"))])
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        "bernoulli",
+        "calibrated_gaussian",
+        "learned_gaussian",
+        "continuous_bernoulli",
+        Choices(choices=("gaussian", "bernoulli")),
+    ],
+)
 def test_other_likelihoods_have_no_prediction_and_say_so(likelihood: Any) -> None:
     searched = {"likelihood": likelihood} if isinstance(likelihood, Choices) else {}
     constants = {} if searched else {"likelihood": likelihood}
@@ -165,6 +174,24 @@ def test_other_likelihoods_have_no_prediction_and_say_so(likelihood: Any) -> Non
     assert isinstance(found, Unpredictable)
     assert "has no fixed weight of the squared error" in summary(found, space())[0]
     assert Preflight.from_mapping(found.to_mapping()) is None
+
+
+@pytest.mark.parametrize("free_bits", [0.5, Range(low=0.0, high=1.0)])
+def test_free_bits_have_no_weight_from_which_on_all_collapses_and_say_so(free_bits: Any) -> None:
+    searched = {"free_bits_nats": free_bits} if isinstance(free_bits, Range) else {}
+    found = predict(space(searched, **({} if searched else {"free_bits_nats": free_bits})), EIGENVALUES, 1024)
+    assert isinstance(found, Unpredictable)
+    assert "no weight makes all collapse" in summary(found, space())[0]
+
+
+def test_a_prediction_says_that_it_is_of_the_plain_images_where_training_sees_others() -> None:
+    augmented = space({"rotation_degrees": Range(low=0.0, high=45.0)}, brightness_jitter=0.5, binarise="threshold")
+    found = predict(augmented, EIGENVALUES, 1024)
+    plain = predict(space(), EIGENVALUES, 1024)
+    assert found == plain
+    *lines, caveat = summary(found, augmented)
+    assert tuple(lines) == summary(plain, space())
+    assert caveat == "predicted of the images as they are, before rotation_degrees, brightness_jitter and binarise"
 
 
 def test_images_that_are_all_the_same_have_no_prediction() -> None:

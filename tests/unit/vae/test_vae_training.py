@@ -28,7 +28,9 @@ def weights(training: Training) -> list[Tensor]:
     return [value.detach().clone() for value in training.model.parameters()]
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "calibrated_gaussian", "bernoulli"])
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "calibrated_gaussian", "learned_gaussian", "bernoulli", "continuous_bernoulli"]
+)
 def test_the_same_configuration_gives_the_same_bits_twice(likelihood: str) -> None:
     config = small_config(likelihood=likelihood, kld_warmup_epochs=2, max_gradient_norm=0.5)
     first = [untimed(metrics) for metrics in run(config)]
@@ -167,6 +169,55 @@ def test_the_train_loss_is_the_mean_over_images_though_the_last_batch_is_smaller
     (metrics,) = run(small_config(epochs=1))
     losses = [call["loss"] for call in calls]
     assert metrics.train_loss == pytest.approx((16 * losses[0] + 16 * losses[1] + 8 * losses[2]) / 40, rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["pixel_mean", "pixel_and_latent_mean", "sum"])
+def test_the_loss_counts_free_bits_and_the_rate_does_not(reduction: str) -> None:
+    """1,000 nats a latent are far more than there are, so that the loss has 1,000 of each."""
+    free = run(small_config(kld_weight=0.1, free_bits_nats=1000.0, reduction=reduction, epochs=1))[0]
+    charged = 0.1 * 3000 / (3 if reduction == "pixel_and_latent_mean" else 1)
+    data = free.mse * (64 if reduction == "sum" else 1)
+    assert free.val_loss == pytest.approx(data + charged, rel=1e-4)
+    assert free.rate_nats < 100
+
+
+@pytest.mark.parametrize("batch_norm", ["conv", "linear", "all"])
+def test_a_last_batch_of_one_image_joins_the_one_before_under_batch_normalisation(batch_norm: str) -> None:
+    def sizes(**changes: Any) -> list[int]:
+        training = Training(
+            small_config(batch_size=8, **changes), TensorImages(discs(17, SHAPE)), TensorImages(discs(5, SHAPE))
+        )
+        training.run_epoch()
+        log = training.train_images.log  # type: ignore[attr-defined]
+        assert training.steps_an_epoch == len(log)
+        return [len(indices) for _, indices in log]
+
+    assert sizes(batch_norm=batch_norm) == [8, 9]
+    assert sizes() == [8, 8, 1]
+    assert sizes(batch_norm=batch_norm, kld_warmup_epochs=1) == [8, 9]
+
+
+@pytest.mark.parametrize(("batch_size", "images"), [(1, 10), (10, 1)])
+def test_batch_normalisation_of_one_image_is_refused(batch_size: int, images: int) -> None:
+    config = small_config(batch_norm="all", batch_size=batch_size)
+    with pytest.raises(ValueError, match=f"needs 2 images a step or more, got batch_size {batch_size} and {images}"):
+        Training(config, TensorImages(discs(images, SHAPE)), TensorImages(discs(5, SHAPE)))
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "calibrated_gaussian", "learned_gaussian", "bernoulli", "continuous_bernoulli"]
+)
+def test_every_likelihood_is_learnt_in_training_and_on_validation_alike(likelihood: str) -> None:
+    """With batch normalisation, whose running statistics validation goes by."""
+    images = digits()
+    config = small_config(
+        d_size=8, latent_size=8, epochs=3, learning_rate=5e-3, batch_norm="all",
+        likelihood=likelihood, sigma=0.2, reduction="sum", kld_weight=1.0,
+    )  # fmt: skip
+    first, *_, last = train(config, TensorImages(images[:600]), TensorImages(images[600:800]))
+    assert last.train_loss < first.train_loss
+    assert last.val_loss < first.val_loss
+    assert all(math.isfinite(getattr(last, name)) for name in ("elbo_nats", "elbo_binary_nats", "bits_per_dim"))
 
 
 @pytest.mark.parametrize("limit", [None, 0.05])

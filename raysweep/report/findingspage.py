@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysweep.claims import EPOCH_COLUMNS
 from raysweep.layout import SweepDirectory, replacing, write_atomically
 from raysweep.report.findings import Finding
 from raysweep.report.tables import SCHEMA_VERSION
-from raysweep.report.verdicts import Figure, Outcome, Verdict, number
+from raysweep.report.verdicts import Figure, Outcome, Verdict, number, percent
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.REFUTED: "✗", Verdict.DEPENDS: "±", Verdict.UNDECIDED: "?"}
 """Beside the words, never in their place."""
@@ -170,7 +171,7 @@ def _sweeps(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _counted(finding: Finding, outcome: Outcome) -> str:
-    left_out = f"; {outcome.left_out} left out, where a value that matters is not known" if outcome.left_out else ""
+    left_out = f"; {outcome.left_out} left out, which lack a value or a counterpart" if outcome.left_out else ""
     return f"Looked at: {outcome.rows} {finding.counted}{left_out}."
 
 
@@ -189,11 +190,13 @@ def cells(figure: Figure) -> tuple[str, str, str, str]:
 
 
 def _written(value: float, unit: str) -> str:
-    return f"{100 * value:.0f} %" if unit == "share" else f"{value:.4g}"
+    return percent(value) if unit == "share" else f"{value:.4g}"
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    first = text.partition(" ")[0].rstrip(",")
+    start = text[:1] if first in EPOCH_COLUMNS or first.startswith("`") else text[:1].upper()
+    return start + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def _cell(text: str) -> str:

@@ -160,7 +160,7 @@ def in_words(claim: Claim) -> str:
         text += f", where `{claim.where}`"
     if claim.across is not None:
         text += f", apart for each {claim.across}"
-    return text + "."
+    return " ".join(text.split()) + "."
 
 
 def _test_in_words(claim: Claim) -> str:

@@ -92,8 +92,11 @@ def decide_separates(claim: Separates, rows: Observations) -> Outcome:
     figures.append(_flip(claim.over, over, met))
     if claim.over == "kld_weight" and rows.critical_weight:
         low, high = rows.critical_weight
-        figures.append(Figure("kld_weight from which on collapse was predicted before the sweep",
-                              low if low == high else None, low, high, "" if low == high else "range"))  # fmt: skip
+        label = "kld_weight from which on collapse was predicted before the sweep"
+        if low == high:
+            figures.append(Figure(label, low))
+        else:
+            figures.append(Figure(f"{label}, over all that is searched", None, low, high, "range"))
     wrong_inside, wrong_outside = inside & ~met, ~inside & met
     if not wrong_inside.any() and not wrong_outside.any():
         reason = f"all trials with {claim.over} {inside_name} meet the condition, and none with {outside_name} does"

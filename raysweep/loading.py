@@ -12,7 +12,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raysweep.claims import CLAIM_KINDS, Claim, claim_faults
+from raysweep.claimchecks import claim_faults
+from raysweep.claims import CLAIM_KINDS, Claim
 from raysweep.config import LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.errors import Fault, SpecError
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind

@@ -17,14 +17,13 @@ from raysweep.report.observations import (
     labels,
     trial_observations,
 )
+from raysweep.report.trialverdicts import decide_always, decide_compare, decide_separates
 from raysweep.report.verdicts import (
     Outcome,
     Verdict,
-    decide_always,
-    decide_compare,
-    decide_separates,
     number,
     point_text,
+    sides,
     taken,
     undecided,
     unit_of,
@@ -104,7 +103,7 @@ def _decide(claim: Claim, rows: Observations) -> tuple[Outcome, tuple[Part, ...]
         met = truth.true
         if not met.any():
             names = parse_expression(claim.where, EPOCH_COLUMNS).names
-            return undecided(f"no trial meets where: `{claim.where}`{taken(rows, names)}", 0, rows.count), ()
+            return undecided(f"no trial meets where: `{claim.where}`{taken(rows, names)}"), ()
         left_out = int((~truth.known).sum())
         rows = rows.take(met)
     if claim.across is None:
@@ -139,7 +138,7 @@ def _across(column: str, parts: tuple[Part, ...]) -> Outcome:
         by_verdict.setdefault(part.outcome.verdict, []).append(number(part.value))
     reason = "; ".join(f"{verdict} at {column} {', '.join(values)}" for verdict, values in by_verdict.items())
     if len(parts) == 1:
-        reason += f", the only {column} here; search {column} to see whether it depends on it"
+        reason += f", the only one here; search {column} to see whether the verdict depends on it"
     if {Verdict.HOLDS, Verdict.REFUTED} <= set(by_verdict):
         verdict = Verdict.DEPENDS
     elif Verdict.UNDECIDED in by_verdict:
@@ -161,7 +160,7 @@ def in_words(claim: Claim) -> str:
         text += f", where `{claim.where}`"
     if claim.across is not None:
         text += f", apart for each {claim.across}"
-    return text + "."
+    return " ".join(text.split()) + "."
 
 
 def _test_in_words(claim: Claim) -> str:
@@ -169,17 +168,13 @@ def _test_in_words(claim: Claim) -> str:
         case Always():
             return f"`{claim.condition}` for every {'epoch of every trial' if claim.each == 'epoch' else 'trial'}"
         case Separates():
-            sides = ("below", "from") if claim.below is not None else ("above", "up to")
-            edge = number(claim.below if claim.below is not None else claim.above)
-            return (
-                f"`{claim.condition}` for every trial with {claim.over} {sides[0]} {edge} and for none with "
-                f"{claim.over} {sides[1]} {edge}"
-            )
+            inside, outside = sides(claim)
+            return f"`{claim.condition}` for every trial with {claim.over} {inside} and for none with one {outside}"
         case BestAt():
             limit = f", of the values at which `{claim.subject_to}`," if claim.subject_to else ""
             return (
                 f"The best {claim.over} by the mean {_listed(claim.metrics)}{limit} is {number(claim.value)}, "
-                "in 95 % of bootstrap draws of the seeds"
+                "in 95% of draws of the means over seeds"
             )
         case Compare():
             margin = f" by more than {claim.margin:g}" if claim.margin else ""
@@ -190,21 +185,23 @@ def _test_in_words(claim: Claim) -> str:
                 "not_less": f"not less{margin} than",
                 "equivalent": f"within {claim.margin:g} of",
             }[claim.expect]
-            level = "two one-sided tests at 5 %" if claim.expect == "equivalent" else "95 % t interval"
+            several = len(claim.metrics) > 1
+            verb = f"are {relation} those" if several else f"is {relation} that"
+            level = "two one-sided tests at 5%" if claim.expect == "equivalent" else "95% t interval"
             return (
-                f"{_listed(claim.metrics)} at {point_text(claim.first)} is {relation} that at "
+                f"{_listed(claim.metrics)} at {point_text(claim.first)} {verb} at "
                 f"{point_text(claim.second)}, in pairs that agree in all else ({level})"
             )
         case Within():
             margins = [f"{name} {margin:g} {unit_of(name)}".rstrip() for name, margin in claim.margins.items()]
             return (
                 f"Between any two values of {claim.over} the mean difference is within its margin: "
-                f"{_listed(margins)} (two one-sided tests at 5 % for each two values)"
+                f"{_listed(margins)} (two one-sided tests at 5% for each two values)"
             )
         case Trend():
             return (
-                f"{_listed(claim.metrics)} {claim.expect} with {claim.over}: rank correlation of the means at least "
-                f"{claim.min_correlation:g} in that direction, in 95 % of bootstrap draws of the seeds"
+                f"{_listed(claim.metrics)} {claim.expect} with {claim.over}: rank correlation at least "
+                f"{claim.min_correlation:g} in that direction, mean over seeds, and less than 5% likely by chance"
             )
 
 

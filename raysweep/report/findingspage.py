@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysweep.claims import EPOCH_COLUMNS
 from raysweep.layout import SweepDirectory, replacing, write_atomically
 from raysweep.report.findings import Finding
 from raysweep.report.tables import SCHEMA_VERSION
-from raysweep.report.verdicts import Figure, Outcome, Verdict, number
+from raysweep.report.verdicts import Figure, Outcome, Verdict, number, percent
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.REFUTED: "✗", Verdict.DEPENDS: "±", Verdict.UNDECIDED: "?"}
 """Beside the words, never in their place."""
@@ -96,7 +97,7 @@ def findings_markdown(findings: Sequence[Finding]) -> str:
         claim = finding.claim
         lines += ["", f"## {claim.name}: {finding.verdict}", "", f"> {' '.join(claim.statement.split())}", ""]
         if claim.source:
-            lines.append(f"- Source: {claim.source}")
+            lines.append(f"- Source: {' '.join(claim.source.split())}")
         lines += [f"- Test: {finding.test}", f"- {MARKS[finding.verdict]} {_sentence(finding.outcome.reason)}"]
         lines.append(f"- {_counted(finding, finding.outcome)}")
         lines += _markdown_figures(finding.outcome.figures)
@@ -120,8 +121,8 @@ def _markdown_figures(figures: Sequence[Figure]) -> list[str]:
 def findings_text(findings: Sequence[Finding], width: int = 100) -> str:
     """The findings for a terminal: the same as `findings_markdown`, without its marks."""
     lines = [*_sweeps(findings), f"{tally(findings)}", ""]
-    names = max(len(finding.claim.name) for finding in findings)
-    verdicts = max(len(finding.verdict) for finding in findings)
+    names = max((len(finding.claim.name) for finding in findings), default=0)
+    verdicts = max((len(finding.verdict) for finding in findings), default=0)
     for finding in findings:
         head = f"{MARKS[finding.verdict]} {finding.verdict:<{verdicts}}  {finding.claim.name:<{names}}  "
         lines += _wrapped(finding.claim.statement, width, head)
@@ -170,7 +171,7 @@ def _sweeps(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _counted(finding: Finding, outcome: Outcome) -> str:
-    left_out = f"; {outcome.left_out} left out, where a value that matters is not known" if outcome.left_out else ""
+    left_out = f"; {outcome.left_out} left out, which lack a value or a counterpart" if outcome.left_out else ""
     return f"Looked at: {outcome.rows} {finding.counted}{left_out}."
 
 
@@ -181,19 +182,20 @@ def cells(figure: Figure) -> tuple[str, str, str, str]:
     interval = ""
     if figure.low is not None and figure.high is not None:
         interval = f"{_written(figure.low, figure.unit)} to {_written(figure.high, figure.unit)}"
-        if figure.interval not in ("", "range"):
+        if figure.interval != "range":
             interval += f" ({figure.interval})"
-        elif figure.low == figure.high:
-            interval = ""
     return figure.name, value, interval, "" if figure.n is None else str(figure.n)
 
 
 def _written(value: float, unit: str) -> str:
-    return f"{100 * value:.0f} %" if unit == "share" else f"{value:.4g}"
+    return percent(value) if unit == "share" else f"{value:.4g}"
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    first = text.partition(" ")[0].rstrip(",")
+    start = text[:1] if first in EPOCH_COLUMNS or first.startswith("`") else text[:1].upper()
+    text = " ".join(text.split())
+    return start + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def _cell(text: str) -> str:

@@ -15,13 +15,26 @@ from raysweep.claims import EPOCH_COLUMNS, MODES, BestAt, Trend, Within
 from raysweep.expressions import Values, parse_expression
 from raysweep.report.intervals import (
     CONFIDENCE,
+    DRAWS,
     MIN_REPEATS,
-    bootstrap_indices,
+    mean_draws,
     mean_interval,
     rank_correlation,
+    trend_chance,
 )
 from raysweep.report.observations import Observations, mode_of
-from raysweep.report.verdicts import REPEATS, Figure, Outcome, Verdict, all_of, number, undecided, unit_of, unmeasured
+from raysweep.report.verdicts import (
+    REPEATS,
+    Figure,
+    Outcome,
+    Verdict,
+    conjunction,
+    number,
+    percent,
+    undecided,
+    unit_of,
+    unmeasured,
+)
 from raysweep.space import Scalar
 
 MIN_TRIALS = 10
@@ -95,16 +108,15 @@ def _too_few(grid: Grid, over: str, rows: Observations) -> str | None:
 
 
 def decide_best_at(claim: BestAt, rows: Observations) -> Outcome:
-    """Holds if the value wins in 95 % of the draws of seeds, refuted if others win in as many."""
+    """Holds if the value is best in 95% of the draws of the means, refuted if it is not in as many."""
     limits = sorted(parse_expression(claim.subject_to, EPOCH_COLUMNS, "truth", MODES).names) if claim.subject_to else []
-    problem = unmeasured(rows, [*claim.metrics, *limits])
-    if problem:
-        return undecided(problem, rows.count, rows.count)
-    outcomes = [_best_by(claim, metric, limits, rows) for metric in claim.metrics]
-    return _conjunction(outcomes)
+    return conjunction([_best_by(claim, metric, limits, rows) for metric in claim.metrics])
 
 
 def _best_by(claim: BestAt, metric: str, limits: list[str], rows: Observations) -> Outcome:
+    missing = unmeasured(rows, [metric, *limits])
+    if missing:
+        return undecided(missing, rows.count, rows.count)
     mode = claim.mode or mode_of(metric, rows.objectives)
     if mode is None:
         return undecided(f"it is not known whether less or more of {metric} is better; give mode: min or max")
@@ -117,44 +129,53 @@ def _best_by(claim: BestAt, metric: str, limits: list[str], rows: Observations) 
         values = ", ".join(number(value) for value in grid.values)
         reason = f"no trial with a known {metric} has {claim.over} {number(claim.value)}; there are {values}"
         return undecided(reason, grid.rows, grid.left_out)
-    draws = bootstrap_indices(grid.seed_count)
-    means = {text: grid.by_seed(text)[draws].mean(axis=1) for text in grid.data}  # [draw, value]
-    allowed = np.ones_like(means[metric], dtype=bool)
+    draws = {text: mean_draws(grid.by_seed(text)) for text in grid.data}
+    score = draws[metric] if mode == "max" else -draws[metric]
+    allowed = np.ones_like(score, dtype=bool)
     if claim.subject_to:
         condition = parse_expression(claim.subject_to, EPOCH_COLUMNS, "truth", MODES)
-        allowed = condition.evaluate({n: Values.of(means[n]) for n in limits}, means[metric].shape).true
-    score = np.where(allowed, means[metric] if mode == "max" else -means[metric], -np.inf)
-    winner = np.where(allowed.any(axis=1), score.argmax(axis=1), -1)
-    wins = np.bincount(winner[winner >= 0], minlength=len(grid.values)) / len(draws)
-    unit = unit_of(metric, rows.objectives)
-    figures = []
-    for place, value in enumerate(grid.values):
-        low, high = np.quantile(means[metric][:, place], [0.025, 0.975])
-        label = f"{metric} at {claim.over} {number(value)}, mean"
-        mean = float(grid.by_seed(metric)[:, place].mean())
-        figures.append(Figure(label, mean, float(low), float(high), "95 % bootstrap", unit, grid.seed_count))
-        figures.append(Figure(f"draws in which {number(value)} is best", float(wins[place]), unit="share"))
-        if claim.subject_to:
-            figures.append(
-                Figure(
-                    f"draws in which {number(value)} meets the condition", float(allowed[:, place].mean()), unit="share"
-                )
-            )
+        allowed = condition.evaluate({name: Values.of(draws[name]) for name in limits}, score.shape).true
+    winner = np.where(allowed, score, -np.inf).argmax(axis=1)[allowed.any(axis=1)]
+    wins = np.bincount(winner, minlength=len(grid.values)) / len(score)
+    verdict, reason = _won(claim, metric, grid.values, wins, claimed)
+    return Outcome(verdict, reason, _best_figures(claim, metric, grid, wins, allowed, rows), grid.rows, grid.left_out)
+
+
+def _won(
+    claim: BestAt, metric: str, values: list[Scalar], wins: NDArray[np.float64], claimed: int
+) -> tuple[Verdict, str]:
+    """The verdict from the share of draws in which each value is the best."""
     best = int(wins.argmax())
-    reason = (
-        f"by {metric} the best {claim.over} is {number(grid.values[best])}, in {wins[best]:.0%} of the draws of seeds"
-    )
+    none = 1 - float(wins.sum())
+    if none >= CONFIDENCE:
+        return Verdict.REFUTED, f"in {percent(none)} of draws no value of {claim.over} meets `{claim.subject_to}`"
+    reason = f"by {metric} the best {claim.over} is {number(values[best])}, in {percent(wins[best])} of draws"
+    if none > 1 - CONFIDENCE:
+        reason += f", and none meets `{claim.subject_to}` in {percent(none)}"
     if best != claimed:
-        reason += f"; {number(claim.value)} in {wins[claimed]:.0%}"
-        if not allowed[:, claimed].any():
-            reason += ", because it never meets the condition"
+        reason += f", and {number(claim.value)} in {percent(wins[claimed])}"
     if wins[claimed] >= CONFIDENCE:
-        verdict = Verdict.HOLDS
-    elif wins.sum() - wins[claimed] >= CONFIDENCE:
-        verdict = Verdict.REFUTED
-    else:
-        verdict, reason = Verdict.UNDECIDED, f"{reason}; more seeds would tell"
-    return Outcome(verdict, reason, tuple(figures), grid.rows, grid.left_out)
+        return Verdict.HOLDS, reason
+    if 1 - wins[claimed] >= CONFIDENCE:
+        return Verdict.REFUTED, reason
+    return Verdict.UNDECIDED, f"{reason}; more seeds would tell"
+
+
+def _best_figures(
+    claim: BestAt, metric: str, grid: Grid, wins: NDArray[np.float64], allowed: NDArray[np.bool_], rows: Observations
+) -> tuple[Figure, ...]:
+    unit, by_seed = unit_of(metric, rows.objectives), grid.by_seed(metric)
+    means, shares = [], []
+    for place, value in enumerate(grid.values):
+        low, high = mean_interval(by_seed[:, place])
+        label = f"{metric} at {claim.over} {number(value)}, mean"
+        means.append(Figure(label, float(by_seed[:, place].mean()), low, high, "95% t", unit, grid.seed_count))
+        if claim.subject_to:
+            met = float(allowed[:, place].mean())
+            shares.append(Figure(f"draws in which {claim.over} {number(value)} meets the condition", met, unit="share"))
+        label = f"draws in which {claim.over} {number(value)} is best by {metric}"
+        shares.append(Figure(label, float(wins[place]), unit="share"))
+    return (*means, *shares)
 
 
 def _place(values: list[Scalar], wanted: Scalar) -> int | None:
@@ -167,13 +188,13 @@ def _place(values: list[Scalar], wanted: Scalar) -> int | None:
 
 def decide_within(claim: Within, rows: Observations) -> Outcome:
     """Holds if each metric is equivalent, within its margin, at every two values."""
-    problem = unmeasured(rows, claim.margins)
-    if problem:
-        return undecided(problem, rows.count, rows.count)
-    return _conjunction([_within_by(claim, metric, margin, rows) for metric, margin in claim.margins.items()])
+    return conjunction([_within_by(claim, metric, margin, rows) for metric, margin in claim.margins.items()])
 
 
 def _within_by(claim: Within, metric: str, margin: float, rows: Observations) -> Outcome:
+    missing = unmeasured(rows, [metric])
+    if missing:
+        return undecided(missing, rows.count, rows.count)
     grid = build_grid(rows, claim.over, [metric])
     data = grid.data[metric]
     if len(grid.values) < 2 or len(data) < MIN_REPEATS:
@@ -198,7 +219,7 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
     unit = unit_of(metric)
     ends = f"{number(grid.values[widest[0]])} to {number(grid.values[widest[1]])}"
     figures = (
-        Figure(f"{metric}, largest difference, from {claim.over} {ends}", float(difference.mean()), low, high, "90 % t",
+        Figure(f"{metric}, largest difference, from {claim.over} {ends}", float(difference.mean()), low, high, "90% t",
                unit, len(data)),
         Figure(f"{metric}, margin", margin, unit=unit),
     )  # fmt: skip
@@ -213,62 +234,59 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
 
 
 def decide_trend(claim: Trend, rows: Observations) -> Outcome:
-    """Holds if the rank correlation is large enough, with the claimed sign, in 95 % of the draws."""
-    problem = unmeasured(rows, claim.metrics)
-    if problem:
-        return undecided(problem, rows.count, rows.count)
-    return _conjunction([_trend_by(claim, metric, rows) for metric in claim.metrics])
+    """Holds if the rank correlation is large enough, has the claimed sign, and is no work of chance."""
+    return conjunction([_trend_by(claim, metric, rows) for metric in claim.metrics])
 
 
 def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
+    missing = unmeasured(rows, [metric])
+    if missing:
+        return undecided(missing, rows.count, rows.count)
     column, values = rows.columns[claim.over], rows.quantity(metric)
     known = column.known & values.known
-    distinct = len(np.unique(column.data[known]))
-    if "seed" not in rows.varied and distinct >= MIN_TRIALS:
-        x, y = column.data[known].astype(np.float64), values.data[known].astype(np.float64)
-        draws = np.random.default_rng(0).integers(len(x), size=(2000, len(x)))
-        found = np.array([rank_correlation(x[draw], y[draw][None])[0] for draw in draws])
-        rho, count, of, used, left_out = float(rank_correlation(x, y[None])[0]), len(x), "trials", len(x), 0
-        left_out = rows.count - len(x)
-        ends: tuple[Figure, ...] = ()
+    unit = unit_of(metric, rows.objectives)
+    figures: tuple[Figure, ...] = ()
+    if "seed" not in rows.varied and len(np.unique(column.data[known])) >= MIN_TRIALS:
+        x, y = column.data[known].astype(np.float64), values.data[known].astype(np.float64)[None]
+        correlations = rank_correlation(x, y)
+        resampled = np.random.default_rng(0).integers(len(x), size=(DRAWS, len(x)))
+        draws = np.array([rank_correlation(x[draw], y[:, draw])[0] for draw in resampled])
+        low, high = (float(quantile) for quantile in np.quantile(draws, [0.025, 0.975]))
+        interval, count, used = "95% bootstrap", len(x), len(x)
+        of = f"{count} trials"
     else:
-        unit = unit_of(metric, rows.objectives)
         grid = build_grid(rows, claim.over, [metric])
         problem = _too_few(grid, claim.over, rows)
         if problem is None and len(grid.values) < 3:
-            problem = f"{claim.over} takes two values; a trend needs at least three, compare tests two"
+            problem = f"{claim.over} takes two values; a trend needs at least three, and the test compare takes two"
         if problem:
             return undecided(problem, grid.rows, grid.left_out)
-        x, by_seed = np.array(grid.values, dtype=np.float64), grid.by_seed(metric)
-        found = rank_correlation(x, by_seed[bootstrap_indices(len(by_seed))].mean(axis=1))
-        rho, count, of = float(rank_correlation(x, by_seed.mean(axis=0)[None])[0]), len(by_seed), "seeds"
-        used, left_out = grid.rows, grid.left_out
-        ends = tuple(
+        x, y = np.array(grid.values, dtype=np.float64), grid.by_seed(metric)
+        correlations = rank_correlation(x, y)
+        low, high = (min(1.0, max(-1.0, end)) for end in mean_interval(correlations))
+        interval, count, used = "95% t", len(y), grid.rows
+        of = f"{count} seeds"
+        means = zip(grid.values, y.mean(axis=0), strict=True)
+        figures = tuple(
             Figure(f"{metric} at {claim.over} {number(value)}, mean", float(mean), unit=unit, n=count)
-            for value, mean in zip(grid.values, by_seed.mean(axis=0), strict=True)
+            for value, mean in means
         )
-    low, high = (float(q) for q in np.quantile(found, [0.025, 0.975]))
     sign = 1.0 if claim.expect == "rises" else -1.0
-    share = float((sign * found >= claim.min_correlation - 1e-9).mean())
-    figure = Figure(f"rank correlation of {metric} with {claim.over}", rho, low, high, "95 % bootstrap", "", count)
-    if share >= CONFIDENCE:
-        verdict = Verdict.HOLDS
-    else:
-        verdict = Verdict.REFUTED if share <= 1 - CONFIDENCE else Verdict.UNDECIDED
+    rho = float(correlations.mean())
+    chance = trend_chance(sign * correlations, sign * x, y)
+    against = trend_chance(-sign * correlations, -sign * x, y)
+    most = sign * (high if sign > 0 else low)
+    holds = sign * rho >= claim.min_correlation and chance <= 1 - CONFIDENCE
+    refuted = against <= 1 - CONFIDENCE or most < claim.min_correlation
+    verdict = Verdict.HOLDS if holds else Verdict.REFUTED if refuted else Verdict.UNDECIDED
     direction = "rises" if rho > 0 else "falls" if rho < 0 else "neither rises nor falls"
+    by_chance = "less than 0.1%" if chance < 0.001 else f"{chance:.1%}"
     reason = (
-        f"{metric} {direction} with {claim.over}, rank correlation {rho:.2f}; it {claim.expect} by the claimed "
-        f"{claim.min_correlation:g} or more in {share:.0%} of the draws of {of}"
+        f"{metric} {direction} with {claim.over}: rank correlation {rho:.2f} over {of}; chance alone makes it as large "
+        f"in the claimed direction in {by_chance} of cases"
     )
-    return Outcome(verdict, reason, (figure, *ends), used, left_out)
-
-
-def _conjunction(outcomes: list[Outcome]) -> Outcome:
-    """The claim on several metrics: all have to hold."""
-    return Outcome(
-        all_of(outcome.verdict for outcome in outcomes),
-        "; ".join(dict.fromkeys(outcome.reason for outcome in outcomes)),
-        tuple(figure for outcome in outcomes for figure in outcome.figures),
-        max(outcome.rows for outcome in outcomes),
-        max(outcome.left_out for outcome in outcomes),
-    )
+    if verdict is Verdict.UNDECIDED:
+        reason += "; more seeds or values would tell"
+    figure = Figure(f"rank correlation of {metric} with {claim.over}", rho, low, high, interval, "", count)
+    likely = Figure("chance of such a correlation without a trend", chance, unit="share")
+    return Outcome(verdict, reason, (figure, likely, *figures), used, rows.count - used)

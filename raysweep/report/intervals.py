@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,7 @@ CONFIDENCE = 0.95
 MIN_REPEATS = 3
 """Seeds, or pairs, below which nothing is concluded from their spread."""
 
-_EXACT_UP_TO = 5
-_DRAWS = 4000
+DRAWS = 4000
 
 
 def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -36,14 +34,28 @@ def mean_interval(sample: NDArray[np.float64], confidence: float = CONFIDENCE) -
     return mean - half, mean + half
 
 
-def bootstrap_indices(count: int) -> NDArray[np.int64]:
-    """Ways to draw `count` repeats with replacement, [draw, repeat].
+def mean_draws(sample: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Draws of the means of columns as far as the repeats tell them.
 
-    All of them, count ** count, up to five repeats; 4,000 at random, always the same ones, beyond.
+    They spread as Student's t says, jointly: a draw's differences between columns spread as a paired t interval of them
+    does, and calls on samples with equally many repeats draw the same deviations. A plain bootstrap spreads too little:
+    of three seeds and two columns without a difference it declares a winner, at 95 %, in 37 % of cases, these draws in
+    10 %, as two tests at 5 % each should.
+
+    Args:
+        sample: [repeat, column], two repeats or more.
+
+    Returns:
+        [draw, column], always the same 4,000 draws.
     """
-    if count <= _EXACT_UP_TO:
-        return np.array(list(product(range(count), repeat=count)), dtype=np.int64)
-    return np.random.default_rng(0).integers(count, size=(_DRAWS, count))
+    count = len(sample)
+    generator = np.random.default_rng(0)
+    normal = generator.standard_normal((DRAWS, count))
+    scale = np.sqrt(generator.chisquare(count - 1, DRAWS) / (count - 1))
+    residuals = sample - sample.mean(axis=0)
+    spread = normal @ residuals / math.sqrt(count * (count - 1))
+    draws: NDArray[np.float64] = sample.mean(axis=0) + spread / scale[:, None]
+    return draws
 
 
 def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -55,3 +67,21 @@ def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[
     scale = np.sqrt((a**2).sum() * (b**2).sum(axis=-1))
     correlation: NDArray[np.float64] = np.where(scale > 0, (b @ a) / np.where(scale > 0, scale, 1.0), 0.0)
     return correlation
+
+
+def trend_chance(correlations: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """How often chance alone brings about rank correlations whose mean is as large: Page's test for ordered values.
+
+    Under it the values of a repeat stand in any order with the same probability (Page 1963, J. Am. Stat. Assoc. 58).
+
+    Args:
+        correlations: of `x` with each row of `y`.
+        x: [value].
+        y: [repeat, value].
+    """
+    generator = np.random.default_rng(0)
+    total = np.zeros(DRAWS)
+    for row in y:
+        total += rank_correlation(x, generator.permuted(np.tile(row, (DRAWS, 1)), axis=1))
+    reached = np.count_nonzero(total / len(y) >= correlations.mean() - 1e-9)
+    return (reached + 1) / (DRAWS + 1)

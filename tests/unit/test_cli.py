@@ -7,10 +7,17 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from raysweep.cli import main
+from raysweep.layout import SweepDirectory
+from raysweep.loading import parse_spec
+from raysweep.metrics import TrialState
+from raysweep.search.ledger import Ledger
+from raysweep.search.review import FORMAT
 from tests.unit.commands_page import commands, page
+from tests.unit.search.conftest import epoch_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +80,7 @@ def test_a_missing_file_and_a_directory_are_one_message(command: str, tmp_path: 
         assert (code, output.count("fault")) == (2, 1)
 
 
-@pytest.mark.parametrize("command", ["status", "best", "report", "resume"])
+@pytest.mark.parametrize("command", ["status", "best", "report", "resume", "findings"])
 def test_a_directory_without_a_sweep_says_what_to_type(command: str, tmp_path: Path) -> None:
     code, output = run(command, str(tmp_path))
     assert code == 2
@@ -175,3 +182,99 @@ def test_check_says_why_collapse_is_not_predicted(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / "file"))
     text = SOUND.replace("DATA", "digits").replace("LIKELIHOOD", "")
     assert "not predicted: " in check(text, tmp_path)[0]
+
+
+GRID = """name: NAME
+data: {dataset: DATASET, image_size: 16}
+trial: {kld_weight: {choices: [1e-4, 1e-2]}, seed: {choices: [0, 1, 2]}}
+search: {sampler: grid}
+"""
+CLAIMS = """claims:
+  - {name: small_weight, statement: The smaller weight is better., test: best_at, over: kld_weight, value: 1e-4,
+     metrics: elbo_nats}
+"""
+
+
+def grid_sweep(directory: Path, text: str) -> str:
+    """A sweep as `run` leaves it, whose ELBO falls with the weight."""
+    spec = parse_spec(text)
+    place = SweepDirectory.at(directory)
+    directory.mkdir()
+    place.spec.write_text(yaml.safe_dump({"format": FORMAT, "spec": spec.as_mapping()}))
+    ledger = Ledger.create(place, spec)
+    for _ in range(spec.trials):
+        record = ledger.ask()
+        seed = record.config.seed
+        ledger.add_epoch(record.number, epoch_metrics(1, 100 - 1e4 * record.config.kld_weight + seed), "host", "cpu")
+        ledger.finish(record.number, TrialState.COMPLETED, "trained for its epoch")
+    return str(directory)
+
+
+def grid_text(name: str = "grid", dataset: str = "digits") -> str:
+    return GRID.replace("NAME", name).replace("DATASET", dataset)
+
+
+def test_findings_shows_the_verdicts_and_writes_them(tmp_path: Path) -> None:
+    sweep = grid_sweep(tmp_path / "one", grid_text() + CLAIMS)
+    code, output = run("findings", sweep)
+    assert code == 0, output
+    assert "1 claim: 1 holds" in output
+    assert "✓ holds  small_weight  The smaller weight is better." in output
+    assert "by elbo_nats the best kld_weight is 0.0001, in 100% of draws" in output.replace("By", "by")
+    report = tmp_path / "one" / "report"
+    assert sorted(path.name for path in report.iterdir()) == ["findings.md", "findings.parquet"]
+    assert "| ✓ holds | small_weight |" in (report / "findings.md").read_text()
+
+
+def test_findings_of_a_refuted_claim_is_no_failure_of_the_command(tmp_path: Path) -> None:
+    sweep = grid_sweep(tmp_path / "one", grid_text() + CLAIMS.replace("value: 1e-4", "value: 1e-2"))
+    code, output = run("findings", sweep)
+    assert code == 0
+    assert "✗ refuted" in output
+
+
+def test_a_sweep_without_claims_says_how_to_make_some_afterwards(tmp_path: Path) -> None:
+    sweep = grid_sweep(tmp_path / "one", grid_text())
+    code, output = run("findings", sweep)
+    assert code == 2
+    assert "no claims were made" in output
+    assert f"raysweep findings {sweep} --claims FILE" in output
+    (tmp_path / "later.yaml").write_text(grid_text())
+    code, output = run("findings", sweep, "--claims", str(tmp_path / "later.yaml"))
+    assert (code, "claims: is missing" in output) == (2, True)
+    (tmp_path / "later.yaml").write_text(grid_text() + CLAIMS)
+    assert run("findings", sweep, "--claims", str(tmp_path / "later.yaml"))[0] == 0
+
+
+def test_the_example_that_a_sweep_without_claims_is_shown_is_sound(tmp_path: Path) -> None:
+    sweep = grid_sweep(tmp_path / "one", grid_text())
+    _, output = run("findings", sweep)
+    lines = output.splitlines()
+    example = [line.removeprefix("    ") for line in lines if line.startswith("    ")]
+    (tmp_path / "later.yaml").write_text(grid_text() + "\n".join(example))
+    code, output = run("findings", sweep, "--claims", str(tmp_path / "later.yaml"))
+    assert code == 0, output
+    assert "✓ holds  rate_is_not_negative" in output
+
+
+def test_claims_of_several_sweeps_are_decided_together(tmp_path: Path) -> None:
+    claim = (
+        "claims: [{name: fashion, statement: It is better., test: compare, first: {dataset: fashion_mnist}, "
+        "second: {dataset: digits}, expect: not_less}]\n"
+    )
+    digits = grid_sweep(tmp_path / "digits", grid_text())
+    fashion = grid_sweep(tmp_path / "fashion", grid_text("fashion", "fashion_mnist") + claim)
+    code, output = run("findings", digits, fashion)
+    assert code == 0, output
+    assert "1 claim: 1 holds" in output
+    assert "fashion: 6 of 6 trials on fashion_mnist completed" in output
+    assert (tmp_path / "digits" / "report" / "findings.md").exists()
+    assert not (tmp_path / "fashion" / "report").exists()
+
+
+def test_sweeps_that_make_different_claims_of_one_name_are_refused(tmp_path: Path) -> None:
+    one = grid_sweep(tmp_path / "one", grid_text() + CLAIMS)
+    two = grid_sweep(tmp_path / "two", grid_text() + CLAIMS.replace("value: 1e-4", "value: 1e-2"))
+    code, output = run("findings", one, two)
+    assert code == 2
+    assert "its claim small_weight is another one than that of" in output

@@ -19,18 +19,9 @@ import raysweep
 ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "search", "cli")
 BOTTOM = (
-    "errors",
-    "layout",
-    "metrics",
-    "config",
-    "claims",
-    "expressions",
-    "space",
-    "spec",
-    "loading",
-    "records",
-    "yamltext",
-)
+    "errors", "layout", "metrics", "config", "claims", "claimchecks", "expressions", "space", "spec", "loading",
+    "records", "yamltext",
+)  # fmt: skip
 
 
 class Import(NamedTuple):

@@ -71,6 +71,8 @@ def _metadata(table: LatentTable) -> str:
     lines = ["label\tsplit\timage"]
     for label, split, image in zip(table.labels, table.splits, table.images, strict=True):
         name = "none" if label is None else " ".join(label.split()) or "none"
+        # A column of numbers would not be taken for the points' names.
+        name = f"class {name}" if name.isdecimal() else name
         lines.append(f"{name}\t{split}\t{image}")
     return "\n".join(lines) + "\n"
 

@@ -49,14 +49,16 @@ def write_projection(run: Path, latents: Path, sprites: Path) -> None:
     chosen = table.active[:MAX_LATENTS]
     if not len(chosen):
         chosen = np.argsort(-table.kl_nats, kind="stable")[:MAX_LATENTS]
+    # The Projector opens with three principal components, and shows no point where there are but two.
+    points = np.pad(table.means[:, chosen], ((0, 0), (0, max(0, 3 - len(chosen)))))
     values = io.StringIO()
-    np.savetxt(values, table.means[:, chosen], fmt="%.4g", delimiter="\t")
+    np.savetxt(values, points, fmt="%.4g", delimiter="\t")
     write_atomically(run / "latents.tsv", values.getvalue().encode())
     write_atomically(run / "latents_metadata.tsv", _metadata(table).encode())
     config = [
         f'tensor_name: "{"latents" if len(chosen) == table.means.shape[1] else "active latents"}"',
         'tensor_path: "latents.tsv"',
-        f"tensor_shape: [{len(table)}, {len(chosen)}]",
+        f"tensor_shape: [{len(points)}, {points.shape[1]}]",
         'metadata_path: "latents_metadata.tsv"',
     ]
     cell = _place_sprites(sprites, run / "sprites.png", len(table))
@@ -71,6 +73,8 @@ def _metadata(table: LatentTable) -> str:
     lines = ["label\tsplit\timage"]
     for label, split, image in zip(table.labels, table.splits, table.images, strict=True):
         name = "none" if label is None else " ".join(label.split()) or "none"
+        # A column of numbers would not be taken for the points' names.
+        name = f"class {name}" if name.isdecimal() else name
         lines.append(f"{name}\t{split}\t{image}")
     return "\n".join(lines) + "\n"
 

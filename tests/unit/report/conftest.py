@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.loading import parse_spec
-from raysweep.metrics import EpochMetrics, TrialState
+from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.report.images import tile
+from raysweep.report.latents import sprite_sheet, write_latents
 from raysweep.space import Scalar
 from raysweep.spec import SweepSpec
 
@@ -41,7 +43,46 @@ def epoch_metrics(epoch: int, elbo_nats: float, rate_nats: float = 20.0) -> Epoc
     )  # fmt: skip
 
 
+def _final_metrics(**more: Any) -> FinalMetrics:
+    """Plausible final metrics of a trial with 3 latents; `more` replaces some."""
+    return FinalMetrics(
+        **{
+            "images": 100, "features": "classifier", "elbo_nats": 20.0, "elbo_binary_nats": None, "iwae_nats": 25.0,
+            "iwae_samples": 50, "iwae_bits_per_dim": 3.0, "rate_nats": 6.0, "mse": 0.02, "psnr_db": 17.0, "r2": 0.6,
+            "sigma": 0.14, "sampled_mse": 0.04, "denoised_mse": None, "active_units": 2,
+            "latent_kl_nats": (1.0, 0.0, 5.0), "aggregate_kl_nats": 0.5, "silhouette": 0.1, "knn_accuracy": 0.9,
+            "probe_accuracy": 0.8, "reconstruction_accuracy": 0.75, "floor_reconstruction_accuracy": 0.98, "kid": 1.5,
+            "mixture_kid": 0.5, "floor_kid": 0.01, "precision": 0.5, "mixture_precision": 0.6,
+            "floor_precision": 0.9, "recall": 0.6, "mixture_recall": 0.7, "floor_recall": 0.9, "density": 0.7,
+            "mixture_density": 0.8, "floor_density": 1.0, "coverage": 0.4, "mixture_coverage": 0.5,
+            "floor_coverage": 0.95, "reconstruction_sharpness": 0.01, "sample_sharpness": 0.008,
+            "floor_sharpness": 0.03, "interpolation_monotonicity": 0.9, "measured_s": 2.0,
+            **more,
+        }
+    )  # fmt: skip
+
+
+def _latent_means(count: int = 30, latents: int = 3, seed: int = 0) -> NDArray[np.float32]:
+    """[image, latent], of which the second of three hardly varies."""
+    means = np.random.default_rng(seed).normal(size=(count, latents)).astype(np.float32)
+    if latents > 1:
+        means[:, 1] *= 0.01
+    return means
+
+
 Record = Callable[..., TrialRecord]
+
+
+@pytest.fixture
+def final_metrics() -> Callable[..., FinalMetrics]:
+    """Makes final metrics; see `_final_metrics`."""
+    return _final_metrics
+
+
+@pytest.fixture
+def latent_means() -> NDArray[np.float32]:
+    """Of 30 images with 3 latents, of which the second is inactive."""
+    return _latent_means()
 
 
 @pytest.fixture
@@ -114,5 +155,29 @@ def draw_pictures() -> Callable[[SweepDirectory, SweepSpec, Sequence[TrialRecord
                 both = np.concatenate([inputs, inputs // 2])
                 write_atomically(directory.reconstructions(one.number), tile(both, 16))
                 write_atomically(directory.samples(one.number), tile(np.repeat(inputs, 4, axis=0), 8))
+
+    return draw
+
+
+@pytest.fixture
+def draw_tested_pictures() -> Callable[[SweepDirectory, SweepSpec, Sequence[TrialRecord]], None]:
+    """Writes what is drawn of trials whose final metrics have been measured, and the pictures of each epoch."""
+
+    def draw(directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord]) -> None:
+        size, channels, means = spec.data.image_size, spec.data.channels or 1, _latent_means()
+        images = np.random.default_rng(1).integers(0, 256, (len(means), size, size, channels), dtype=np.uint8)
+        for one in records:
+            number = one.number
+            for epoch in range(len(one.epochs) + 1):
+                write_atomically(directory.epoch_reconstructions(number, epoch), tile(images[epoch : epoch + 12], 12))
+            for path in (
+                directory.interpolations(number), directory.traversals(number), directory.shifted_samples(number),
+                directory.mixture_samples(number), directory.sampled_reconstructions(number),
+            ):  # fmt: skip
+                write_atomically(path, tile(images[:24], 8))
+            labels = [str(index % 3) for index in range(len(means))]
+            splits = ["train"] * 20 + ["test"] * 10
+            write_latents(directory.latents(number), means, np.array([1.0, 0.0, 5.0]), labels, splits, range(30))
+            write_atomically(directory.sprites(number), sprite_sheet(images))
 
     return draw

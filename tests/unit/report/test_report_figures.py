@@ -1,18 +1,30 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
-from raysweep.metrics import TrialState
+from raysweep.metrics import FinalMetrics, TrialState
 from raysweep.report.figures import draw_figures
+from raysweep.report.floors import floor_name
+from raysweep.report.latentplots import draw_latents
+from raysweep.report.latents import read_latents, write_latents
 from raysweep.report.marks import canvas, robust_limits, short
 from raysweep.report.ratedistortion import _mark_bar
+from raysweep.report.repeats import group_repeats
 
-ALL = ["objective", "rate_distortion", "reconstructions", "learning_curves"]
+ALWAYS = ["objective", "rate_distortion", "learning_curves"]
+ALL = [
+    "objective", "rate_distortion", "reconstructions", "learning_curves", "samples_by_kld_weight",
+    "reconstructions_by_likelihood", "samples_by_likelihood", "reconstructions_by_max_gradient_norm",
+    "samples_by_max_gradient_norm", "reconstructions_by_hidden_size", "samples_by_hidden_size",
+]  # fmt: skip
+"""Of a sweep without final metrics."""
 
 
 @pytest.fixture
@@ -29,17 +41,17 @@ def names(figures):
     return [figure.name for figure in figures]
 
 
-def test_a_sweep_has_four_figures_that_name_the_winner(directory, sweep_records, spec, draw_pictures):
+def test_a_sweep_has_its_figures_and_the_first_name_the_winner(directory, sweep_records, spec, draw_pictures):
     draw_pictures(directory, spec, sweep_records)
     figures = draw_figures(directory, spec, sweep_records)
     assert names(figures) == ALL
     assert all(figure.path == directory.figures / f"{figure.name}.png" for figure in figures)
-    assert all("trial 11" in figure.title for figure in figures)
+    assert all("trial 11" in figure.title for figure in figures[:4])
     assert sorted(path.name for path in directory.figures.iterdir()) == sorted(f"{name}.png" for name in ALL)
 
 
 def test_without_pictures_there_is_no_figure_of_them(directory, sweep_records, spec):
-    assert names(draw_figures(directory, spec, sweep_records)) == [n for n in ALL if n != "reconstructions"]
+    assert names(draw_figures(directory, spec, sweep_records)) == ALWAYS
 
 
 def test_a_picture_of_another_size_or_a_broken_one_is_passed_over(directory, sweep_records, spec, draw_pictures):
@@ -94,7 +106,7 @@ def test_the_colour_bar_is_marked_where_collapse_lies_on_it(collapse, drawn):
 def test_one_trial_is_enough(directory, record, spec, draw_pictures):
     records = [record(0, (5.0,), enqueued=True)]
     draw_pictures(directory, spec, records)
-    assert names(draw_figures(directory, spec, records)) == ALL
+    assert names(draw_figures(directory, spec, records)) == ALL[:4]
 
 
 def test_a_sweep_without_a_result_says_so(directory, record, spec):
@@ -125,7 +137,8 @@ search: {objective: {metric: mse}}
     ]
     draw_pictures(directory, spec, records)
     figures = draw_figures(directory, spec, records)
-    assert names(figures) == ALL
+    tables = [f"{what}_by_{name}" for name in ("likelihood", "latent_size") for what in ("reconstructions", "samples")]
+    assert names(figures) == [*ALL[:4], *tables]
     assert "mse" in figures[0].title
     assert "kld_weight" not in figures[2].title
 
@@ -134,6 +147,106 @@ def test_a_sweep_without_a_search_has_no_panels(directory, record, draw_pictures
     spec = parse_spec("name: a\ndata: {dataset: digits, image_size: 16}\ntrial: {latent_size: {choices: [2]}}")
     records = [record(0, params={"latent_size": 2}, of=spec)]
     assert "objective" in names(draw_figures(directory, spec, records))
+
+
+GRID = """
+name: grid
+data: {dataset: digits, image_size: 16}
+trial:
+  kld_weight: {choices: [1.0e-2, 1.0e-3]}
+  latent_size: {choices: [2, 8]}
+  seed: {choices: [0, 1, 2]}
+search: {sampler: grid}
+"""
+
+
+@pytest.fixture
+def grid(record, final_metrics):
+    """A specification and its trials, with three seeds of each configuration; the last is the best."""
+    spec = parse_spec(GRID)
+    return spec, [
+        record(n, (1.0, 2.0 + n), params=point, of=spec, tested=final_metrics(kid=1.0 + point["seed"]))
+        for n, point in enumerate(spec.trial.grid())
+    ]
+
+
+def test_repeats_are_one_row_and_the_seed_is_no_parameter(directory, grid, draw_pictures, draw_tested_pictures):
+    spec, records = grid
+    draw_pictures(directory, spec, records)
+    draw_tested_pictures(directory, spec, records)
+    figures = draw_figures(directory, spec, records, (5e-3, 5e-3))
+    assert names(figures) == [
+        "objective", "rate_distortion", "reconstructions", "learning_curves", "test_metrics", "latents", "latent_kl",
+        "samples_by_kld_weight", "reconstructions_by_latent_size", "samples_by_latent_size",
+    ]  # fmt: skip
+    titles = {figure.name: figure.title for figure in figures}
+    assert "best 13 (trial 11; its 3 seeds 11 to 13) at kld_weight 1e-3, latent_size 8" in titles["objective"]
+    assert titles["samples_by_kld_weight"].endswith("elbo_nats 13 at 1e-3, 7 at 0.01")
+    assert "kid is best (2) at kld_weight" in titles["test_metrics"]  # the mean over seeds
+    assert titles["latent_kl"] == "KL divergence of each latent: trial 11 uses 2 of 3 latents, 6 nats in all"
+    assert titles["latents"].startswith("Latents of trial 11: 2 of 3 are active; silhouette 0.10")
+    described = {figure.name: figure.description for figure in figures}
+    assert "mean over seeds" in described["test_metrics"]
+    assert "differ in their seed" in described["rate_distortion"]
+
+
+def test_configurations_are_told_apart_by_all_but_the_seed(grid):
+    _, records = grid
+    assert [[one.number for one in group] for group in group_repeats(records)] == [
+        [0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11],
+    ]  # fmt: skip
+
+
+def test_a_sweep_over_seeds_alone_is_drawn_against_them(directory, record, final_metrics, draw_pictures):
+    spec = parse_spec("name: a\ndata: {dataset: digits, image_size: 16}\ntrial: {seed: {choices: [0, 1]}}")
+    records = [record(n, (1.0 + n,), params={"seed": n}, of=spec, tested=final_metrics()) for n in range(2)]
+    draw_pictures(directory, spec, records)
+    assert names(draw_figures(directory, spec, records)) == [*ALL[:4], "test_metrics", "latent_kl"]
+
+
+def test_final_metrics_that_were_not_measured_have_no_panel(directory, record, spec, final_metrics):
+    nothing = dict.fromkeys(f.name for f in dataclasses.fields(FinalMetrics) if "None" in str(f.type))
+    records = [record(0, tested=final_metrics(**nothing, latent_kl_nats=())), record(1)]
+    assert names(draw_figures(directory, spec, records)) == ALWAYS
+    records.append(record(2, tested=final_metrics(**{**nothing, "kid": 0.5})))
+    figures = draw_figures(directory, spec, records)
+    assert names(figures) == [*ALWAYS, "test_metrics", "latent_kl"]
+    assert figures[3].title.startswith("On 100 test images: kid is best (0.5)")
+
+
+@pytest.mark.parametrize(
+    ("latents", "said"),
+    [(1, "along the one latent"), (2, "as they are"), (3, "the two latents with the most KL"), (5, "principal comp")],
+)
+@pytest.mark.parametrize("classes", [None, 3, 40])
+def test_latents_of_any_size_with_and_without_classes_are_drawn(directory, record, latents, said, classes):
+    means = np.random.default_rng(0).normal(size=(80, latents))
+    means[:, 2:3] *= 0.01
+    labels = None if classes is None else [f"c{index % classes}" for index in range(80)]
+    write_latents(directory.latents(0), means, np.arange(latents), labels, ["test"] * 80, range(80))
+    drawn = draw_latents(read_latents(directory.latents(0)), record(0), dpi=40)
+    assert said in drawn.description
+    assert ("no classes" in drawn.description) is (classes is None)
+    assert drawn.title == f"Latents of trial 0: {latents - (latents > 2)} of {latents} are active"
+
+
+def test_a_broken_table_of_latents_gives_way_to_the_next_best(directory, sweep_records, spec, draw_tested_pictures):
+    draw_tested_pictures(directory, spec, sweep_records)
+    directory.latents(11).write_bytes(b"no table")
+    latents = next(f for f in draw_figures(directory, spec, sweep_records) if f.name == "latents")
+    assert latents.title.startswith("Latents of trial 10:")
+
+
+@pytest.mark.parametrize(
+    ("name", "floor"),
+    [
+        ("kid", "floor_kid"), ("mixture_recall", "floor_recall"), ("sample_sharpness", "floor_sharpness"),
+        ("reconstruction_sharpness", "floor_sharpness"), ("floor_kid", None), ("iwae_nats", None),
+        ("reconstruction_accuracy", "floor_reconstruction_accuracy"), ("knn_accuracy", None),
+    ],
+)  # fmt: skip
+def test_a_metric_is_beside_its_own_floor(name, floor):
+    assert floor_name(name) == floor
 
 
 @pytest.mark.parametrize(

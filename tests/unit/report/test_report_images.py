@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from raysweep.report.images import GRID_GREY, enlarge, tile, untile
+from raysweep.report.images import GRID_GREY, enlarge, shrink, tile, untile
 
 
 @given(st.data())
@@ -60,3 +60,12 @@ def test_enlarge_makes_squares_of_pixels():
     assert (width, height) == (8, 4)
     picture = np.asarray(Image.open(io.BytesIO(png)))
     assert picture.tolist() == [[7, 7, 7, 7, 9, 9, 9, 9]] * 4
+
+
+@pytest.mark.parametrize("colours", [None, 8])
+def test_shrink_keeps_the_proportions_and_no_more_colours_than_asked_for(colours):
+    noise = np.random.default_rng(0).integers(0, 256, (1, 20, 40, 3), dtype=np.uint8)
+    png, width, height = shrink(tile(noise, 1, padding=0), 10, colours)
+    picture = Image.open(io.BytesIO(png))
+    assert picture.size == (width, height) == (10, 5)
+    assert (len(picture.convert("RGB").getcolors()) <= 8) is (colours == 8)

@@ -144,6 +144,83 @@ def test_figures_go_into_the_run_of_the_sweep(tmp_path, spec):
     assert tensor_util.make_ndarray(event.tensor_proto).tolist()[:2] == [b"30", b"20"]
 
 
+def images(run: Path, tag: str) -> list[tuple[int, tuple[int, int]]]:
+    """(step, size) of each picture under a tag."""
+    found = []
+    for event in read(run).Tensors(tag):
+        width, height, png = tensor_util.make_ndarray(event.tensor_proto).tolist()
+        assert Image.open(io.BytesIO(png)).size == (int(width), int(height))
+        found.append((event.step, (int(width), int(height))))
+    return found
+
+
+def test_reconstructions_by_epoch_begin_with_the_inputs(tmp_path, record, spec, draw_tested_pictures):
+    directory = SweepDirectory(tmp_path)
+    whole = record(0, (1.0, 2.0, 3.0))
+    draw_tested_pictures(directory, spec, [whole])
+    directory.epoch_reconstructions(0, 2).unlink()
+    with TensorBoardWriter(directory, spec) as writer:
+        for done in (1, 2, 3):
+            writer.add_epoch(replace(whole, state=TrialState.RUNNING, epochs=whole.epochs[:done]))
+    live = images(directory.tensorboard / "0000", "reconstructions_by_epoch")
+    assert [step for step, _ in live] == [0, 1, 3]
+    rebuild(directory, spec, [whole])
+    assert images(directory.tensorboard / "0000", "reconstructions_by_epoch") == live
+
+
+TESTED_PICTURES = {
+    "interpolations", "traversals", "samples_shifted", "samples_mixture", "reconstructions_sampled", "latents",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_tested_trial_has_its_final_metrics_and_their_pictures(
+    tmp_path, record, spec, final_metrics, draw_pictures, draw_tested_pictures, live
+):
+    directory = SweepDirectory(tmp_path)
+    one = record(0, tested=final_metrics(silhouette=None))
+    draw_pictures(directory, spec, [one])
+    draw_tested_pictures(directory, spec, [one])
+    if live:
+        with TensorBoardWriter(directory, spec) as writer:
+            writer.finish_trial(replace(one, tested=None))
+            writer.add_tested(one)
+    else:
+        rebuild(directory, spec, [one])
+    run = directory.tensorboard / "0000"
+    tags = set(read(run).Tags()["tensors"])
+    assert tags >= TESTED_PICTURES | {"reconstructions", "samples"}
+    assert all(step == 3 for tag in TESTED_PICTURES for step, _ in images(run, tag))
+    assert scalars(run, "test/kid") == [(3, 1.5)]
+    assert scalars(run, "test/floor_kid") == [(3, pytest.approx(0.01))]
+    assert not {"test/silhouette", "test/features", "test/latent_kl_nats"} & tags
+    pages = [tensor_util.make_ndarray(e.tensor_proto).tolist()[0].decode() for e in read(run).Tensors("trial")]
+    assert "| kid | 1.5 | 0.01 |" in pages[-1]
+    assert "| mixture_kid | 0.5 | 0.01 |" in pages[-1]
+    assert "| mse | 0.02 |  |" in pages[-1]
+    assert "| sample_sharpness | 0.008 | 0.03 |" in pages[-1]
+    assert ("| kid |" in pages[0]) is not live
+
+
+def test_a_damaged_table_of_latents_costs_no_more_than_its_picture(tmp_path, record, spec, draw_tested_pictures):
+    directory = SweepDirectory(tmp_path)
+    one = record(0)
+    draw_tested_pictures(directory, spec, [one])
+    directory.latents(0).write_bytes(b"no table")
+    rebuild(directory, spec, [one])
+    tags = set(read(directory.tensorboard / "0000").Tags()["tensors"])
+    assert "latents" not in tags
+    assert tags >= TESTED_PICTURES - {"latents"}
+
+
+def test_text_about_the_sweep_goes_into_its_run(tmp_path, spec):
+    directory = SweepDirectory(tmp_path)
+    with TensorBoardWriter(directory, spec) as writer:
+        writer.add_text("findings", "# What was found")
+    (event,) = read(directory.tensorboard / "sweep").Tensors("findings")
+    assert tensor_util.make_ndarray(event.tensor_proto).tolist() == [b"# What was found"]
+
+
 def get(url: str, body: object = None) -> dict:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -194,8 +271,10 @@ def session_groups(address: str, count: int) -> dict[str, dict]:
     return groups
 
 
-def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, draw_pictures, serve):
+def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, draw_pictures, serve, final_metrics):
     directory = SweepDirectory(tmp_path / "sweep")
+    # Of some trials alone, as in a sweep: the others must not be hidden.
+    sweep_records = [replace(r, tested=final_metrics() if r.number in (0, 9) else None) for r in sweep_records]
     draw_pictures(directory, spec, sweep_records)
     rebuild(directory, spec, sweep_records)
     address = serve(directory.report)
@@ -216,7 +295,9 @@ def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, dra
         if one.final is None:
             assert values == {}
         else:
-            assert set(values) == {EPOCHS_TAG, *(scalar_tag(name, "elbo_nats") for name in METRICS)}
+            tested = {tag for tag in values if tag.startswith("test/")}
+            assert set(values) - tested == {EPOCHS_TAG, *(scalar_tag(name, "elbo_nats") for name in METRICS)}
+            assert ("test/kid" in tested) is (one.tested is not None)
             assert values[EPOCHS_TAG] == len(one.epochs)
             assert str(values["objective/elbo_nats"]).lower() == str(one.final.elbo_nats)
 

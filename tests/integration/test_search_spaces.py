@@ -1,4 +1,4 @@
-"""Every shipped search space file, run through with few epochs and on images made for the test where it needs others."""
+"""Every shipped search space file, run through with few epochs, on images made for the test where it needs others."""
 
 from __future__ import annotations
 

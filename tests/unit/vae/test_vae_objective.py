@@ -16,7 +16,7 @@ from raysweep.config import UNIT_SQUARED_ERROR_SIGMA, TrialConfig
 from raysweep.vae.conventions import pixel_mean_weight
 from raysweep.vae.likelihoods import LOG_SIGMA_MIN, data_term, gaussian_data_term, soft_floor
 from raysweep.vae.networks import LOGVAR_MAX, LOGVAR_MIN
-from raysweep.vae.objective import kl_per_latent, warmed_weight, weighted_loss
+from raysweep.vae.objective import charged_rate, kl_per_latent, warmed_weight, weighted_loss
 
 means = st.floats(-100, 100, width=32)
 logvars = st.floats(LOGVAR_MIN, LOGVAR_MAX, width=32)

@@ -54,6 +54,7 @@ LATENTS_DPI = 130
 LATENTS_COLOURS = 64
 """A picture of thousands of points is four times as large in all its colours, and no clearer."""
 
+FINDINGS_TAG = "findings"
 BY_EPOCH_TAG = "reconstructions_by_epoch"
 _BY_EPOCH_SAID = "Validation images (step 0), and their reconstructions after each epoch (the slider)."
 
@@ -231,7 +232,11 @@ class TensorBoardWriter:
 
 
 def rebuild(
-    directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord], figures: Sequence[Figure] = ()
+    directory: SweepDirectory,
+    spec: SweepSpec,
+    records: Sequence[TrialRecord],
+    figures: Sequence[Figure] = (),
+    findings: str | None = None,
 ) -> None:
     """Writes the whole TensorBoard directory anew and puts it in the place of the old one.
 
@@ -247,6 +252,8 @@ def rebuild(
             with TensorBoardWriter(directory, spec, ordered, runs=fresh) as writer:
                 writer.add_projections(ordered)
                 writer.add_figures(figures)
+                if findings is not None:
+                    writer.add_text(FINDINGS_TAG, findings)
             directory.report.mkdir(parents=True, exist_ok=True)
             if directory.tensorboard.exists():
                 directory.tensorboard.rename(old)

@@ -24,6 +24,7 @@ from raysweep.vae.preflight import Preflight
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysweep.report.figures import Figure
     from raysweep.report.findings import Finding
 
 FORMAT = "raysweep-sweep-1"
@@ -96,20 +97,42 @@ class Sweep:
         write_findings(self.directory, findings)
         return [self.directory.findings_markdown, self.directory.findings_parquet]
 
-    def write_report(self) -> list[Path]:
-        """Writes the Parquet files, the figures and the TensorBoard directory anew from the ledger; their paths."""
+    def write_pages(self) -> tuple[list[Figure], str | None]:
+        """Writes all of the report but TensorBoard's part; the figures, and the findings as Markdown if it has claims.
+
+        Raises:
+            StorageError: if the directory cannot be written.
+        """
         from raysweep.report.figures import draw_figures
+        from raysweep.report.findingspage import findings_markdown
         from raysweep.report.parquet import write_parquet
+
+        write_parquet(self.directory, self.records, self.spec)
+        collapse = self.prediction.critical_weight if self.prediction else None
+        figures = draw_figures(self.directory, self.spec, self.records, collapse)
+        if not self.spec.claims:
+            return figures, None
+        findings = self.findings()
+        self.write_findings(findings)
+        return figures, findings_markdown(findings)
+
+    def write_report(self) -> list[Path]:
+        """Writes the whole report anew from the ledger and the trials' own files; its paths.
+
+        Raises:
+            SweepDirectoryError: if a driver is at work, which writes the report itself.
+            StorageError: if the directory cannot be written.
+        """
         from raysweep.report.tensorboard import rebuild
 
         if self.running:
             raise SweepDirectoryError(f"{shown(self.directory.root)}: is running and writes its report itself")
-        write_parquet(self.directory, self.records, self.spec)
-        collapse = self.prediction.critical_weight if self.prediction else None
-        figures = draw_figures(self.directory, self.spec, self.records, collapse)
-        rebuild(self.directory, self.spec, self.records, figures)
-        tables = [self.directory.trials_parquet, self.directory.epochs_parquet]
-        return [*tables, *(figure.path for figure in figures), self.directory.tensorboard]
+        figures, findings = self.write_pages()
+        rebuild(self.directory, self.spec, self.records, figures, findings)
+        written = [self.directory.trials_parquet, self.directory.epochs_parquet, *(figure.path for figure in figures)]
+        if findings is not None:
+            written += [self.directory.findings_markdown, self.directory.findings_parquet]
+        return [*written, self.directory.tensorboard]
 
     def export(self, out: str | os.PathLike[str], trial: int | None = None) -> TrialRecord:
         """Writes a trial's model, the best one's if `trial` is None, as a folder for `raysweep.load_model`.

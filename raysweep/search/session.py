@@ -13,9 +13,11 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
+from raysweep.report.tensorboard import FINDINGS_TAG
 from raysweep.search.exchange import EpochReport, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
+from raysweep.search.review import Sweep
 from raysweep.search.scheduler import survives
 from raysweep.search.status import sweep_status
 from raysweep.spec import SweepSpec
@@ -198,16 +200,16 @@ class Session:
 
     def close(self) -> None:
         """Writes the report as it now is: trials that have not ended are interrupted from here on."""
-        from raysweep.report.figures import draw_figures
-
         records = [
             replace(r, state=TrialState.INTERRUPTED) if r.state is TrialState.RUNNING else r
             for r in self.ledger.records()
         ]
-        write_parquet(self.directory, records, self.spec)
-        collapse = self._prediction.critical_weight if isinstance(self._prediction, Preflight) else None
+        prediction = self._prediction if isinstance(self._prediction, Preflight) else None
+        figures, findings = Sweep(self.directory, self.spec, records, False, prediction).write_pages()
         self._writer.add_projections(records)
-        self._writer.add_figures(draw_figures(self.directory, self.spec, records, collapse))
+        self._writer.add_figures(figures)
+        if findings is not None:
+            self._writer.add_text(FINDINGS_TAG, findings)
         self._writer.close()
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import METRICS, TrialState
+from raysweep.metrics import FINAL_METRICS, METRICS, TrialState
 from raysweep.vae.conventions import pixel_mean_weight
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -30,6 +30,11 @@ def table(first_heading: str) -> list[list[str]]:
 def test_the_page_lists_every_metric_as_the_code_does() -> None:
     found = [(name, unit, BETTER[better], meaning) for name, unit, better, meaning in table("metric")]
     assert found == [(metric.name, metric.unit, metric.mode, metric.meaning) for metric in METRICS.values()]
+
+
+def test_the_page_lists_every_final_metric_as_the_code_does() -> None:
+    found = [(name, unit, BETTER[better], meaning) for name, unit, better, meaning in table("final metric")]
+    assert found == [(metric.name, metric.unit, metric.mode, metric.meaning) for metric in FINAL_METRICS.values()]
 
 
 def test_the_page_defines_every_metric() -> None:

@@ -31,11 +31,14 @@ A convolutional VAE of {shape[0]}x{shape[1]}x{shape[2]} images, {latent_size} la
     model = raysweep.load_model({folder!r})    # or wherever you have moved this folder
 
 `model.encode(x)` gives the mean and the log variance of q(z|x) for x [batch, channels, height, width] in [0, 1],
-`model.decode(z)` images in [0, 1], `model.reconstruct(x)` and `model.sample(count, seed)` what they say.
+`model.decode(z)` images in [0, 1], `model.reconstruct(x)` and `model.sample(count, seed)` what they say.{binarised}
 `model.json` has the configuration, where it comes from, and its metrics on the validation images:
 
 {metrics}
 """
+
+_BINARISED = """
+It was trained on binarised images: give it an x of 0 and 1, such as `(x >= 0.5).float()`."""
 
 
 def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
@@ -73,6 +76,7 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
         shape=checkpoint.shape,
         latent_size=checkpoint.config.latent_size,
         epoch=checkpoint.metrics.epoch,
+        binarised="" if checkpoint.config.binarise == "none" else _BINARISED,
         folder=str(out.absolute()),
         metrics="\n".join(f"    {name} {value}" for name, value in metrics.items()),
     )

@@ -99,7 +99,8 @@ def test_the_metrics_are_those_of_a_plain_second_implementation(likelihood: str,
     config = small_config(
         likelihood=likelihood, reduction=reduction, kld_weight=0.3, sigma=0.2, seed=5, binarise=binarise
     )
-    model, images = spread_model(config), TensorImages(discs(30, SHAPE))
+    grey = 0.3 * discs(30, SHAPE) + 0.7 * torch.rand(30, *SHAPE, generator=torch.Generator().manual_seed(9))
+    model, images = spread_model(config), TensorImages(grey)
     mean = discs(10, SHAPE, seed=2).mean(dim=0)
     noise = torch.randn(30, 3, generator=torch.Generator().manual_seed(5))
     found = evaluate(model, images, config, mean_image_error(images, mean, CPU), CPU)

@@ -108,6 +108,13 @@ def test_the_two_lines_of_the_readme_work_when_copied(tmp_path: Path, monkeypatc
     assert names["model"].sample(1).shape == (1, 3, 8, 16)
 
 
+@pytest.mark.parametrize("how", ["none", "threshold"])
+def test_the_readme_says_so_where_a_model_wants_binarised_images(tmp_path: Path, how: str) -> None:
+    trained(tmp_path / "trial", binarise=how)
+    text = (export_model(tmp_path / "trial", tmp_path / "out", ORIGIN) / "README.md").read_text()
+    assert ("(x >= 0.5).float()" in text) == (how == "threshold")
+
+
 def test_an_exported_folder_works_where_it_is_moved(tmp_path: Path) -> None:
     trained(tmp_path / "trial")
     export_model(tmp_path / "trial", tmp_path / "out", ORIGIN).rename(tmp_path / "moved")

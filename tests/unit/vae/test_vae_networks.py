@@ -85,6 +85,7 @@ def test_the_fields_are_the_layers(fields: dict[str, Any]) -> None:
         if layers is model.decoder:
             behind = set(kinds[weighty[-1] + 1 :])
             assert behind <= {Trim, nn.Unflatten}
+            assert layers[weighty[-1]].bias is not None
             weighty = weighty[:-1]
         for i in weighty:
             linear = kinds[i] is nn.Linear

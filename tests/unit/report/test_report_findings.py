@@ -99,6 +99,12 @@ def test_separates_above_is_below_turned_round() -> None:
     assert verdict(claim, lambda p: {"r2": 0.5 if p["kld_weight"] > 0.0005 else 0.0}) == "refuted"
 
 
+def test_a_value_of_a_grid_that_rounding_moved_is_still_the_value() -> None:
+    claim = {key: value for key, value in SEPARATES.items() if key != "below"} | {"above": 0.3}
+    steps = {"kld_weight": {"low": 0.1, "high": 0.5, "step": 0.1}, "seed": {"choices": [0, 1, 2]}}
+    assert verdict(claim, lambda p: {"r2": 0.5 if p["kld_weight"] > 0.35 else 0.0}, trial=steps) == "holds"
+
+
 BEST_AT = {"test": "best_at", "over": "kld_weight", "value": 0.005, "metrics": "test_recall"}
 
 
@@ -197,6 +203,10 @@ COMPARE = {
                "equivalent": "holds"}),
         (0.05, dict.fromkeys(["greater", "less", "not_greater", "not_less", "equivalent"], "not decidable here")
                | {"less": "refuted", "not_less": "holds"}),
+        (-0.051, dict.fromkeys(["less", "not_less", "equivalent"], "not decidable here")
+                 | {"greater": "refuted", "not_greater": "holds"}),
+        (0.048, dict.fromkeys(["greater", "not_greater", "equivalent"], "not decidable here")
+                | {"less": "refuted", "not_less": "holds"}),
     ],
 )  # fmt: skip
 def test_compare_reads_its_verdict_off_the_interval(difference: float, expected: dict[str, str]) -> None:
@@ -321,6 +331,17 @@ def test_a_trend_holds_is_refuted_or_stays_open() -> None:
     scrambled = {0: [3, 1, 4, 2], 1: [1, 2, 4, 3], 2: [4, 3, 2, 1]}
     finding = decide(TREND, lambda p: {"rate_nats": scrambled[p["seed"]][WEIGHTS.index(p["kld_weight"])]})
     assert finding.verdict == "not decidable here"
+
+
+def test_the_opposite_trend_refutes_however_wide_the_interval_is() -> None:
+    orders = {0: [1, 2, 3, 4], 1: [1, 2, 3, 4], 2: [2, 4, 1, 3]}
+
+    def rising(point: Mapping[str, Any]) -> dict[str, float]:
+        return {"rate_nats": orders[point["seed"]][WEIGHTS.index(point["kld_weight"])]}
+
+    finding = decide(TREND | {"min_correlation": 0.01}, rising)
+    assert finding.verdict == "refuted"
+    assert figure(finding, "rank correlation").low < -0.01, "by the interval alone it would be open"
 
 
 def test_a_trend_of_random_trials_needs_no_repeats() -> None:

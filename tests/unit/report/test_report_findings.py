@@ -88,7 +88,7 @@ def test_separates_holds_where_the_condition_turns_at_the_value() -> None:
 def test_separates_is_refuted_by_where_the_condition_turns_in_fact() -> None:
     finding = decide(SEPARATES, lambda p: {"r2": 0.5 if p["kld_weight"] < 0.004 else 0.0})
     assert finding.verdict == "refuted"
-    assert finding.outcome.reason == "3 trials with kld_weight below 0.05 do not meet the condition (at 0.005)"
+    assert finding.outcome.reason == "the condition is not met by 3 trials with kld_weight below 0.05 (at 0.005)"
     turn = figure(finding, "kld_weight between which")
     assert (turn.low, turn.high) == (0.0005, 0.005)
 
@@ -248,6 +248,12 @@ def test_compare_takes_conditions_for_points() -> None:
     assert figure(finding, "test_kid at `kld_weight <= 0.005`").value == pytest.approx((0.0005 + 0.005) / 2)
 
 
+def test_points_that_share_trials_cannot_be_compared() -> None:
+    claim = {"test": "compare", "first": "kld_weight <= 0.05", "second": "kld_weight >= 0.05", "expect": "less"}
+    finding = decide(claim, lambda p: {})
+    assert (str(finding.verdict), finding.outcome.reason) == ("not decidable here", "3 trials are at both points")
+
+
 def hand_picked(claimed: Mapping[str, Any], hand: float, found: float, sweeps: int) -> Finding:
     """Sweeps of six random trials each and a point that was given."""
     sections = {
@@ -306,6 +312,7 @@ def test_within_holds_only_where_the_margin_contains_the_intervals() -> None:
     assert verdict(WITHIN, psnr(0.3, 0.2)) == "holds"
     assert verdict(WITHIN, psnr(3.0, 0.1)) == "refuted"
     assert verdict(WITHIN, psnr(0.9, 0.9)) == "not decidable here"
+    assert verdict(WITHIN, psnr(0.9, 0.08)) == "not decidable here", "its 90% interval ends at 1.02"
     assert verdict({**WITHIN, "where": "kld_weight >= 5e-3"}, psnr(0.3, 0.2)) == "holds", "0.05 and 0.5 are the same"
 
 
@@ -370,7 +377,7 @@ def test_a_point_that_lacks_a_trial_is_left_out_of_a_grid() -> None:
     records = [trial(spec, n, point, recall(point)) for n, point in enumerate(spec.trial.grid())]
     (finding,) = decide_claims(spec.claims, [tables(spec, records[:-1])])
     assert finding.verdict == "not decidable here"
-    assert "2 seeds have a trial at each of the 4 values of kld_weight" in finding.outcome.reason
+    assert "only 2 of the seeds have a trial at each of the 4 values of kld_weight" in finding.outcome.reason
     assert (finding.outcome.rows, finding.outcome.left_out) == (8, 3)
 
 

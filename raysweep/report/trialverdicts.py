@@ -108,9 +108,8 @@ def decide_separates(claim: Separates, rows: Observations) -> Outcome:
     for wrong, name, verb in ((wrong_inside, inside_name, "is not met"), (wrong_outside, outside_name, "is met")):
         if wrong.any():
             values = ", ".join(number(float(value)) for value in np.unique(over[wrong])[:6])
-            parts.append(
-                f"{counted(int(wrong.sum()), 'trial')} with {claim.over} {name} {verb} the condition (at {values})"
-            )
+            trials = f"{counted(int(wrong.sum()), 'trial')} with {claim.over} {name}"
+            parts.append(f"the condition {verb} by {trials} (at {values})")
     return Outcome(Verdict.REFUTED, "; ".join(parts), tuple(figures), rows.count, left_out)
 
 

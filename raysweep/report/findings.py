@@ -201,7 +201,7 @@ def _test_in_words(claim: Claim) -> str:
         case Trend():
             return (
                 f"{_listed(claim.metrics)} {claim.expect} with {claim.over}: rank correlation at least "
-                f"{claim.min_correlation:g} in that direction, mean over seeds, and less than 5% likely by chance"
+                f"{claim.min_correlation:g} in that direction, mean over seeds, and at most 5% likely by chance"
             )
 
 

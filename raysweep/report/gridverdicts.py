@@ -102,8 +102,8 @@ def _too_few(grid: Grid, over: str, rows: Observations) -> str | None:
     if grid.seed_count >= MIN_REPEATS:
         return None
     return (
-        f"{grid.seed_count} seeds have a trial at each of the {len(grid.values)} values of {over}, at least "
-        f"{MIN_REPEATS} are needed; {REPEATS}"
+        f"only {grid.seed_count} of the seeds have a trial at each of the {len(grid.values)} values of {over}, "
+        f"at least {MIN_REPEATS} are needed; {REPEATS}"
     )
 
 
@@ -165,17 +165,17 @@ def _best_figures(
     claim: BestAt, metric: str, grid: Grid, wins: NDArray[np.float64], allowed: NDArray[np.bool_], rows: Observations
 ) -> tuple[Figure, ...]:
     unit, by_seed = unit_of(metric, rows.objectives), grid.by_seed(metric)
-    means, shares = [], []
+    means, shares, limits = [], [], []
     for place, value in enumerate(grid.values):
         low, high = mean_interval(by_seed[:, place])
         label = f"{metric} at {claim.over} {number(value)}, mean"
         means.append(Figure(label, float(by_seed[:, place].mean()), low, high, "95% t", unit, grid.seed_count))
         if claim.subject_to:
             met = float(allowed[:, place].mean())
-            shares.append(Figure(f"draws in which {claim.over} {number(value)} meets the condition", met, unit="share"))
+            limits.append(Figure(f"draws in which {claim.over} {number(value)} meets the condition", met, unit="share"))
         label = f"draws in which {claim.over} {number(value)} is best by {metric}"
         shares.append(Figure(label, float(wins[place]), unit="share"))
-    return (*means, *shares)
+    return (*means, *shares, *limits)
 
 
 def _place(values: list[Scalar], wanted: Scalar) -> int | None:
@@ -199,7 +199,7 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
     data = grid.data[metric]
     if len(grid.values) < 2 or len(data) < MIN_REPEATS:
         problem = _too_few(grid, claim.over, rows) or (
-            f"{len(data)} points have a trial at each of the {len(grid.values)} values of {claim.over}, "
+            f"only {len(data)} of the points have a trial at each of the {len(grid.values)} values of {claim.over}, "
             f"at least {MIN_REPEATS} are needed; {REPEATS}"
         )
         return undecided(problem, grid.rows, grid.left_out)
@@ -226,7 +226,7 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
     verdict = Verdict.HOLDS if holds else Verdict.REFUTED if refuted else Verdict.UNDECIDED
     reason = (
         f"{metric} differs by up to {abs(difference.mean()):.3g}{f' {unit}' if unit else ''} "
-        f"(from {claim.over} {ends}), margin {margin:g}"
+        f"(from {claim.over} {ends}), margin {f'{margin:g} {unit}'.rstrip()}"
     )
     if verdict is Verdict.UNDECIDED:
         reason += "; the intervals reach over the margin, more seeds make them narrower"
@@ -280,10 +280,9 @@ def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
     refuted = against <= 1 - CONFIDENCE or most < claim.min_correlation
     verdict = Verdict.HOLDS if holds else Verdict.REFUTED if refuted else Verdict.UNDECIDED
     direction = "rises" if rho > 0 else "falls" if rho < 0 else "neither rises nor falls"
-    by_chance = "less than 0.1%" if chance < 0.001 else f"{chance:.1%}"
     reason = (
         f"{metric} {direction} with {claim.over}: rank correlation {rho:.2f} over {of}; chance alone makes it as large "
-        f"in the claimed direction in {by_chance} of cases"
+        f"in the claimed direction in {percent(chance)} of cases"
     )
     if verdict is Verdict.UNDECIDED:
         reason += "; more seeds or values would tell"

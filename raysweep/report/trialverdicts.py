@@ -21,6 +21,7 @@ from raysweep.report.verdicts import (
     Outcome,
     Verdict,
     conjunction,
+    counted,
     number,
     point_text,
     sides,
@@ -83,7 +84,9 @@ def decide_separates(claim: Separates, rows: Observations) -> Outcome:
     for name, side in ((inside_name, inside), (outside_name, ~inside)):
         count = int(side.sum())
         if count < MIN_REPEATS:
-            reason = f"{count} trials have {claim.over} {name}, at least {MIN_REPEATS} are needed; {REPEATS}"
+            reason = (
+                f"only {counted(count, 'trial')} with {claim.over} {name}, at least {MIN_REPEATS} are needed; {REPEATS}"
+            )
             return undecided(reason, rows.count, left_out)
         share = int(met[side].sum())
         low, high = wilson_interval(share, count)
@@ -102,10 +105,11 @@ def decide_separates(claim: Separates, rows: Observations) -> Outcome:
         reason = f"all trials with {claim.over} {inside_name} meet the condition, and none with {outside_name} does"
         return Outcome(Verdict.HOLDS, reason, tuple(figures), rows.count, left_out)
     parts = []
-    for wrong, name, verb in ((wrong_inside, inside_name, "do not meet"), (wrong_outside, outside_name, "meet")):
+    for wrong, name, verb in ((wrong_inside, inside_name, "is not met"), (wrong_outside, outside_name, "is met")):
         if wrong.any():
             values = ", ".join(number(float(value)) for value in np.unique(over[wrong])[:6])
-            parts.append(f"{wrong.sum()} trials with {claim.over} {name} {verb} the condition (at {values})")
+            trials = f"{counted(int(wrong.sum()), 'trial')} with {claim.over} {name}"
+            parts.append(f"the condition {verb} by {trials} (at {values})")
     return Outcome(Verdict.REFUTED, "; ".join(parts), tuple(figures), rows.count, left_out)
 
 

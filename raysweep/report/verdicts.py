@@ -74,7 +74,14 @@ def number(value: Scalar) -> str:
 
 def percent(share: float) -> str:
     """A share as a reader wants it: with a decimal where it is next to nothing or to all."""
+    if 1e-6 < share < 0.001:
+        return "<0.1%"
     return f"{share:.0%}" if 0.01 <= share <= 0.99 or round(share, 3) in (0.0, 1.0) else f"{share:.1%}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 trial`, `3 trials`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def point_text(point: Mapping[str, Scalar] | str) -> str:

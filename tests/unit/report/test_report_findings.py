@@ -88,7 +88,7 @@ def test_separates_holds_where_the_condition_turns_at_the_value() -> None:
 def test_separates_is_refuted_by_where_the_condition_turns_in_fact() -> None:
     finding = decide(SEPARATES, lambda p: {"r2": 0.5 if p["kld_weight"] < 0.004 else 0.0})
     assert finding.verdict == "refuted"
-    assert finding.outcome.reason == "3 trials with kld_weight below 0.05 do not meet the condition (at 0.005)"
+    assert finding.outcome.reason == "the condition is not met by 3 trials with kld_weight below 0.05 (at 0.005)"
     turn = figure(finding, "kld_weight between which")
     assert (turn.low, turn.high) == (0.0005, 0.005)
 
@@ -97,6 +97,12 @@ def test_separates_above_is_below_turned_round() -> None:
     claim = {key: value for key, value in SEPARATES.items() if key != "below"} | {"above": 0.005}
     assert verdict(claim, lambda p: {"r2": 0.5 if p["kld_weight"] > 0.005 else 0.0}) == "holds"
     assert verdict(claim, lambda p: {"r2": 0.5 if p["kld_weight"] > 0.0005 else 0.0}) == "refuted"
+
+
+def test_a_value_of_a_grid_that_rounding_moved_is_still_the_value() -> None:
+    claim = {key: value for key, value in SEPARATES.items() if key != "below"} | {"above": 0.3}
+    steps = {"kld_weight": {"low": 0.1, "high": 0.5, "step": 0.1}, "seed": {"choices": [0, 1, 2]}}
+    assert verdict(claim, lambda p: {"r2": 0.5 if p["kld_weight"] > 0.35 else 0.0}, trial=steps) == "holds"
 
 
 BEST_AT = {"test": "best_at", "over": "kld_weight", "value": 0.005, "metrics": "test_recall"}
@@ -197,6 +203,10 @@ COMPARE = {
                "equivalent": "holds"}),
         (0.05, dict.fromkeys(["greater", "less", "not_greater", "not_less", "equivalent"], "not decidable here")
                | {"less": "refuted", "not_less": "holds"}),
+        (-0.051, dict.fromkeys(["less", "not_less", "equivalent"], "not decidable here")
+                 | {"greater": "refuted", "not_greater": "holds"}),
+        (0.048, dict.fromkeys(["greater", "not_greater", "equivalent"], "not decidable here")
+                | {"less": "refuted", "not_less": "holds"}),
     ],
 )  # fmt: skip
 def test_compare_reads_its_verdict_off_the_interval(difference: float, expected: dict[str, str]) -> None:
@@ -236,6 +246,12 @@ def test_compare_takes_conditions_for_points() -> None:
     finding = decide(claim, lambda p: {"test_kid": near(p["kld_weight"], p["seed"])})
     assert finding.verdict == "holds"
     assert figure(finding, "test_kid at `kld_weight <= 0.005`").value == pytest.approx((0.0005 + 0.005) / 2)
+
+
+def test_points_that_share_trials_cannot_be_compared() -> None:
+    claim = {"test": "compare", "first": "kld_weight <= 0.05", "second": "kld_weight >= 0.05", "expect": "less"}
+    finding = decide(claim, lambda p: {})
+    assert (str(finding.verdict), finding.outcome.reason) == ("not decidable here", "3 trials are at both points")
 
 
 def hand_picked(claimed: Mapping[str, Any], hand: float, found: float, sweeps: int) -> Finding:
@@ -296,6 +312,7 @@ def test_within_holds_only_where_the_margin_contains_the_intervals() -> None:
     assert verdict(WITHIN, psnr(0.3, 0.2)) == "holds"
     assert verdict(WITHIN, psnr(3.0, 0.1)) == "refuted"
     assert verdict(WITHIN, psnr(0.9, 0.9)) == "not decidable here"
+    assert verdict(WITHIN, psnr(0.9, 0.08)) == "not decidable here", "its 90% interval ends at 1.02"
     assert verdict({**WITHIN, "where": "kld_weight >= 5e-3"}, psnr(0.3, 0.2)) == "holds", "0.05 and 0.5 are the same"
 
 
@@ -321,6 +338,17 @@ def test_a_trend_holds_is_refuted_or_stays_open() -> None:
     scrambled = {0: [3, 1, 4, 2], 1: [1, 2, 4, 3], 2: [4, 3, 2, 1]}
     finding = decide(TREND, lambda p: {"rate_nats": scrambled[p["seed"]][WEIGHTS.index(p["kld_weight"])]})
     assert finding.verdict == "not decidable here"
+
+
+def test_the_opposite_trend_refutes_however_wide_the_interval_is() -> None:
+    orders = {0: [1, 2, 3, 4], 1: [1, 2, 3, 4], 2: [2, 4, 1, 3]}
+
+    def rising(point: Mapping[str, Any]) -> dict[str, float]:
+        return {"rate_nats": orders[point["seed"]][WEIGHTS.index(point["kld_weight"])]}
+
+    finding = decide(TREND | {"min_correlation": 0.01}, rising)
+    assert finding.verdict == "refuted"
+    assert figure(finding, "rank correlation").low < -0.01, "by the interval alone it would be open"
 
 
 def test_a_trend_of_random_trials_needs_no_repeats() -> None:
@@ -349,7 +377,7 @@ def test_a_point_that_lacks_a_trial_is_left_out_of_a_grid() -> None:
     records = [trial(spec, n, point, recall(point)) for n, point in enumerate(spec.trial.grid())]
     (finding,) = decide_claims(spec.claims, [tables(spec, records[:-1])])
     assert finding.verdict == "not decidable here"
-    assert "2 seeds have a trial at each of the 4 values of kld_weight" in finding.outcome.reason
+    assert "only 2 of the seeds have a trial at each of the 4 values of kld_weight" in finding.outcome.reason
     assert (finding.outcome.rows, finding.outcome.left_out) == (8, 3)
 
 

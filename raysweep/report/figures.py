@@ -1,4 +1,4 @@
-"""The figures of a sweep: what was found, in four pictures that explain themselves."""
+"""The figures of a sweep: what was found, in pictures that explain themselves."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
     if trials.winner is not None and best is not None:
         text += (
             f": trial {trials.winner.number} is best, "
-            f"rate {short(best.rate_nats)} and distortion {short(best.distortion_nats)} nats"
+            f"rate {short(best.rate_nats)}, distortion {short(best.distortion_nats)} nats"
         )
     title(figure, text)
     return Drawn(

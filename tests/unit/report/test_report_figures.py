@@ -14,7 +14,7 @@ from raysweep.report.figures import draw_figures
 from raysweep.report.floors import floor_name
 from raysweep.report.latentplots import draw_latents
 from raysweep.report.latents import read_latents, write_latents
-from raysweep.report.marks import canvas, robust_limits, short
+from raysweep.report.marks import STYLE, canvas, robust_limits, short
 from raysweep.report.ratedistortion import _mark_bar
 from raysweep.report.repeats import group_repeats
 
@@ -32,10 +32,16 @@ def directory(tmp_path):
     return SweepDirectory(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Figures of a quarter of their pixels, which take half the time."""
+    monkeypatch.setitem(STYLE, "savefig.dpi", 50)
+
+
 def names(figures):
     for figure in figures:
         with Image.open(figure.path) as picture:
-            assert min(picture.size) > 300
+            assert min(picture.size) > 75
         assert figure.title
         assert figure.description
     return [figure.name for figure in figures]
@@ -66,7 +72,7 @@ def test_the_figures_show_where_collapse_was_predicted_if_it_was(directory, swee
     plain = draw_figures(directory, spec, sweep_records)
     before = [figure.path.read_bytes() for figure in plain]
     assert not any(said in figure.description for figure in plain)
-    for collapse in ((1e-3, 1e-3), (1e-3, 5e-3), (1e-9, 1e-3)):
+    for collapse in ((1e-3, 1e-3), (1e-9, 1e-3)):
         figures = draw_figures(directory, spec, sweep_records, collapse)
         marked = [figure.name for figure in figures if said in figure.description]
         assert marked == ["objective", "rate_distortion"]
@@ -74,11 +80,11 @@ def test_the_figures_show_where_collapse_was_predicted_if_it_was(directory, swee
         assert changed == marked
 
 
-@pytest.mark.parametrize("collapse", [(1e3, 1e3), (0.0, 0.0), (1e-9, 1e-9), (math.inf, math.inf), (math.nan, math.nan)])
-def test_a_predicted_collapse_off_the_axes_is_not_drawn(directory, sweep_records, spec, collapse):
+def test_a_predicted_collapse_off_the_axes_is_not_drawn(directory, sweep_records, spec):
     before = [figure.path.read_bytes() for figure in draw_figures(directory, spec, sweep_records)]
-    figures = draw_figures(directory, spec, sweep_records, collapse)
-    assert [figure.path.read_bytes() for figure in figures] == before
+    for collapse in ((1e3, 1e3), (0.0, 0.0), (math.nan, math.nan)):
+        figures = draw_figures(directory, spec, sweep_records, collapse)
+        assert [figure.path.read_bytes() for figure in figures] == before
 
 
 @pytest.mark.parametrize(("collapse", "drawn"), [((0.02, 0.02), True), ((0.002, 0.02), True), ((2.0, 2.0), False)])

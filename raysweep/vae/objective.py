@@ -9,8 +9,8 @@ weighted by w. With D = channels * height * width pixels and L = latent size it 
 
 KL is summed over latents. With free bits a latent whose mean over the batch is below them counts as if it had them.
 
-Sources: Kingma and Welling, arXiv:1312.6114 (the bound); Kingma et al., arXiv:1606.04934, appendix C.8 (free bits);
-Bowman et al., arXiv:1511.06349 (warm-up); Fu et al., arXiv:1903.10145 (cycles of it).
+Sources: Kingma and Welling, arXiv:1312.6114 (the bound); Kingma et al., arXiv:1606.04934 (free bits); Bowman et
+al., arXiv:1511.06349 (warm-up); Fu et al., arXiv:1903.10145 (cycles of it).
 """
 
 from __future__ import annotations

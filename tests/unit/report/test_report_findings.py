@@ -313,6 +313,7 @@ def test_within_holds_only_where_the_margin_contains_the_intervals() -> None:
     assert verdict(WITHIN, psnr(3.0, 0.1)) == "refuted"
     assert verdict(WITHIN, psnr(0.9, 0.9)) == "not decidable here"
     assert verdict(WITHIN, psnr(0.9, 0.08)) == "not decidable here", "its 90% interval ends at 1.02"
+    assert verdict(WITHIN, psnr(1.1, 0.3)) == "not decidable here", "its 95% interval begins at 0.28"
     assert verdict({**WITHIN, "where": "kld_weight >= 5e-3"}, psnr(0.3, 0.2)) == "holds", "0.05 and 0.5 are the same"
 
 

@@ -253,8 +253,8 @@ def _check_network(space: TrialSpace, data: DataSpec, faults: Faults) -> None:
                 f"{text!r} halves an image of {data.image_size} pixels {halvings} times, to nothing; "
                 "use fewer /2 or a larger data.image_size",
             )
-        if not blocks and None in space.choices("hidden_size"):
-            faults.add(("trial", "hidden_size"), "must be a number where conv_blocks is none, or no layer is left")
+    if set(space.choices("batch_norm")) != {"none"} and space.ends("batch_size")[0] < 2:
+        faults.add(("trial", "batch_size"), "must be 2 or more with batch_norm, which has no variance of one image")
     schedules = space.choices("learning_rate_schedule")
     steps = space.choices("learning_rate_epochs")
     if "step" in schedules and "" in steps:

@@ -36,10 +36,10 @@ from raysweep.report.latents import MAX_ROWS, sprite_sheet, write_latents
 from raysweep.search import pictures
 from raysweep.search.exchange import TestOrder
 from raysweep.search.features import feature_space
-from raysweep.search.pictures import spread
+from raysweep.search.pictures import seen_by_the_encoder, spread
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 from raysweep.vae.evaluation import evaluate, mean_image_error
-from raysweep.vae.inputs import binarise, corrupt, seeded_generator
+from raysweep.vae.inputs import corrupt
 from raysweep.vae.likelihoods import sample_pixels
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.objective import DEQUANTISATION_VARIANCE, bits_per_dim
@@ -215,10 +215,7 @@ class Subject:
 
     def _input(self, x: Tensor) -> Tensor:
         """What the encoder is given of images in [0, 1]."""
-        generator = None
-        if self.config.binarise == "sampled":
-            generator = seeded_generator(self.device, self.config.seed, 0, "test")
-        return binarise(x, self.config.binarise, generator)
+        return seen_by_the_encoder(x, self.config)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.model.encode(self._input(x))

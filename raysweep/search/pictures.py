@@ -10,10 +10,13 @@ from torch import Tensor
 
 from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.report.images import Pixels, tile
+from raysweep.vae.inputs import binarise, seeded_generator
+from raysweep.vae.walks import traverse
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from raysweep.config import TrialConfig
     from raysweep.vae.evaluation import Images
     from raysweep.vae.networks import ConvVAE
     from raysweep.vae.training import Training
@@ -38,25 +41,28 @@ def spread(count: int, over: int) -> Tensor:
     return torch.linspace(0, over - 1, min(count, over)).long()
 
 
+def seen_by_the_encoder(x: Tensor, config: TrialConfig) -> Tensor:
+    """Images [n, channels, height, width] in [0, 1] as the trial gives them to its encoder when nothing is added."""
+    generator = seeded_generator(x.device, config.seed, 0, "shown") if config.binarise == "sampled" else None
+    return binarise(x, config.binarise, generator)
+
+
 def draw_strip(training: Training, directory: SweepDirectory, number: int) -> None:
     """Writes the row of reconstructions of the epoch just done, and before the first one the images themselves."""
     images = _few(training.validation_images, IN_A_STRIP, training.device)
     inputs = directory.epoch_reconstructions(number, 0)
     if not inputs.exists():
         _write(inputs, images, IN_A_STRIP)
-    training.model.eval()
-    _write(directory.epoch_reconstructions(number, training.epoch), training.model.reconstruct(images), IN_A_STRIP)
-    training.model.train()
+    rebuilt = training.model.reconstruct(seen_by_the_encoder(images, training.config))
+    _write(directory.epoch_reconstructions(number, training.epoch), rebuilt, IN_A_STRIP)
 
 
 def draw_grids(training: Training, directory: SweepDirectory, number: int) -> None:
     """Writes the trial's two grids: validation images above their reconstructions, and samples of the prior."""
-    model = training.model
-    model.eval()
     originals = _few(training.validation_images, RECONSTRUCTED, training.device)
-    _write(directory.reconstructions(number), torch.cat([originals, model.reconstruct(originals)]), len(originals))
-    _write(directory.samples(number), model.sample(SAMPLED, seed=training.config.seed), 8)
-    model.train()
+    rebuilt = training.model.reconstruct(seen_by_the_encoder(originals, training.config))
+    _write(directory.reconstructions(number), torch.cat([originals, rebuilt]), len(originals))
+    draw_samples(directory.samples(number), training.model.sample(SAMPLED, seed=training.config.seed))
 
 
 def draw_interpolations(directory: SweepDirectory, number: int, paths: Tensor) -> None:
@@ -67,8 +73,6 @@ def draw_interpolations(directory: SweepDirectory, number: int, paths: Tensor) -
 
 def draw_traversals(directory: SweepDirectory, number: int, model: ConvVAE, image: Tensor, kl_nats: Tensor) -> None:
     """Writes what each of the latents with the most KL divergence does to one image [channels, height, width]."""
-    from raysweep.vae.walks import traverse
-
     latents = kl_nats.argsort(descending=True)[:TRAVERSED]
     frames = traverse(model, image, latents.tolist(), TRAVERSAL_VALUES)
     _write(directory.traversals(number), frames.flatten(0, 1), len(TRAVERSAL_VALUES))

@@ -103,8 +103,8 @@ def test_a_number_in_scientific_notation_is_a_number(text: str) -> None:
             "trial.conv_blocks: must list the convolutions as multiples of d_size",
         ),
         (
-            ("search: {", "  conv_blocks: none\n  hidden_size: null\nsearch: {"),
-            "trial.hidden_size: must be a number where conv_blocks is none",
+            ("search: {", "  batch_norm: conv\n  batch_size: 1\nsearch: {"),
+            "trial.batch_size: must be 2 or more with batch_norm",
         ),
         (("search: {", "  learning_rate_schedule: step\nsearch: {"), "trial.learning_rate_epochs: is missing"),
         (

@@ -8,22 +8,23 @@ from raysweep.report.floors import floor_of
 
 
 def trial_text(record: TrialRecord, objective: str) -> str:
-    """A trial on a page of Markdown: how it ended, its parameters, its last metrics."""
+    """A trial on a page of Markdown: how it ended, what it came to, its parameters."""
     lines = [f"**{record.state}**" + (f": {record.cause}" if record.cause else ""), ""]
     place = ", ".join(part for part in (record.device, record.node) if part)
     lines += [f"{len(record.epochs)} epochs{f' on {place}' if place else ''}", ""]
-    lines += ["| parameter | value |", "| --- | --- |"]
-    for name, value in record.config.model_dump().items():
-        shown = f"{value:.6g}" if isinstance(value, float) else value
-        lines.append(f"| {name} | {f'**{shown}**' if name in record.params else shown} |")
+    if record.tested is not None:
+        lines += [*_tested_table(record.tested), ""]
     if record.final is not None:
-        lines += ["", "| metric | after the last epoch | |", "| --- | --- | --- |"]
+        lines += ["| metric | after the last epoch | |", "| --- | --- | --- |"]
         for name, metric in METRICS.items():
             value = getattr(record.final, name)
             shown = f"{value:.6g}" if isinstance(value, float) else value
             lines.append(f"| {f'**{name}**' if name == objective else name} | {shown} | {metric.unit} |")
-    if record.tested is not None:
-        lines += ["", *_tested_table(record.tested)]
+        lines.append("")
+    lines += ["| parameter | value |", "| --- | --- |"]
+    for name, value in record.config.model_dump().items():
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        lines.append(f"| {name} | {f'**{shown}**' if name in record.params else shown} |")
     if record.error:
         lines += ["", "```", record.error.rstrip(), "```"]
     return "\n".join(lines)

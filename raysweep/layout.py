@@ -172,10 +172,11 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there becomes `path` at once, and only if all went well.
 
-    The content is on the disk before the name changes, so after a crash `path` is the old file or the new one.
+    If it is `durable` the content is on the disk before the name changes, so after a crash of the machine `path` is the
+    old file or the new one; else it may then be empty, which only what can be drawn again should risk. It is faster.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -185,6 +186,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             yield temporary
+            if not durable:
+                temporary.replace(path)
+                return
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -197,7 +201,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Writes a whole file; see `replacing`."""
-    with replacing(path) as temporary:
+    with replacing(path, durable) as temporary:
         temporary.write_bytes(content)

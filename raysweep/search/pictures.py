@@ -95,4 +95,4 @@ def _few(images: Images, count: int, device: torch.device) -> Tensor:
 
 
 def _write(path: Path, images: Tensor, columns: int) -> None:
-    write_atomically(path, tile(to_pixels(images), columns=columns))
+    write_atomically(path, tile(to_pixels(images), columns=columns), durable=False)

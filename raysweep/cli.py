@@ -235,7 +235,7 @@ def findings(directories: tuple[str, ...], file: str | None) -> None:
 
     from raysweep.errors import Fault, SpecError
     from raysweep.loading import load_spec
-    from raysweep.report.findingspage import findings_text
+    from raysweep.report.findings.page import findings_text
     from raysweep.search.review import open_sweep
 
     claims = None

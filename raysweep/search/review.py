@@ -24,8 +24,8 @@ from raysweep.vae.preflight import Preflight
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysweep.report.figures import Figure
-    from raysweep.report.findings import Finding
+    from raysweep.report.figures.gallery import Figure
+    from raysweep.report.findings.decisions import Finding
 
 FORMAT = "raysweep-sweep-1"
 
@@ -79,8 +79,8 @@ class Sweep:
         Raises:
             SweepDirectoryError: if there are no claims, or the sweeps make different claims of one name.
         """
-        from raysweep.report.findings import decide_claims
-        from raysweep.report.observations import SweepTables
+        from raysweep.report.findings.decisions import decide_claims
+        from raysweep.report.findings.observations import SweepTables
 
         sweeps = (self, *others)
         claims = _claims_of(sweeps) if claims is None else claims
@@ -92,7 +92,7 @@ class Sweep:
 
     def write_findings(self, findings: Sequence[Finding]) -> list[Path]:
         """Writes report/findings.md and report/findings.parquet; their paths."""
-        from raysweep.report.findingspage import write_findings
+        from raysweep.report.findings.page import write_findings
 
         write_findings(self.directory, findings)
         return [self.directory.findings_markdown, self.directory.findings_parquet]
@@ -103,8 +103,8 @@ class Sweep:
         Raises:
             StorageError: if the directory cannot be written.
         """
-        from raysweep.report.figures import draw_figures
-        from raysweep.report.findingspage import findings_markdown
+        from raysweep.report.figures.gallery import draw_figures
+        from raysweep.report.findings.page import findings_markdown
         from raysweep.report.parquet import write_parquet
 
         write_parquet(self.directory, self.records, self.spec)
@@ -123,7 +123,7 @@ class Sweep:
             SweepDirectoryError: if a driver is at work, which writes the report itself.
             StorageError: if the directory cannot be written.
         """
-        from raysweep.report.tensorboard import rebuild
+        from raysweep.report.tensorboard.writer import rebuild
 
         if self.running:
             raise SweepDirectoryError(f"{shown(self.directory.root)}: is running and writes its report itself")

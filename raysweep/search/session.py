@@ -13,7 +13,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
-from raysweep.report.tensorboard import FINDINGS_TAG
+from raysweep.report.tensorboard.writer import FINDINGS_TAG
 from raysweep.search.exchange import EpochReport, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
@@ -26,7 +26,7 @@ from raysweep.vae.preflight import Preflight, Unpredictable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from raysweep.report.tensorboard import TensorBoardWriter
+    from raysweep.report.tensorboard.writer import TensorBoardWriter
 
 REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""

@@ -26,7 +26,7 @@ from raysweep.data.cache import open_cache, prepare
 from raysweep.errors import RaysweepError, SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, storage_errors, typed, write_atomically
 from raysweep.loading import parse_spec
-from raysweep.report.tensorboard import TensorBoardWriter, rebuild
+from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 from raysweep.search.ledger import Ledger
 from raysweep.search.preflight import preflight
 from raysweep.search.resources import Slots, cluster_nodes, connected, fit

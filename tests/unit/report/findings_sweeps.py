@@ -12,8 +12,8 @@ import yaml
 from raysweep.loading import parse_spec
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.report.findings import Finding, decide_claims
-from raysweep.report.observations import SweepTables
+from raysweep.report.findings.decisions import Finding, decide_claims
+from raysweep.report.findings.observations import SweepTables
 from raysweep.report.tables import epochs_table, trials_table
 from raysweep.spec import SweepSpec
 

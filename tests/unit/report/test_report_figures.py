@@ -10,13 +10,13 @@ from PIL import Image
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import FinalMetrics, TrialState
-from raysweep.report.figures import draw_figures
-from raysweep.report.floors import floor_name
-from raysweep.report.latentplots import draw_latents
+from raysweep.report.figures.floors import floor_name
+from raysweep.report.figures.gallery import draw_figures
+from raysweep.report.figures.marks import STYLE, canvas, robust_limits, short
+from raysweep.report.figures.ratedistortion import _mark_bar
+from raysweep.report.figures.repeats import group_repeats
+from raysweep.report.figures.scatter import draw_latents
 from raysweep.report.latents import read_latents, write_latents
-from raysweep.report.marks import STYLE, canvas, robust_limits, short
-from raysweep.report.ratedistortion import _mark_bar
-from raysweep.report.repeats import group_repeats
 
 ALWAYS = ["objective", "rate_distortion", "learning_curves"]
 ALL = [

@@ -12,8 +12,8 @@ import pytest
 
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
-from raysweep.report.findings import Finding, decide_claims
-from raysweep.report.findingspage import findings_markdown, findings_table, findings_text, write_findings
+from raysweep.report.findings.decisions import Finding, decide_claims
+from raysweep.report.findings.page import findings_markdown, findings_table, findings_text, write_findings
 from tests.unit.report.findings_sweeps import WEIGHTS, decide, epoch, grid, space, tables, trial
 
 REDUCTIONS = {"reduction": {"choices": ["pixel_mean", "pixel_and_latent_mean"]}}

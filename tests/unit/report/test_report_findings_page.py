@@ -12,8 +12,15 @@ from pydantic_core import PydanticUndefined
 
 from raysweep.claims import CLAIM_KINDS
 from raysweep.loading import parse_spec
-from raysweep.report.findingspage import FINDINGS_SCHEMA
-from raysweep.report.intervals import DRAWS, mean_draws, mean_interval, rank_correlation, trend_chance, wilson_interval
+from raysweep.report.findings.intervals import (
+    DRAWS,
+    mean_draws,
+    mean_interval,
+    rank_correlation,
+    trend_chance,
+    wilson_interval,
+)
+from raysweep.report.findings.page import FINDINGS_SCHEMA
 
 PAGE = (Path(__file__).parents[3] / "docs" / "findings.md").read_text()
 

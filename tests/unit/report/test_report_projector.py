@@ -13,10 +13,10 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from raysweep.layout import SweepDirectory
-from raysweep.report import projector
+from raysweep.report.tensorboard import projector
 from raysweep.report.latents import sprite_sheet, write_latents
-from raysweep.report.projector import write_projection
-from raysweep.report.tensorboard import rebuild
+from raysweep.report.tensorboard.projector import write_projection
+from raysweep.report.tensorboard.writer import rebuild
 
 
 def plugin(logdir):

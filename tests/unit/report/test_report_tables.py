@@ -197,7 +197,7 @@ def test_the_documented_queries_run(directory):
 
 def test_reading_a_table_imports_nothing_heavy():
     script = (
-        "import sys, raysweep.report.parquet, raysweep.report.figures; "
+        "import sys, raysweep.report.parquet, raysweep.report.figures.gallery; "
         "print([m for m in ('matplotlib', 'PIL', 'tensorboard', 'torch', 'ray', 'optuna') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -20,9 +20,9 @@ from tensorboard.util import tensor_util
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import METRICS, TrialState
-from raysweep.report.figures import Figure
-from raysweep.report.hparams import EPOCHS_TAG, scalar_tag
-from raysweep.report.tensorboard import TensorBoardWriter, rebuild
+from raysweep.report.figures.gallery import Figure
+from raysweep.report.tensorboard.hparams import EPOCHS_TAG, scalar_tag
+from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 
 
 def read(run: Path) -> EventAccumulator:

@@ -14,7 +14,7 @@ from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
-from raysweep.report.tensorboard import TensorBoardWriter
+from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.search.exchange import EpochReport, TestReport
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from raysweep.metrics import METRICS, WITHOUT_RESULT, Mode, TrialState
 from raysweep.records import TrialRecord, ranked
-from raysweep.report.repeats import configuration
+from raysweep.report.figures.repeats import configuration
 from raysweep.spec import SweepSpec
 
 # Okabe and Ito's palette, whose colours stay apart under every common colour blindness.

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from raysweep.claims import EPOCH_COLUMNS
 from raysweep.layout import SweepDirectory, replacing, write_atomically
-from raysweep.report.findings import Finding
+from raysweep.report.findings.decisions import Finding
+from raysweep.report.findings.verdicts import Figure, Outcome, Verdict, number, percent
 from raysweep.report.tables import SCHEMA_VERSION
-from raysweep.report.verdicts import Figure, Outcome, Verdict, number, percent
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.REFUTED: "✗", Verdict.DEPENDS: "±", Verdict.UNDECIDED: "?"}
 """Beside the words, never in their place."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import FinalMetrics
 from raysweep.records import TrialRecord, ranked
-from raysweep.report.latents import LatentTable, read_latents
-from raysweep.report.marks import (
+from raysweep.report.figures.marks import (
     BLACK,
     BLUE,
     FAINT,
@@ -30,7 +29,8 @@ from raysweep.report.marks import (
     title,
     to_png,
 )
-from raysweep.report.repeats import first_repeats
+from raysweep.report.figures.repeats import first_repeats
+from raysweep.report.latents import LatentTable, read_latents
 
 # Paul Tol's muted palette and black: ten colours that stay apart under every common colour blindness.
 CLASS_COLOURS = (

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX
 from raysweep.records import TrialRecord
-from raysweep.report.floors import floor_name
-from raysweep.report.marks import (
+from raysweep.report.figures.floors import floor_name
+from raysweep.report.figures.marks import (
     BLACK,
     BLUE,
     COLLAPSE_SAID,
@@ -27,8 +27,8 @@ from raysweep.report.marks import (
     title,
     to_png,
 )
-from raysweep.report.repeats import group_repeats, mean_and_range
-from raysweep.report.scales import categories_of, compared_parameters, mark_collapse, parameter_label, scale_x
+from raysweep.report.figures.repeats import group_repeats, mean_and_range
+from raysweep.report.figures.scales import categories_of, compared_parameters, mark_collapse, parameter_label, scale_x
 from raysweep.space import Choices, Scalar
 from raysweep.spec import SweepSpec
 

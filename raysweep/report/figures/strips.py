@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from raysweep.layout import SweepDirectory
+from raysweep.report.figures.marks import BLACK, VERMILLION, canvas, title, to_png
 from raysweep.report.images import Pixels, untile
-from raysweep.report.marks import BLACK, VERMILLION, canvas, title, to_png
 
 SAMPLES_A_ROW = 10
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from raysweep.claims import BEST, COLUMN_UNITS, EPOCH_COLUMNS, Separates
 from raysweep.expressions import parse_expression
-from raysweep.report.observations import Observations
+from raysweep.report.findings.observations import Observations
 from raysweep.space import Scalar
 
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from raysweep.records import TrialRecord
-from raysweep.report.marks import GREY, Weights, short
-from raysweep.report.repeats import Key, configuration
+from raysweep.report.figures.marks import GREY, Weights, short
+from raysweep.report.figures.repeats import Key, configuration
 from raysweep.report.tables import PARAMETERS
 from raysweep.space import Choices, Range, Scalar, TrialSpace
 

@@ -39,7 +39,7 @@ def draw_figures(
         StorageError: if the file system is full, read-only or gone.
     """
     # Matplotlib takes half a second to import, which only drawing should cost.
-    from raysweep.report.plots import draw_all
+    from raysweep.report.figures.plots import draw_all
 
     figures = []
     for drawn in draw_all(directory, spec, records, collapse):

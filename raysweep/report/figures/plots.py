@@ -10,10 +10,9 @@ from matplotlib.lines import Line2D
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
-from raysweep.report.curves import learning_curves
-from raysweep.report.finalplots import final_metrics
-from raysweep.report.latentplots import latent_kl, winning_latents
-from raysweep.report.marks import (
+from raysweep.report.figures.curves import learning_curves
+from raysweep.report.figures.finals import final_metrics
+from raysweep.report.figures.marks import (
     BLACK,
     COLLAPSE_SAID,
     FAINT,
@@ -37,10 +36,11 @@ from raysweep.report.marks import (
     to_png,
     who,
 )
-from raysweep.report.ratedistortion import rate_and_distortion
-from raysweep.report.repeats import group_repeats
-from raysweep.report.scales import compared_parameters, mark_collapse, parameter_label, scale_x
-from raysweep.report.sidebyside import reconstructions, side_by_side
+from raysweep.report.figures.ratedistortion import rate_and_distortion
+from raysweep.report.figures.repeats import group_repeats
+from raysweep.report.figures.scales import compared_parameters, mark_collapse, parameter_label, scale_x
+from raysweep.report.figures.scatter import latent_kl, winning_latents
+from raysweep.report.figures.sidebyside import reconstructions, side_by_side
 from raysweep.spec import SweepSpec
 
 MAX_PANELS_A_ROW = 4

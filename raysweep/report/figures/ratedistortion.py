@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
-from raysweep.report.marks import (
+from raysweep.report.figures.marks import (
     BLACK,
     BLUE,
     COLLAPSE_SAID,
@@ -31,7 +31,7 @@ from raysweep.report.marks import (
     title,
     to_png,
 )
-from raysweep.report.repeats import group_repeats
+from raysweep.report.figures.repeats import group_repeats
 
 
 def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Drawn | None:

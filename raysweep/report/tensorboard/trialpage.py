@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, FinalMetrics, Metric
 from raysweep.records import TrialRecord
-from raysweep.report.floors import floor_of
+from raysweep.report.figures.floors import floor_of
 
 
 def trial_text(record: TrialRecord, objective: str) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from raysweep.claims import BEST, EPOCH_COLUMNS, MODES, Always, Compare, Separates
 from raysweep.expressions import Values, parse_expression
-from raysweep.report.intervals import MIN_REPEATS, mean_interval, wilson_interval
-from raysweep.report.observations import Observations
-from raysweep.report.verdicts import (
+from raysweep.report.findings.intervals import MIN_REPEATS, mean_interval, wilson_interval
+from raysweep.report.findings.observations import Observations
+from raysweep.report.findings.verdicts import (
     REPEATS,
     Figure,
     Outcome,

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from raysweep.claims import EPOCH_COLUMNS, Always, BestAt, Claim, Compare, Separates, Trend, Within
 from raysweep.expressions import parse_expression
 from raysweep.metrics import TrialState
-from raysweep.report.gridverdicts import decide_best_at, decide_trend, decide_within
-from raysweep.report.observations import (
+from raysweep.report.findings.gridverdicts import decide_best_at, decide_trend, decide_within
+from raysweep.report.findings.observations import (
     Observations,
     SweepTables,
     epoch_observations,
     labels,
     trial_observations,
 )
-from raysweep.report.trialverdicts import decide_always, decide_compare, decide_separates
-from raysweep.report.verdicts import (
+from raysweep.report.findings.trialverdicts import decide_always, decide_compare, decide_separates
+from raysweep.report.findings.verdicts import (
     Outcome,
     Verdict,
     number,

@@ -29,7 +29,7 @@ class EventFile:
         name = f"events.out.tfevents.{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}.{token}"
         self.path = run / name
         self._file: BinaryIO = open(self.path, "ab")  # noqa: SIM115
-        source = SourceMetadata(writer="raysweep.report.tensorboard")
+        source = SourceMetadata(writer="raysweep.report.tensorboard.writer")
         self.add(Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=source))
 
     def add(self, event: Event) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raysweep.claims import EPOCH_COLUMNS, MODES, BestAt, Trend, Within
 from raysweep.expressions import Values, parse_expression
-from raysweep.report.intervals import (
+from raysweep.report.findings.intervals import (
     CONFIDENCE,
     DRAWS,
     MIN_REPEATS,
@@ -22,8 +22,8 @@ from raysweep.report.intervals import (
     rank_correlation,
     trend_chance,
 )
-from raysweep.report.observations import Observations, mode_of
-from raysweep.report.verdicts import (
+from raysweep.report.findings.observations import Observations, mode_of
+from raysweep.report.findings.verdicts import (
     REPEATS,
     Figure,
     Outcome,

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from raysweep.metrics import TrialState
-from raysweep.report.marks import (
+from raysweep.report.figures.marks import (
     BLACK,
     BLUE,
     GREEN,

@@ -20,8 +20,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.report.events import EventFile, image, scalar, text
-from raysweep.report.hparams import (
+from raysweep.report.images import enlarge, shrink
+from raysweep.report.latents import read_latents
+from raysweep.report.tensorboard.events import EventFile, image, scalar, text
+from raysweep.report.tensorboard.hparams import (
     EPOCHS_TAG,
     STATUS,
     TEST_GROUP,
@@ -30,14 +32,12 @@ from raysweep.report.hparams import (
     session_end,
     session_start,
 )
-from raysweep.report.images import enlarge, shrink
-from raysweep.report.latents import read_latents
-from raysweep.report.projector import choose_projected, write_projection
-from raysweep.report.trialpage import tested_metrics, trial_text
+from raysweep.report.tensorboard.projector import choose_projected, write_projection
+from raysweep.report.tensorboard.trialpage import tested_metrics, trial_text
 from raysweep.spec import SweepSpec
 
 if TYPE_CHECKING:
-    from raysweep.report.figures import Figure
+    from raysweep.report.figures.gallery import Figure
 
 _log = logging.getLogger("raysweep")
 
@@ -190,7 +190,7 @@ class TensorBoardWriter:
         )
         if sweep.latents(number).exists():
             # Matplotlib takes half a second to import, which a sweep without latents should not pay.
-            from raysweep.report.latentplots import draw_latents
+            from raysweep.report.figures.scatter import draw_latents
 
             try:
                 drawn = draw_latents(read_latents(sweep.latents(number)), record, dpi=LATENTS_DPI)

@@ -10,11 +10,11 @@ import numpy as np
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
+from raysweep.report.figures.marks import Drawn, Standing, short
+from raysweep.report.figures.repeats import first_repeats
+from raysweep.report.figures.scales import categories_of, compared_parameters
+from raysweep.report.figures.strips import Strip, draw_strips, read_reconstructions, read_samples
 from raysweep.report.images import Pixels
-from raysweep.report.marks import Drawn, Standing, short
-from raysweep.report.repeats import first_repeats
-from raysweep.report.scales import categories_of, compared_parameters
-from raysweep.report.strips import Strip, draw_strips, read_reconstructions, read_samples
 from raysweep.space import Choices, Range, Scalar
 from raysweep.spec import SweepSpec
 

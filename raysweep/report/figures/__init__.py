@@ -1,0 +1,1 @@
+"""Pictures of a whole sweep that explain themselves."""

@@ -1,0 +1,1 @@
+"""The report as TensorBoard reads it: scalars, HParams, pictures, pages and the Projector."""

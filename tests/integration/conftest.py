@@ -27,6 +27,7 @@ search:
   trials: 5
   early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}
   enqueue: [{kld_weight: 1e-4, learning_rate: 3e-3}]
+evaluation: {final_metrics: none}
 """
 
 

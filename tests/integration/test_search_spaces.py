@@ -39,6 +39,7 @@ def make_images(data: dict[str, Any], root: Path) -> None:
 def test_every_shipped_search_space_runs_with_few_epochs(path: Path, tmp_path: Path) -> None:
     mapping = load_spec(path).as_mapping()
     make_images(mapping["data"], tmp_path / "images")
+    mapping["data"].update(validation_fraction=0.1, test_fraction=0.8)
     mapping["search"].update(trials=2, early_stopping=None)
     mapping["trial"]["epochs"] = 1
     mapping["evaluation"].update(images=50, importance_samples=2)

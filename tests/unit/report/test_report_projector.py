@@ -13,8 +13,8 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from raysweep.layout import SweepDirectory
-from raysweep.report.tensorboard import projector
 from raysweep.report.latents import sprite_sheet, write_latents
+from raysweep.report.tensorboard import projector
 from raysweep.report.tensorboard.projector import write_projection
 from raysweep.report.tensorboard.writer import rebuild
 

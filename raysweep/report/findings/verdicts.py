@@ -107,6 +107,8 @@ def taken(rows: Observations, names: Iterable[str]) -> str:
         values = rows.values(name)
         shown = ", ".join(number(value) for value in values[:6]) + (", ..." if len(values) > 6 else "")
         parts.append(f"{name} is {shown} here")
+        if name == "dataset":
+            parts.append("it needs a sweep of the other data set, given beside this one")
     return "; " + "; ".join(parts) if parts else ""
 
 

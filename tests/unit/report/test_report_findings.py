@@ -18,6 +18,8 @@ from tests.unit.report.findings_sweeps import WEIGHTS, decide, epoch, grid, spac
 
 REDUCTIONS = {"reduction": {"choices": ["pixel_mean", "pixel_and_latent_mean"]}}
 
+OTHER_DATA = "it needs a sweep of the other data set, given beside this one"
+
 
 def trial_section(**fields: Any) -> dict[str, Any]:
     return {"kld_weight": {"choices": WEIGHTS}, "seed": {"choices": [0, 1, 2]}} | fields
@@ -299,7 +301,7 @@ def test_sweeps_of_two_data_sets_are_compared_seed_by_seed() -> None:
     assert finding.sweeps[1] == "grid (2): 3 of 3 trials on cifar10 completed"
     (finding,) = decide_claims(digits.claims, both[:1])
     assert finding.verdict == "not decidable here"
-    assert finding.outcome.reason == "no trial is at dataset = cifar10; dataset is digits here"
+    assert finding.outcome.reason == f"no trial is at dataset = cifar10; dataset is digits here; {OTHER_DATA}"
 
 
 WITHIN = {"test": "within", "over": "kld_weight", "margins": {"psnr_db": 1.0}, "where": "kld_weight <= 5e-3"}
@@ -385,7 +387,9 @@ def test_a_point_that_lacks_a_trial_is_left_out_of_a_grid() -> None:
 def test_a_region_without_trials_says_what_there_is() -> None:
     finding = decide(WITHIN | {"where": "dataset == 'cifar10'"}, lambda p: {})
     assert finding.verdict == "not decidable here"
-    assert finding.outcome.reason == "no trial meets where: `dataset == 'cifar10'`; dataset is digits here"
+    assert (
+        finding.outcome.reason == f"no trial meets where: `dataset == 'cifar10'`; dataset is digits here; {OTHER_DATA}"
+    )
 
 
 def every_kind() -> list[Finding]:

@@ -133,20 +133,26 @@ class Separates(_Test):
 
 
 class BestAt(_Test):
-    """The value of a column at which the metric's mean over repeats is best is the one claimed."""
+    """The value of a column at which the metric's mean over repeats is best is the one claimed, or one of several."""
 
     test: Literal["best_at"]
     over: Text
-    value: Scalar
+    value: Scalar | Annotated[tuple[Scalar, ...], Field(min_length=1)]
+    """One value, or a list of which one is claimed to be the best."""
     metrics: Metrics
     mode: Mode | None = None
     """Whether less or more is better; the metric's own direction if it is not given."""
     subject_to: Text | None = None
     """Condition on the means at a value, which takes part only if they meet it; `best(column)` is the best of them."""
 
+    @property
+    def values(self) -> tuple[Scalar, ...]:
+        """The claimed values."""
+        return self.value if isinstance(self.value, tuple) else (self.value,)
+
 
 class Compare(_Test):
-    """The metric at one point against another, paired over everything else that is searched, seeds included."""
+    """The metric at one point against another, in pairs that agree in everything else that varies, or in `pair_by`."""
 
     test: Literal["compare"]
     first: Point
@@ -156,6 +162,8 @@ class Compare(_Test):
     """What the first is, compared with the second."""
     margin: Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)] = 0.0
     """The difference that does not count, in the metric's unit."""
+    pair_by: Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1)] | None = None
+    """The columns in which the trials of a pair agree; None for all that vary and that the points do not name."""
 
     @model_validator(mode="after")
     def _can_be_tested(self) -> Compare:

@@ -118,20 +118,45 @@ def read_latents(path: Path) -> LatentTable:
         version = int(metadata[_VERSION])
         if version > LATENTS_VERSION:
             raise ValueError(f"{path}: has version {version} of latents, this raysweep reads up to {LATENTS_VERSION}")
-        column = table.column("latent").combine_chunks()
-        width = column.type.list_size
-        found = LatentTable(
-            np.asarray(column.flatten(), dtype=np.float32).reshape(-1, width),
-            np.array([float(value) for value in metadata[_KL].split()]),
-            tuple(table.column("label").to_pylist()),
-            tuple(table.column("split").to_pylist()),
-            table.column("image").to_numpy(),
-        )
-    except (OSError, pa.ArrowException, KeyError, AttributeError) as error:
+        found = _checked(table, [float(value) for value in metadata[_KL].split()])
+    except (OSError, pa.ArrowException, KeyError, _Foreign) as error:
         raise ValueError(f"{path}: is no table of latents: {error}") from error
-    if len(found.kl_nats) != width or not len(found):
-        raise ValueError(f"{path}: is no table of latents: {len(found)} rows of {width} and {len(found.kl_nats)} KLs")
     return found
+
+
+class _Foreign(Exception):
+    """A table that is not what `write_latents` writes."""
+
+
+def _checked(table: pa.Table, kl_nats: list[float]) -> LatentTable:
+    """The content of a table, each column of which has the type, the length and the nulls that it may have."""
+    latent = table.column("latent").combine_chunks()
+    if not pa.types.is_fixed_size_list(latent.type) or not pa.types.is_floating(latent.type.value_type):
+        raise _Foreign(f"column latent must be lists of numbers, all equally long, got {latent.type}")
+    for name, holds, type_name in (
+        ("label", pa.types.is_string, "texts"),
+        ("split", pa.types.is_string, "texts"),
+        ("image", pa.types.is_integer, "whole numbers"),
+    ):
+        if not holds(table.column(name).type):
+            raise _Foreign(f"column {name} must be {type_name}, got {table.column(name).type}")
+    for name in ("split", "image", "latent"):
+        if table.column(name).null_count:
+            raise _Foreign(f"column {name} has {table.column(name).null_count} nulls")
+    width, count = latent.type.list_size, len(latent)
+    # Not latent.values: that would include what a slice leaves out.
+    means = np.asarray(latent.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    if not count or not width or len(means) != count * width or len(kl_nats) != width:
+        raise _Foreign(f"{count} rows of {width} latents with {len(means)} values and {len(kl_nats)} KL divergences")
+    if not np.isfinite(means).all() or not np.isfinite(kl_nats).all():
+        raise _Foreign("latents and KL divergences must be finite")
+    return LatentTable(
+        means.reshape(count, width),
+        np.array(kl_nats),
+        tuple(table.column("label").to_pylist()),
+        tuple(table.column("split").to_pylist()),
+        table.column("image").to_numpy().astype(np.int64),
+    )
 
 
 def sprite_sheet(images: Pixels, max_side: int = MAX_SHEET_SIDE) -> bytes:

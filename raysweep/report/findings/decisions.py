@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raysweep.claims import EPOCH_COLUMNS, Always, BestAt, Claim, Compare, Separates, Trend, Within
+from raysweep.claims import BEST, EPOCH_COLUMNS, Always, BestAt, Claim, Compare, Separates, Trend, Within
 from raysweep.expressions import parse_expression
 from raysweep.metrics import TrialState
 from raysweep.report.findings.gridverdicts import decide_best_at, decide_trend, decide_within
@@ -21,6 +21,7 @@ from raysweep.report.findings.trialverdicts import decide_always, decide_compare
 from raysweep.report.findings.verdicts import (
     Outcome,
     Verdict,
+    either,
     number,
     point_text,
     sides,
@@ -80,7 +81,7 @@ def decide_claims(claims: Sequence[Claim], sweeps: Sequence[SweepTables]) -> lis
             if claim.each == "epoch":
                 epochs = epochs or epoch_observations(sweeps)
                 rows = epochs
-        outcome, parts = _decide(claim, rows)
+        outcome, parts = _decide(claim, rows, trials)
         findings.append(Finding(claim, in_words(claim), outcome, parts, about))
     return findings
 
@@ -94,7 +95,8 @@ def _about(sweep: SweepTables, label: str) -> str:
     return f"{label}: {completed} of {sweep.spec.trials} trials on {sweep.spec.data.dataset} completed{rest}"
 
 
-def _decide(claim: Claim, rows: Observations) -> tuple[Outcome, tuple[Part, ...]]:
+def _decide(claim: Claim, rows: Observations, ended: Observations) -> tuple[Outcome, tuple[Part, ...]]:
+    """The outcome on `rows`; `ended` are the trials that ended in whatever way."""
     if not rows.count:
         return undecided("no trial has a result that counts yet"), ()
     left_out = 0
@@ -106,15 +108,18 @@ def _decide(claim: Claim, rows: Observations) -> tuple[Outcome, tuple[Part, ...]
             return undecided(f"no trial meets where: `{claim.where}`{taken(rows, names)}"), ()
         left_out = int((~truth.known).sum())
         rows = rows.take(met)
+        if isinstance(claim, Compare):
+            ended = ended.take(ended.condition(claim.where).true)
     if claim.across is None:
-        return _with_more_left_out(_outcome(claim, rows), left_out), ()
-    parts = tuple(
-        Part(value, _outcome(claim, rows.take(rows.equals(claim.across, value)))) for value in rows.values(claim.across)
-    )
-    return _with_more_left_out(_across(claim.across, parts), left_out), parts
+        return _with_more_left_out(_outcome(claim, rows, ended), left_out), ()
+    parts = []
+    for value in rows.values(claim.across):
+        here, ended_here = (each.take(each.equals(claim.across, value)) for each in (rows, ended))
+        parts.append(Part(value, _outcome(claim, here, ended_here)))
+    return _with_more_left_out(_across(claim.across, tuple(parts)), left_out), tuple(parts)
 
 
-def _outcome(claim: Claim, rows: Observations) -> Outcome:
+def _outcome(claim: Claim, rows: Observations, ended: Observations) -> Outcome:
     """The one place where a kind of claim meets its test."""
     match claim:
         case Always():
@@ -124,7 +129,7 @@ def _outcome(claim: Claim, rows: Observations) -> Outcome:
         case BestAt():
             return decide_best_at(claim, rows)
         case Compare():
-            return decide_compare(claim, rows)
+            return decide_compare(claim, rows, ended)
         case Within():
             return decide_within(claim, rows)
         case Trend():
@@ -173,7 +178,7 @@ def _test_in_words(claim: Claim) -> str:
         case BestAt():
             limit = f", of the values at which `{claim.subject_to}`," if claim.subject_to else ""
             return (
-                f"The best {claim.over} by the mean {_listed(claim.metrics)}{limit} is {number(claim.value)}, "
+                f"The best {claim.over} by the mean {_listed(claim.metrics)}{limit} is {either(claim.values)}, "
                 "in 95% of draws of the means over seeds"
             )
         case Compare():
@@ -187,10 +192,12 @@ def _test_in_words(claim: Claim) -> str:
             }[claim.expect]
             several = len(claim.metrics) > 1
             verb = f"are {relation} those" if several else f"is {relation} that"
+            named = "all else" if claim.pair_by is None else _listed(claim.pair_by)
+            agreeing = "in pairs from the same sweep" if claim.second == BEST else f"in pairs that agree in {named}"
             level = "two one-sided tests at 5%" if claim.expect == "equivalent" else "95% t interval"
             return (
                 f"{_listed(claim.metrics)} at {point_text(claim.first)} {verb} at "
-                f"{point_text(claim.second)}, in pairs that agree in all else ({level})"
+                f"{point_text(claim.second)}, {agreeing} ({level})"
             )
         case Within():
             margins = [f"{name} {margin:g} {unit_of(name)}".rstrip() for name, margin in claim.margins.items()]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from raysweep.claims import EPOCH_COLUMNS, MODES, BestAt, Trend, Within
 from raysweep.expressions import Values, parse_expression
+from raysweep.report.findings.grids import Grid, build_grid, name_gaps, parse_names, scarcest, too_few
 from raysweep.report.findings.intervals import (
     CONFIDENCE,
     DRAWS,
@@ -29,11 +30,13 @@ from raysweep.report.findings.verdicts import (
     Outcome,
     Verdict,
     conjunction,
+    either,
     number,
     percent,
     undecided,
     unit_of,
     unmeasured,
+    with_note,
 )
 from raysweep.space import Scalar
 
@@ -41,79 +44,13 @@ MIN_TRIALS = 10
 """Trials at different values that a trend without repeats is tested on."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Quantities at the values of a column, for each unit: the same point otherwise, the same seed included."""
-
-    values: list[Scalar]
-    """Of the column; in the order of the last axis."""
-    seeds: list[Scalar]
-    """Of each unit."""
-    data: dict[str, NDArray[np.float64]]
-    """Of each quantity: [unit, value]. No number is missing."""
-    rows: int
-    left_out: int
-
-    def by_seed(self, name: str) -> NDArray[np.float64]:
-        """The means of a quantity over the units of each seed, [seed, value]."""
-        seeds = list(dict.fromkeys(self.seeds))
-        of_unit = np.array([seeds.index(seed) for seed in self.seeds])
-        return np.stack([self.data[name][of_unit == index].mean(axis=0) for index in range(len(seeds))])
-
-    @property
-    def seed_count(self) -> int:
-        return len(set(self.seeds))
-
-
-def build_grid(rows: Observations, over: str, quantities: list[str]) -> Grid:
-    """The rows as a grid.
-
-    Values at which a quantity is never known are left out, and so are units that lack one of the values that remain.
-    """
-    known = rows.columns[over].known.copy()
-    found: dict[str, Values] = {}
-    for text in quantities:
-        found[text] = rows.evaluate(parse_expression(text, EPOCH_COLUMNS))
-        known &= found[text].known
-    others = tuple(name for name in rows.varied if name != over)
-    units: dict[tuple[Scalar, ...], dict[Scalar, list[int]]] = {}
-    for row, key in enumerate(rows.keys(others)):
-        if known[row]:
-            units.setdefault(key, {}).setdefault(rows.value(over, row), []).append(row)
-    present = {value for unit in units.values() for value in unit}
-    values = [value for value in rows.values(over) if value in present]
-    complete = {key: unit for key, unit in units.items() if len(unit) == len(values)}
-    used = sum(len(places) for unit in complete.values() for places in unit.values())
-    data = {
-        text: np.array(
-            [[np.mean(column.data[unit[value]].astype(np.float64)) for value in values] for unit in complete.values()]
-        ).reshape(len(complete), len(values))
-        for text, column in found.items()
-    }
-    seeds = [key[others.index("seed")] if "seed" in others else rows.value("seed", 0) for key in complete]
-    return Grid(values, seeds, data, used, rows.count - used)
-
-
-def _too_few(grid: Grid, over: str, rows: Observations) -> str | None:
-    """Why a grid does not carry a test over seeds."""
-    if len(grid.values) < 2:
-        only = f"only {number(grid.values[0])}" if grid.values else "no value"
-        return f"{over} takes {only} among the {rows.count} trials that count; search at least two values"
-    if grid.seed_count >= MIN_REPEATS:
-        return None
-    return (
-        f"only {grid.seed_count} of the seeds have a trial at each of the {len(grid.values)} values of {over}, "
-        f"at least {MIN_REPEATS} are needed; {REPEATS}"
-    )
-
-
 def decide_best_at(claim: BestAt, rows: Observations) -> Outcome:
-    """Holds if the value is best in 95% of the draws of the means, refuted if it is not in as many."""
-    limits = sorted(parse_expression(claim.subject_to, EPOCH_COLUMNS, "truth", MODES).names) if claim.subject_to else []
-    return conjunction([_best_by(claim, metric, limits, rows) for metric in claim.metrics])
+    """Holds if a claimed value is best in 95% of the draws of the means, refuted if some other value beats them all."""
+    return conjunction({metric: _best_by(claim, metric, rows) for metric in claim.metrics})
 
 
-def _best_by(claim: BestAt, metric: str, limits: list[str], rows: Observations) -> Outcome:
+def _best_by(claim: BestAt, metric: str, rows: Observations) -> Outcome:
+    limits = parse_names(claim.subject_to)
     missing = unmeasured(rows, [metric, *limits])
     if missing:
         return undecided(missing, rows.count, rows.count)
@@ -121,44 +58,99 @@ def _best_by(claim: BestAt, metric: str, limits: list[str], rows: Observations) 
     if mode is None:
         return undecided(f"it is not known whether less or more of {metric} is better; give mode: min or max")
     grid = build_grid(rows, claim.over, [metric, *(name for name in limits if name != metric)])
-    problem = _too_few(grid, claim.over, rows)
+    places = [_place(grid.values, value) for value in claim.values]
+    claimed = [place for place in places if place is not None]
+    if not claimed and grid.values:
+        there = ", ".join(number(value) for value in grid.values)
+        reason = f"no trial with a known {metric} has {claim.over} {either(claim.values)}; there are {there}"
+        return undecided(with_note(reason, grid.gaps), grid.rows, grid.left_out)
+    problem = too_few(grid, claim.over, rows)
     if problem:
-        return undecided(problem, grid.rows, grid.left_out)
-    claimed = _place(grid.values, claim.value)
-    if claimed is None:
-        values = ", ".join(number(value) for value in grid.values)
-        reason = f"no trial with a known {metric} has {claim.over} {number(claim.value)}; there are {values}"
-        return undecided(reason, grid.rows, grid.left_out)
+        return undecided(with_note(problem, grid.gaps), grid.rows, grid.left_out)
     draws = {text: mean_draws(grid.by_seed(text)) for text in grid.data}
     score = draws[metric] if mode == "max" else -draws[metric]
     allowed = np.ones_like(score, dtype=bool)
     if claim.subject_to:
         condition = parse_expression(claim.subject_to, EPOCH_COLUMNS, "truth", MODES)
         allowed = condition.evaluate({name: Values.of(draws[name]) for name in limits}, score.shape).true
+    contest = judge_best(score, allowed, claimed)
+    verdict = contest.verdict
+    if verdict is Verdict.REFUTED and None in places:
+        verdict = Verdict.UNDECIDED  # the best may be at a claimed value that has no trial
+    reason = _told(claim, metric, grid.values, contest, verdict)
+    figures = _best_figures(claim, metric, grid, contest.wins, allowed, rows)
+    return Outcome(verdict, with_note(reason, grid.gaps), figures, grid.rows, grid.left_out)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What the draws of means say of some claimed values against all others."""
+
+    verdict: Verdict
+    wins: NDArray[np.float64]
+    """The share of draws in which each value is the best of those that are allowed, [value]."""
+    claimed: list[int]
+    barred: float
+    """The share of draws in which no claimed value is allowed."""
+    rival: int | None
+    """The other value that beats the claimed ones most often."""
+    beaten: float
+    """The share of draws in which it does."""
+
+
+def judge_best(score: NDArray[np.float64], allowed: NDArray[np.bool_], claimed: list[int]) -> Contest:
+    """Whether the best value is among the claimed ones.
+
+    A value that is as good as k - 1 others is the best of them in 1/k of the draws only, so not to be the best often is
+    no refutation: one and the same rival has to be better in 1 - 0.05 / rivals of the draws (Bonferroni).
+
+    Args:
+        score: [draw, value], more is better.
+        allowed: [draw, value], what takes part in a draw.
+        claimed: places of values.
+    """
     winner = np.where(allowed, score, -np.inf).argmax(axis=1)[allowed.any(axis=1)]
-    wins = np.bincount(winner, minlength=len(grid.values)) / len(score)
-    verdict, reason = _won(claim, metric, grid.values, wins, claimed)
-    return Outcome(verdict, reason, _best_figures(claim, metric, grid, wins, allowed, rows), grid.rows, grid.left_out)
+    wins = np.bincount(winner, minlength=score.shape[1]) / len(score)
+    barred: NDArray[np.bool_] = ~allowed[:, claimed].any(axis=1)
+    # Where no claimed value is allowed, their scores are compared all the same: `barred` judges that.
+    bar = np.where(allowed[:, claimed] | barred[:, None], score[:, claimed], -np.inf).max(axis=1)
+    rivals = [place for place in range(score.shape[1]) if place not in claimed]
+    beats = [float((allowed[:, place] & (score[:, place] > bar)).mean()) for place in rivals]
+    most = int(np.argmax(beats)) if rivals else None
+    share = 0.0 if most is None else beats[most]
+    if float(wins[claimed].sum()) >= CONFIDENCE:
+        verdict = Verdict.HOLDS
+    elif barred.mean() >= CONFIDENCE or (rivals and share >= 1 - (1 - CONFIDENCE) / len(rivals)):
+        verdict = Verdict.REFUTED
+    else:
+        verdict = Verdict.UNDECIDED
+    rival = None if most is None else rivals[most]
+    return Contest(verdict, wins, claimed, float(barred.mean()), rival, share)
 
 
-def _won(
-    claim: BestAt, metric: str, values: list[Scalar], wins: NDArray[np.float64], claimed: int
-) -> tuple[Verdict, str]:
-    """The verdict from the share of draws in which each value is the best."""
-    best = int(wins.argmax())
-    none = 1 - float(wins.sum())
+def _told(claim: BestAt, metric: str, values: list[Scalar], contest: Contest, verdict: Verdict) -> str:
+    """Why a value is, or is not, the best."""
+    none = 1 - float(contest.wins.sum())
     if none >= CONFIDENCE:
-        return Verdict.REFUTED, f"in {percent(none)} of draws no value of {claim.over} meets `{claim.subject_to}`"
-    reason = f"by {metric} the best {claim.over} is {number(values[best])}, in {percent(wins[best])} of draws"
+        return f"in {percent(none)} of draws no value of {claim.over} meets `{claim.subject_to}`"
+    best, wanted = int(contest.wins.argmax()), either(claim.values)
+    reason = f"by {metric} the best {claim.over} is {number(values[best])}, in {percent(contest.wins[best])} of draws"
     if none > 1 - CONFIDENCE:
         reason += f", and none meets `{claim.subject_to}` in {percent(none)}"
-    if best != claimed:
-        reason += f", and {number(claim.value)} in {percent(wins[claimed])}"
-    if wins[claimed] >= CONFIDENCE:
-        return Verdict.HOLDS, reason
-    if 1 - wins[claimed] >= CONFIDENCE:
-        return Verdict.REFUTED, reason
-    return Verdict.UNDECIDED, f"{reason}; more seeds would tell"
+    if contest.claimed != [best]:
+        reason += f", and {wanted} in {percent(float(contest.wins[contest.claimed].sum()))}"
+    if verdict is Verdict.HOLDS:
+        return reason
+    if contest.barred >= CONFIDENCE:
+        reason += f"; {wanted} does not meet `{claim.subject_to}` in {percent(contest.barred)}"
+    elif contest.rival is not None:
+        reason += f"; {number(values[contest.rival])} beats {wanted} in {percent(contest.beaten)}"
+    if verdict is Verdict.REFUTED:
+        return reason
+    if contest.verdict is Verdict.REFUTED:
+        return f"{reason}; but not every claimed value has a trial that counts"
+    needed = 1 - (1 - CONFIDENCE) / max(1, len(values) - len(contest.claimed))
+    return f"{reason}, where {percent(needed)} would refute it; more seeds would tell"
 
 
 def _best_figures(
@@ -188,7 +180,7 @@ def _place(values: list[Scalar], wanted: Scalar) -> int | None:
 
 def decide_within(claim: Within, rows: Observations) -> Outcome:
     """Holds if each metric is equivalent, within its margin, at every two values."""
-    return conjunction([_within_by(claim, metric, margin, rows) for metric, margin in claim.margins.items()])
+    return conjunction({metric: _within_by(claim, metric, margin, rows) for metric, margin in claim.margins.items()})
 
 
 def _within_by(claim: Within, metric: str, margin: float, rows: Observations) -> Outcome:
@@ -198,11 +190,11 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
     grid = build_grid(rows, claim.over, [metric])
     data = grid.data[metric]
     if len(grid.values) < 2 or len(data) < MIN_REPEATS:
-        problem = _too_few(grid, claim.over, rows) or (
+        problem = too_few(grid, claim.over, rows) or (
             f"only {len(data)} of the points have a trial at each of the {len(grid.values)} values of {claim.over}, "
-            f"at least {MIN_REPEATS} are needed; {REPEATS}"
+            f"at least {MIN_REPEATS} are needed{scarcest(grid, claim.over, rows)}; {REPEATS}"
         )
-        return undecided(problem, grid.rows, grid.left_out)
+        return undecided(with_note(problem, grid.gaps), grid.rows, grid.left_out)
     pairs = list(combinations(range(len(grid.values)), 2))
     strict = 1 - (1 - CONFIDENCE) / len(pairs)  # one of many pairs lies outside by chance more often than one pair
     holds, refuted, widest = True, False, (0, 1)
@@ -230,18 +222,20 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
     )
     if verdict is Verdict.UNDECIDED:
         reason += "; the intervals reach over the margin, more seeds make them narrower"
-    return Outcome(verdict, reason, figures, grid.rows, grid.left_out)
+    return Outcome(verdict, with_note(reason, grid.gaps), figures, grid.rows, grid.left_out)
 
 
 def decide_trend(claim: Trend, rows: Observations) -> Outcome:
     """Holds if the rank correlation is large enough, has the claimed sign, and is no work of chance."""
-    return conjunction([_trend_by(claim, metric, rows) for metric in claim.metrics])
+    return conjunction({metric: _trend_by(claim, metric, rows) for metric in claim.metrics})
 
 
 def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
     missing = unmeasured(rows, [metric])
     if missing:
         return undecided(missing, rows.count, rows.count)
+    ranked = rows.columns[claim.over].known  # what is null is neither high nor low
+    left_out, rows = rows.count - int(ranked.sum()), rows.take(ranked)
     column, values = rows.columns[claim.over], rows.quantity(metric)
     known = column.known & values.known
     unit = unit_of(metric, rows.objectives)
@@ -256,11 +250,11 @@ def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
         of = f"{count} trials"
     else:
         grid = build_grid(rows, claim.over, [metric])
-        problem = _too_few(grid, claim.over, rows)
+        problem = too_few(grid, claim.over, rows)
         if problem is None and len(grid.values) < 3:
             problem = f"{claim.over} takes two values; a trend needs at least three, and the test compare takes two"
         if problem:
-            return undecided(problem, grid.rows, grid.left_out)
+            return undecided(with_note(problem, grid.gaps), grid.rows, grid.left_out + left_out)
         x, y = np.array(grid.values, dtype=np.float64), grid.by_seed(metric)
         correlations = rank_correlation(x, y)
         low, high = (min(1.0, max(-1.0, end)) for end in mean_interval(correlations))
@@ -288,4 +282,6 @@ def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
         reason += "; more seeds or values would tell"
     figure = Figure(f"rank correlation of {metric} with {claim.over}", rho, low, high, interval, "", count)
     likely = Figure("chance of such a correlation without a trend", chance, unit="share")
-    return Outcome(verdict, reason, (figure, likely, *figures), used, rows.count - used)
+    reason = with_note(reason, name_gaps(rows, claim.over, [metric]))
+    reason = with_note(reason, f"{claim.over} null has no rank: left out" if left_out else "")
+    return Outcome(verdict, reason, (figure, likely, *figures), used, rows.count - used + left_out)

@@ -17,6 +17,12 @@ from raysweep.metrics import METRICS, TrialState
 from raysweep.space import Scalar, field_kind
 from raysweep.spec import SweepSpec
 
+RUN = "run of a file"
+"""A column that no claim can name: the sweep, told apart by a number from others of its name."""
+
+REPEAT = "repeat of a file"
+"""A column that no claim can name: how many sweeps of the same file come before this one."""
+
 UNENDED = (TrialState.RUNNING.value, TrialState.INTERRUPTED.value)
 
 
@@ -92,7 +98,7 @@ class Observations:
 
     @cached_property
     def sweeps(self) -> int:
-        return len(self.values("sweep"))
+        return len(self.values(RUN))
 
 
 _WHOLE = frozenset(
@@ -117,9 +123,15 @@ def labels(sweeps: Sequence[SweepTables]) -> list[str]:
     ]
 
 
+def _repeats(sweeps: Sequence[SweepTables]) -> list[int]:
+    """How many sweeps of the same space and data come before each: runs of one file are repeats of each other."""
+    files = [(spec.name, spec.data.dataset, spec.trial) for spec in (sweep.spec for sweep in sweeps)]
+    return [files[:index].count(file) for index, file in enumerate(files)]
+
+
 def trial_observations(sweeps: Sequence[SweepTables]) -> Observations:
     """Every trial that ended, of all sweeps."""
-    parts = [_trial_columns(sweep, label) for sweep, label in zip(sweeps, labels(sweeps), strict=True)]
+    parts = [_trial_columns(*each) for each in zip(sweeps, labels(sweeps), _repeats(sweeps), strict=True)]
     found = _joined(parts, sweeps)
     states = found.columns["state"].data
     return found.take(np.array([state not in UNENDED for state in states], dtype=bool))
@@ -128,8 +140,8 @@ def trial_observations(sweeps: Sequence[SweepTables]) -> Observations:
 def epoch_observations(sweeps: Sequence[SweepTables]) -> Observations:
     """Every epoch of every trial, of all sweeps; metrics under their bare names are the epoch's."""
     parts = []
-    for sweep, label in zip(sweeps, labels(sweeps), strict=True):
-        trials = _trial_columns(sweep, label)
+    for sweep, label, repeat in zip(sweeps, labels(sweeps), _repeats(sweeps), strict=True):
+        trials = _trial_columns(sweep, label, repeat)
         places = {number: row for row, number in enumerate(sweep.trials["trial"].to_pylist())}
         rows = np.array([places[number] for number in sweep.epochs["trial"].to_pylist()], dtype=np.int64)
         columns = {name: Values(v.data[rows], v.known[rows]) for name, v in trials.items()}
@@ -139,11 +151,12 @@ def epoch_observations(sweeps: Sequence[SweepTables]) -> Observations:
     return _joined(parts, sweeps)
 
 
-def _trial_columns(sweep: SweepTables, label: str) -> dict[str, Values]:
+def _trial_columns(sweep: SweepTables, label: str, repeat: int) -> dict[str, Values]:
     count = sweep.trials.num_rows
     columns = {name: _values(sweep.trials[name], kind) for name, kind in COLUMNS.items() if name in _STORED}
-    for name, text in (("dataset", sweep.spec.data.dataset), ("sweep", label)):
+    for name, text in (("dataset", sweep.spec.data.dataset), ("sweep", sweep.spec.name), (RUN, label)):
         columns[name] = Values.of(np.array([text] * count, dtype=object))
+    columns[REPEAT] = Values.of(np.full(count, repeat))
     return columns
 
 

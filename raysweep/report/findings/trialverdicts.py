@@ -5,16 +5,19 @@ docs/findings.md describes each test for those who read its verdicts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysweep.claims import BEST, EPOCH_COLUMNS, MODES, Always, Compare, Separates
 from raysweep.expressions import Values, parse_expression
+from raysweep.metrics import TrialState
 from raysweep.report.findings.intervals import MIN_REPEATS, mean_interval, wilson_interval
-from raysweep.report.findings.observations import Observations
+from raysweep.report.findings.observations import REPEAT, RUN, Observations
 from raysweep.report.findings.verdicts import (
     REPEATS,
     Figure,
@@ -29,6 +32,7 @@ from raysweep.report.findings.verdicts import (
     undecided,
     unit_of,
     unmeasured,
+    with_note,
 )
 from raysweep.space import Scalar
 
@@ -58,7 +62,7 @@ def _examples(rows: Observations, failing: NDArray[np.int64], names: Iterable[st
     for row in failing[:3]:
         place = f"trial {rows.value('trial', int(row))}"
         if rows.sweeps > 1:
-            place = f"{rows.value('sweep', int(row))}, {place}"
+            place = f"{rows.value(RUN, int(row))}, {place}"
         if epochs:
             place += f" after epoch {rows.value('epoch', int(row))}"
         values = ", ".join(f"{name} {number(rows.value(name, int(row)))}" for name in sorted(names))
@@ -102,7 +106,8 @@ def decide_separates(claim: Separates, rows: Observations) -> Outcome:
             figures.append(Figure(f"{label}, over all that is searched", None, low, high, "range"))
     wrong_inside, wrong_outside = inside & ~met, ~inside & met
     if not wrong_inside.any() and not wrong_outside.any():
-        reason = f"all trials with {claim.over} {inside_name} meet the condition, and none with {outside_name} does"
+        reason = f"all trials with {claim.over} {inside_name} meet the condition"
+        reason += f", and none with {claim.over} {outside_name} does"
         return Outcome(Verdict.HOLDS, reason, tuple(figures), rows.count, left_out)
     parts = []
     for wrong, name, verb in ((wrong_inside, inside_name, "is not met"), (wrong_outside, outside_name, "is met")):
@@ -130,23 +135,61 @@ def _flip(name: str, over: NDArray[np.float64], met: NDArray[np.bool_]) -> Figur
     )
 
 
-def decide_compare(claim: Compare, rows: Observations) -> Outcome:
-    """Holds if the confidence interval of the mean paired difference lies where it is expected."""
+def decide_compare(claim: Compare, rows: Observations, ended: Observations) -> Outcome:
+    """Holds if the confidence interval of the mean paired difference lies where it is expected.
+
+    Args:
+        claim: two points.
+        rows: completed trials.
+        ended: all trials that ended, of which some may be at a point and be no rows.
+    """
     if ("objective" in claim.metrics or claim.second == BEST) and len(rows.objectives) > 1:
         return undecided(f"the sweeps have different objectives: {', '.join(rows.objectives)}", rows.count)
     first, named = _at(claim.first, rows)
     second, more = (~first, frozenset[str]()) if claim.second == BEST else _at(claim.second, rows)
+    unfinished = _unfinished(claim, ended)
     for point, mask in ((claim.first, first), (claim.second, second)):
         if not mask.any():
-            return undecided(f"no trial is at {point_text(point)}{taken(rows, named | more)}", rows.count)
+            reason = f"no trial is at {point_text(point)}{taken(rows, named | more)}"
+            return undecided(with_note(reason, unfinished), rows.count)
     if (first & second).any():
         return undecided(f"{int((first & second).sum())} trials are at both points", rows.count)
     if claim.second == BEST:
-        pairing = tuple(name for name in ("sweep", "dataset", "seed") if name not in named)
+        run = REPEAT if "sweep" in named else RUN
+        pairing = tuple(name for name in (*(claim.pair_by or ("dataset", "seed")), run) if name not in named)
     else:
-        pairing = tuple(name for name in rows.varied if name not in named | more)
-    keys = rows.keys(pairing)
-    return conjunction([_paired(claim, metric, rows, first, second, keys, pairing) for metric in claim.metrics])
+        pairing = (*(claim.pair_by or (name for name in rows.varied if name not in named | more)), REPEAT)
+    sides = _Sides(first, second, rows.keys(pairing), tuple(name for name in pairing if name not in (RUN, REPEAT)))
+    outcomes = {metric: _paired(claim, metric, rows, sides) for metric in claim.metrics}
+    return conjunction({m: replace(found, reason=with_note(found.reason, unfinished)) for m, found in outcomes.items()})
+
+
+class _Sides(NamedTuple):
+    """The rows at both points, and what pairs them."""
+
+    first: NDArray[np.bool_]
+    second: NDArray[np.bool_]
+    keys: list[tuple[Scalar, ...]]
+    """Of each row; rows of one key make a pair. The last item is the run, or which repeat of its file it is."""
+    pairing: tuple[str, ...]
+    """The columns of the keys that a claim can name."""
+
+
+def _unfinished(claim: Compare, ended: Observations) -> str:
+    """How many trials at the points did not run to their end, and so are no part of a comparison."""
+    parts = []
+    for point in (claim.first, claim.second):
+        if point == BEST:
+            continue
+        states = ended.take(_at(point, ended)[0] & ~ended.equals("state", TrialState.COMPLETED.value)).keys(["state"])
+        if states:
+            how = ", ".join(f"{n} {str(state).replace('_', ' ')}" for (state,), n in sorted(Counter(states).items()))
+            remedy = "; early_stopping: none lets them run on" if (TrialState.PRUNED.value,) in states else ""
+            trials = f"{counted(len(states), 'trial')} at {point_text(point)}"
+            parts.append(
+                f"{trials} did not run to {'its' if len(states) == 1 else 'their'} end: {how}, left out{remedy}"
+            )
+    return "; ".join(parts)
 
 
 def _at(point: Mapping[str, Scalar] | str, rows: Observations) -> tuple[NDArray[np.bool_], frozenset[str]]:
@@ -159,30 +202,32 @@ def _at(point: Mapping[str, Scalar] | str, rows: Observations) -> tuple[NDArray[
     return mask, frozenset(point)
 
 
-def _paired(
-    claim: Compare, metric: str, rows: Observations, first: NDArray[np.bool_], second: NDArray[np.bool_],
-    keys: list[tuple[Scalar, ...]], pairing: tuple[str, ...],
-) -> Outcome:  # fmt: skip
+def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> Outcome:
     """The comparison by one metric."""
     missing = unmeasured(rows, [metric])
     if missing:
         return undecided(missing, rows.count, rows.count)
     values = rows.quantity(metric)
-    ranking = rows.columns["objective"] if claim.second == BEST else None
-    left_out = int(((first | second) & ~values.known).sum())
-    one = _by_key(values, first, keys)
-    if ranking is None:
-        other = _by_key(values, second, keys)
+    first, second, keys, pairing = sides
+    either = first | second
+    left_out, used = int((either & ~values.known).sum()), int((either & values.known).sum())
+    if claim.second == BEST:
+        more_is_better = MODES[rows.objectives[0]] == "max"
+        # Of several trials at the point too: what is best is not to be compared with what is mean.
+        one, other = (
+            _best_by_key(values, rows.columns["objective"], side, keys, more_is_better) for side in (first, second)
+        )
     else:
-        best = _best_by_key(ranking, second & values.known, keys, MODES[rows.objectives[0]] == "max")
-        other = {key: float(values.data[row]) for key, row in best.items()}
+        one, other = _by_key(values, first, keys), _by_key(values, second, keys)
     shared = [key for key in one if key in other]
-    used = int(((first | second) & values.known).sum())
+    if claim.second != BEST:
+        # A run that only repeats another's numbers, as the same seed does, says nothing new.
+        shared = list({(key[:-1], one[key], other[key]): key for key in reversed(shared)}.values())[::-1]
     if len(shared) < MIN_REPEATS and claim.second == BEST:
+        each = ", ".join(("sweep", *pairing))
         return undecided(
-            f"{len(shared)} pairs of the point and the best trial, one for each {', '.join(pairing)}, at least "
-            f"{MIN_REPEATS} are needed; run the sweep with other values of search.seed and name all their directories",
-            used, left_out,
+            f"{len(shared)} pairs of the point and the best trial, one for each {each}, at least {MIN_REPEATS} are "
+            "needed; run the sweep with other values of search.seed and name all their directories", used, left_out,
         )  # fmt: skip
     if len(shared) < MIN_REPEATS:
         by = f" with the same {', '.join(pairing)}" if pairing else ""
@@ -190,11 +235,13 @@ def _paired(
             f"{len(shared)} pairs of trials{by} have {metric} at both points, at least {MIN_REPEATS} are needed; "
             f"{REPEATS}", used, left_out,
         )  # fmt: skip
-    differences = np.array([one[key] - other[key] for key in shared])
-    outcome = _judged(claim, metric, rows, differences, np.array([[one[key], other[key]] for key in shared]))
+    pairs = np.array([[one[key], other[key]] for key in shared])
+    outcome = _judged(claim, metric, rows, pairs[:, 0] - pairs[:, 1], pairs)
     figures = outcome.figures
-    if ranking is not None:
-        figures += (Figure("trials that the best is chosen from, a pair", float(second.sum()) / len(set(keys))),)
+    if claim.second == BEST:
+        for point, side in ((claim.first, first), (claim.second, second)):
+            label = f"trials that {point_text(point)} is chosen from, a pair"
+            figures += (Figure(label, float(side.sum()) / len(set(keys))),)
     return replace(outcome, figures=figures, rows=used, left_out=left_out)
 
 
@@ -239,13 +286,13 @@ def _by_key(values: Values, rows: NDArray[np.bool_], keys: list[tuple[Scalar, ..
 
 
 def _best_by_key(
-    ranking: Values, rows: NDArray[np.bool_], keys: list[tuple[Scalar, ...]], more_is_better: bool
-) -> dict[tuple[Scalar, ...], int]:
-    """The row of each key whose `ranking` is best."""
+    values: Values, ranking: Values, rows: NDArray[np.bool_], keys: list[tuple[Scalar, ...]], more_is_better: bool
+) -> dict[tuple[Scalar, ...], float]:
+    """The value, of those that are known, in the row of each key whose `ranking` is best."""
     found: dict[tuple[Scalar, ...], int] = {}
     sign = 1.0 if more_is_better else -1.0
-    for row in np.flatnonzero(rows & ranking.known):
+    for row in np.flatnonzero(rows & ranking.known & values.known):
         before = found.get(keys[row])
         if before is None or sign * ranking.data[row] > sign * ranking.data[before]:
             found[keys[row]] = int(row)
-    return found
+    return {key: float(values.data[row]) for key, row in found.items()}

@@ -84,6 +84,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def either(values: Sequence[Scalar]) -> str:
+    """Values of which one is meant."""
+    return " or ".join(number(value) for value in values)
+
+
 def point_text(point: Mapping[str, Scalar] | str) -> str:
     """A point of a comparison in words."""
     if point == BEST:
@@ -131,14 +136,29 @@ def unmeasured(rows: Observations, texts: Iterable[str]) -> str | None:
     return None
 
 
-def conjunction(outcomes: Sequence[Outcome]) -> Outcome:
-    """A claim on several metrics: one of which it is refuted refutes it, and it has to hold of all to hold."""
-    verdicts = {outcome.verdict for outcome in outcomes}
+def with_note(reason: str, note: str) -> str:
+    """A reason with what else its reader has to know."""
+    return f"{reason}; {note}" if note else reason
+
+
+_IT = {Verdict.HOLDS: "holds", Verdict.REFUTED: "is refuted", Verdict.UNDECIDED: "is not decidable here"}
+
+
+def conjunction(outcomes: Mapping[str, Outcome]) -> Outcome:
+    """A claim on several metrics: one of which it is refuted refutes it, and it has to hold of all to hold.
+
+    Where there are several, each one's reason stands behind its own verdict.
+    """
+    found = list(outcomes.values())
+    verdicts = {outcome.verdict for outcome in found}
     verdict = Verdict.HOLDS if verdicts == {Verdict.HOLDS} else Verdict.UNDECIDED
+    reasons = list(dict.fromkeys(outcome.reason for outcome in found))
+    if len(reasons) > 1:
+        reasons = [f"by {metric} it {_IT[outcome.verdict]}: {outcome.reason}" for metric, outcome in outcomes.items()]
     return Outcome(
         Verdict.REFUTED if Verdict.REFUTED in verdicts else verdict,
-        "; ".join(dict.fromkeys(outcome.reason for outcome in outcomes)),
-        tuple(dict.fromkeys(figure for outcome in outcomes for figure in outcome.figures)),
-        max(outcome.rows for outcome in outcomes),
-        max(outcome.left_out for outcome in outcomes),
+        "; ".join(reasons),
+        tuple(dict.fromkeys(figure for outcome in found for figure in outcome.figures)),
+        max(outcome.rows for outcome in found),
+        max(outcome.left_out for outcome in found),
     )

@@ -1,0 +1,139 @@
+"""A metric's values as a table of units by the values of one column, and what had to be left out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysweep.claims import EPOCH_COLUMNS, MODES, PARAMETERS
+from raysweep.expressions import Values, parse_expression
+from raysweep.report.findings.intervals import MIN_REPEATS
+from raysweep.report.findings.observations import REPEAT, Observations
+from raysweep.report.findings.verdicts import REPEATS, number
+from raysweep.space import Scalar
+
+Repeat = tuple[Scalar, Scalar]
+"""A seed, and which run of its search space file it was in."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Quantities at the values of a column, for each unit: the same point otherwise, the same seed included."""
+
+    values: list[Scalar]
+    """Of the column; in the order of the last axis."""
+    repeats: list[Repeat]
+    """Of each unit."""
+    data: dict[str, NDArray[np.float64]]
+    """Of each quantity: [unit, value]. No number is missing."""
+    rows: int
+    left_out: int
+    gaps: str
+    """The values of the column that were left out, and why; empty if none was."""
+
+    def by_seed(self, name: str) -> NDArray[np.float64]:
+        """The means of a quantity over the units of each seed of each run, [seed, value]."""
+        repeats = list(dict.fromkeys(self.repeats))
+        of_unit = np.array([repeats.index(repeat) for repeat in self.repeats])
+        return np.stack([self.data[name][of_unit == index].mean(axis=0) for index in range(len(repeats))])
+
+    @property
+    def seed_count(self) -> int:
+        return len(set(self.repeats))
+
+
+def build_grid(rows: Observations, over: str, quantities: list[str]) -> Grid:
+    """The rows as a grid.
+
+    Values at which a quantity is never known are left out, and so are units that lack one of the values that remain.
+    A unit that a second run of the same file measured again, with the same numbers, counts once.
+    """
+    # A parameter that is null has that value; a metric that is null has none.
+    known = np.ones(rows.count, dtype=bool) if over in PARAMETERS else rows.columns[over].known.copy()
+    found: dict[str, Values] = {}
+    for text in quantities:
+        found[text] = rows.quantity(text)
+        known &= found[text].known
+    others = tuple(name for name in rows.varied if name != over)
+    units: dict[tuple[Scalar, ...], dict[Scalar, list[int]]] = {}
+    for row, key in enumerate(rows.keys((*others, REPEAT))):
+        if known[row]:
+            units.setdefault(key, {}).setdefault(rows.value(over, row), []).append(row)
+    present = {value for unit in units.values() for value in unit}
+    values = [value for value in rows.values(over) if value in present]
+    complete = {key: unit for key, unit in units.items() if len(unit) == len(values)}
+    numbers: dict[tuple[Scalar, ...], NDArray[np.float64]] = {}
+    seen: set[tuple[tuple[Scalar, ...], bytes]] = set()
+    for key, unit in complete.items():
+        table = np.array(
+            [[np.mean(found[text].data[unit[value]].astype(np.float64)) for value in values] for text in quantities]
+        )
+        if (key[:-1], table.tobytes()) not in seen:
+            numbers[key] = table
+            seen.add((key[:-1], table.tobytes()))
+    used = sum(len(places) for key in numbers for places in complete[key].values())
+    data = {
+        text: np.array([table[place] for table in numbers.values()]).reshape(len(numbers), len(values))
+        for place, text in enumerate(quantities)
+    }
+    repeats: list[Repeat] = [
+        (key[others.index("seed")] if "seed" in others else rows.value("seed", 0), key[-1]) for key in numbers
+    ]
+    return Grid(values, repeats, data, used, rows.count - used, name_gaps(rows, over, quantities))
+
+
+def name_gaps(rows: Observations, over: str, quantities: list[str]) -> str:
+    """The values of a column at which a quantity is never known, in words; empty if there are none."""
+    parts = []
+    for text in quantities:
+        known = rows.quantity(text).known
+        at = {rows.value(over, int(row)) for row in np.flatnonzero(known)}
+        if not at:
+            continue
+        without = [
+            value for value in rows.values(over) if value not in at and (value is not None or over in PARAMETERS)
+        ]
+        if without:
+            shown = ", ".join(number(value) for value in without[:6]) + (", ..." if len(without) > 6 else "")
+            parts.append(f"{over} {shown} {'has' if len(without) == 1 else 'have'} no {_missing(rows, text)}: left out")
+    return "; ".join(parts)
+
+
+def _missing(rows: Observations, text: str) -> str:
+    """What a quantity is called where it is missing: a column by its name, an expression between marks."""
+    return text if text in rows.columns else f"`{text}`"
+
+
+def too_few(grid: Grid, over: str, rows: Observations) -> str | None:
+    """Why a grid does not carry a test over seeds."""
+    if len(grid.values) < 2:
+        only = f"only {number(grid.values[0])}" if grid.values else "no value"
+        return f"{over} takes {only} among the trials that count; compare at least two values"
+    if grid.seed_count >= MIN_REPEATS:
+        return None
+    return (
+        f"only {grid.seed_count} of the seeds have a trial at each of the {len(grid.values)} values of {over}, "
+        f"at least {MIN_REPEATS} are needed{scarcest(grid, over, rows)}; {REPEATS}"
+    )
+
+
+def scarcest(grid: Grid, over: str, rows: Observations) -> str:
+    """The value of a column at which the fewest rows have every quantity, if some of its rows lack one."""
+    known = np.ones(rows.count, dtype=bool)
+    for text in grid.data:
+        known &= rows.quantity(text).known
+    counts = []
+    for value in grid.values:
+        at = rows.equals(over, value)
+        counts.append((int((at & known).sum()), int(at.sum()), value))
+    least = min(counts, key=lambda count: count[0])
+    if least[0] == least[1]:
+        return ""
+    return f" ({' and '.join(grid.data)} is known for {least[0]} of {least[1]} trials at {over} {number(least[2])})"
+
+
+def parse_names(text: str | None) -> list[str]:
+    """The columns that a condition on means reads, in a fixed order."""
+    return sorted(parse_expression(text, EPOCH_COLUMNS, "truth", MODES).names) if text else []

@@ -24,6 +24,15 @@ Text = Annotated[str, Strict(), Field(min_length=1)]
 BEST = "best"
 """The point that the sampler found: the best trial by the objective."""
 
+MIN_REPEATS = 3
+"""Seeds, pairs, or trials on one side, below which nothing is concluded from their spread."""
+
+MIN_TREND_TRIALS = 10
+"""Trials at different values that a trend without repeats is tested on."""
+
+REPEATS = "search seed as well, such as seed: {choices: [0, 1, 2]} with sampler: grid"
+"""What to run where repeats are missing."""
+
 
 def _parameter_kind(name: str) -> Kind:
     if field_kind(name) != "other":
@@ -82,6 +91,14 @@ def _point(raw: Any) -> Any:
     return dict(raw) if isinstance(raw, Mapping) else raw.strip()
 
 
+def _values(raw: Any) -> Any:
+    items = raw if isinstance(raw, list | tuple) else [raw]
+    if not items or not all(isinstance(item, bool | int | float | str | None) for item in items):
+        raise ValueError(f"must be a value or a list of at least one, got {raw!r}")
+    # null becomes a list, for a key that is null is not written
+    return tuple(items) if raw is None or not isinstance(raw, bool | int | float | str) else raw
+
+
 Metrics = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 """One expression of numbers, or several of which all are tested."""
 
@@ -137,7 +154,7 @@ class BestAt(_Test):
 
     test: Literal["best_at"]
     over: Text
-    value: Scalar | Annotated[tuple[Scalar, ...], Field(min_length=1)]
+    value: Annotated[Any, BeforeValidator(_values)]
     """One value, or a list of which one is claimed to be the best."""
     metrics: Metrics
     mode: Mode | None = None

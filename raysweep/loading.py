@@ -124,7 +124,7 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
     space = _cross_check(space, search, faults)
     if "data" in sections:
         _check_network(space, sections["data"], faults)
-    claims = _parse_claims(raw.get("claims"), space, broken_fields, faults)
+    claims = _parse_claims(raw.get("claims"), space, broken_fields, faults, search, sections.get("evaluation"))
     search = _parse_enqueue(search, space, broken_fields, faults)
     if faults.found:
         return None
@@ -208,7 +208,10 @@ def _check_value(name: str, value: Any, path: KeyPath, faults: Faults) -> Any:
         return value
 
 
-def _parse_claims(section: Any, space: TrialSpace, broken: set[str], faults: Faults) -> tuple[Claim, ...]:
+def _parse_claims(
+    section: Any, space: TrialSpace, broken: set[str], faults: Faults, search: SearchSpec,
+    evaluation: EvaluationSpec | None,
+) -> tuple[Claim, ...]:  # fmt: skip
     """What is sound of the `claims:` section."""
     if section is None:
         return ()
@@ -236,7 +239,7 @@ def _parse_claims(section: Any, space: TrialSpace, broken: set[str], faults: Fau
             continue
         if any(claim.name == other.name for other in claims):
             faults.add((*path, "name"), f"{claim.name} stands twice; each claim has a name of its own")
-        for below, message in claim_faults(claim, space, get_args(Dataset), broken):
+        for below, message in claim_faults(claim, space, get_args(Dataset), broken, search, evaluation):
             faults.add((*path, *below), message)
         claims.append(claim)
     return tuple(claims)

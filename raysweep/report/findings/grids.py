@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import EPOCH_COLUMNS, MODES, PARAMETERS
+from raysweep.claims import EPOCH_COLUMNS, MIN_REPEATS, MODES, PARAMETERS, REPEATS
 from raysweep.expressions import Values, parse_expression
-from raysweep.report.findings.intervals import MIN_REPEATS
 from raysweep.report.findings.observations import REPEAT, Observations
-from raysweep.report.findings.verdicts import REPEATS, number
+from raysweep.report.findings.verdicts import number
 from raysweep.space import Scalar
 
 Repeat = tuple[Scalar, Scalar]

@@ -11,13 +11,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import EPOCH_COLUMNS, MODES, BestAt, Trend, Within
+from raysweep.claims import EPOCH_COLUMNS, MIN_REPEATS, MIN_TREND_TRIALS, MODES, REPEATS, BestAt, Trend, Within
 from raysweep.expressions import Values, parse_expression
 from raysweep.report.findings.grids import Grid, build_grid, name_gaps, parse_names, scarcest, too_few
 from raysweep.report.findings.intervals import (
     CONFIDENCE,
     DRAWS,
-    MIN_REPEATS,
     mean_draws,
     mean_interval,
     rank_correlation,
@@ -25,7 +24,6 @@ from raysweep.report.findings.intervals import (
 )
 from raysweep.report.findings.observations import Observations, mode_of
 from raysweep.report.findings.verdicts import (
-    REPEATS,
     Figure,
     Outcome,
     Verdict,
@@ -39,9 +37,6 @@ from raysweep.report.findings.verdicts import (
     with_note,
 )
 from raysweep.space import Scalar
-
-MIN_TRIALS = 10
-"""Trials at different values that a trend without repeats is tested on."""
 
 
 def decide_best_at(claim: BestAt, rows: Observations) -> Outcome:
@@ -111,7 +106,7 @@ def judge_best(score: NDArray[np.float64], allowed: NDArray[np.bool_], claimed: 
     """
     winner = np.where(allowed, score, -np.inf).argmax(axis=1)[allowed.any(axis=1)]
     wins = np.bincount(winner, minlength=score.shape[1]) / len(score)
-    barred: NDArray[np.bool_] = ~allowed[:, claimed].any(axis=1)
+    barred: NDArray[np.bool_] = np.logical_not(allowed[:, claimed].any(axis=1))
     # Where no claimed value is allowed, their scores are compared all the same: `barred` judges that.
     bar = np.where(allowed[:, claimed] | barred[:, None], score[:, claimed], -np.inf).max(axis=1)
     rivals = [place for place in range(score.shape[1]) if place not in claimed]
@@ -240,7 +235,7 @@ def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
     known = column.known & values.known
     unit = unit_of(metric, rows.objectives)
     figures: tuple[Figure, ...] = ()
-    if "seed" not in rows.varied and len(np.unique(column.data[known])) >= MIN_TRIALS:
+    if "seed" not in rows.varied and len(np.unique(column.data[known])) >= MIN_TREND_TRIALS:
         x, y = column.data[known].astype(np.float64), values.data[known].astype(np.float64)[None]
         correlations = rank_correlation(x, y)
         resampled = np.random.default_rng(0).integers(len(x), size=(DRAWS, len(x)))

@@ -8,9 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-MIN_REPEATS = 3
-"""Seeds, or pairs, below which nothing is concluded from their spread."""
-
 DRAWS = 4000
 
 

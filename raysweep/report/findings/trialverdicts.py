@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import BEST, EPOCH_COLUMNS, MODES, Always, Compare, Separates
+from raysweep.claims import BEST, EPOCH_COLUMNS, MIN_REPEATS, MODES, REPEATS, Always, Compare, Separates
 from raysweep.expressions import Values, parse_expression
 from raysweep.metrics import TrialState
-from raysweep.report.findings.intervals import MIN_REPEATS, mean_interval, wilson_interval
+from raysweep.report.findings.intervals import mean_interval, wilson_interval
 from raysweep.report.findings.observations import REPEAT, RUN, Observations
 from raysweep.report.findings.verdicts import (
-    REPEATS,
     Figure,
     Outcome,
     Verdict,
@@ -160,8 +159,8 @@ def decide_compare(claim: Compare, rows: Observations, ended: Observations) -> O
     else:
         pairing = (*(claim.pair_by or (name for name in rows.varied if name not in named | more)), REPEAT)
     sides = _Sides(first, second, rows.keys(pairing), tuple(name for name in pairing if name not in (RUN, REPEAT)))
-    outcomes = {metric: _paired(claim, metric, rows, sides) for metric in claim.metrics}
-    return conjunction({m: replace(found, reason=with_note(found.reason, unfinished)) for m, found in outcomes.items()})
+    outcome = conjunction({metric: _paired(claim, metric, rows, sides) for metric in claim.metrics})
+    return replace(outcome, reason=with_note(outcome.reason, unfinished))
 
 
 class _Sides(NamedTuple):
@@ -226,13 +225,13 @@ def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> O
     if len(shared) < MIN_REPEATS and claim.second == BEST:
         each = ", ".join(("sweep", *pairing))
         return undecided(
-            f"{len(shared)} pairs of the point and the best trial, one for each {each}, at least {MIN_REPEATS} are "
+            f"{counted(len(shared), 'pair')} of the point and the best trial, one for each {each}, at least {MIN_REPEATS} are "
             "needed; run the sweep with other values of search.seed and name all their directories", used, left_out,
         )  # fmt: skip
     if len(shared) < MIN_REPEATS:
         by = f" with the same {', '.join(pairing)}" if pairing else ""
         return undecided(
-            f"{len(shared)} pairs of trials{by} have {metric} at both points, at least {MIN_REPEATS} are needed; "
+            f"{counted(len(shared), 'pair')} of trials{by} have {metric} at both points, at least {MIN_REPEATS} are needed; "
             f"{REPEATS}", used, left_out,
         )  # fmt: skip
     pairs = np.array([[one[key], other[key]] for key in shared])

@@ -50,10 +50,6 @@ class Outcome:
     """Rows left out because a value that matters is not known."""
 
 
-REPEATS = "search seed as well, such as seed: {choices: [0, 1, 2]} with sampler: grid"
-"""What to run where repeats are missing."""
-
-
 def undecided(reason: str, rows: int = 0, left_out: int = 0) -> Outcome:
     return Outcome(Verdict.UNDECIDED, reason, (), rows, left_out)
 

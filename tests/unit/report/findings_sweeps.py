@@ -31,6 +31,7 @@ def space(claims: Iterable[Mapping[str, Any]] = (), **sections: Any) -> SweepSpe
         "data": {"dataset": "digits", "image_size": 16},
         "trial": {"kld_weight": {"choices": WEIGHTS}, "seed": {"choices": [0, 1, 2]}},
         "search": {"sampler": "grid"},
+        "evaluation": {"final_metrics": "all"},
         "claims": [{"name": f"claim_{index}", "statement": "It is so."} | dict(c) for index, c in enumerate(claims)],
     }
     return parse_spec(yaml.safe_dump(mapping | sections))

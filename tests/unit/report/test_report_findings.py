@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.report.findings.decisions import Finding, decide_claims
+from raysweep.report.findings.gridverdicts import judge_best
+from raysweep.report.findings.intervals import mean_draws
+from raysweep.report.findings.observations import SweepTables
 from raysweep.report.findings.page import findings_markdown, findings_table, findings_text, write_findings
 from tests.unit.report.findings_sweeps import WEIGHTS, decide, epoch, grid, space, tables, trial
 
@@ -235,8 +239,10 @@ def test_compare_means_what_a_t_interval_says() -> None:
 
 
 def test_compare_with_too_few_seeds_says_what_to_run() -> None:
-    section = {"latent_size": {"choices": [16, 256]}, "seed": {"choices": [0, 1]}}
-    finding = decide(COMPARE | {"expect": "greater"}, lambda p: {"test_silhouette": 0.1}, trial=section)
+    spec = space([COMPARE | {"expect": "greater"}], **LATENTS)
+    points = [point for point in spec.trial.grid() if point["seed"] < 2]
+    records = [trial(spec, n, point, {"test_silhouette": 0.1}) for n, point in enumerate(points)]
+    (finding,) = decide_claims(spec.claims, [tables(spec, records)])
     assert finding.verdict == "not decidable here"
     assert "2 pairs" in finding.outcome.reason
     assert "at least 3 are needed; search seed as well" in finding.outcome.reason
@@ -280,7 +286,7 @@ def test_a_hand_picked_point_is_compared_with_the_sampler_s_best_of_each_sweep()
     finding = hand_picked(claim, 20.0, 25.0, 3)
     assert finding.verdict == "refuted"
     assert figure(finding, "objective, first minus second").value == pytest.approx(-4.0)
-    assert figure(finding, "trials that the best is chosen from").value == 6
+    assert figure(finding, "trials that the best trial by the objective is chosen from").value == 6
     alone = hand_picked(claim, 20.0, 25.0, 1)
     assert alone.verdict == "not decidable here"
     assert "name all their directories" in alone.outcome.reason
@@ -390,6 +396,216 @@ def test_a_region_without_trials_says_what_there_is() -> None:
     assert (
         finding.outcome.reason == f"no trial meets where: `dataset == 'cifar10'`; dataset is digits here; {OTHER_DATA}"
     )
+
+
+def test_a_value_as_good_as_others_is_not_refuted_for_being_best_seldom() -> None:
+    spread = {0: [0.3, -0.2, 0.1, -0.2], 1: [-0.3, 0.2, 0.2, -0.1], 2: [0.1, 0.1, -0.3, 0.2]}
+
+    def equal(point: Mapping[str, Any]) -> dict[str, float]:
+        return {"test_recall": spread[point["seed"]][WEIGHTS.index(point["kld_weight"])]}
+
+    assert {verdict(BEST_AT | {"value": value}, equal) for value in WEIGHTS} == {"not decidable here"}
+
+
+def test_a_value_is_refuted_by_one_rival_that_beats_it_though_two_rivals_are_equal() -> None:
+    def twins(point: Mapping[str, Any]) -> dict[str, float]:
+        at = WEIGHTS.index(point["kld_weight"])
+        return {"test_recall": [0.2, 0.7, 0.7, 0.0][at] + 0.01 * (point["seed"] - 1) * (-1) ** at}
+
+    finding = decide(BEST_AT | {"value": 0.5}, twins)
+    assert finding.verdict == "refuted"
+    assert "beats 0.5 in 100%" in finding.outcome.reason
+    assert verdict(BEST_AT, twins) == "not decidable here"
+
+
+def test_best_at_may_claim_one_of_several_values() -> None:
+    def twins(point: Mapping[str, Any]) -> dict[str, float]:
+        at = WEIGHTS.index(point["kld_weight"])
+        return {"test_recall": [0.2, 0.7, 0.7, 0.0][at] + 0.01 * (point["seed"] - 1) * (-1) ** at}
+
+    finding = decide(BEST_AT | {"value": [0.005, 0.05]}, twins)
+    assert finding.verdict == "holds"
+    assert "The best kld_weight by the mean test_recall is 0.005 or 0.05" in finding.test
+    assert verdict(BEST_AT | {"value": [0.0005, 0.5]}, twins) == "refuted", "either twin beats both ends"
+    assert verdict(BEST_AT | {"value": [0.005, 0.5]}, twins) == "not decidable here"
+
+
+@pytest.mark.parametrize(("count", "repeats"), [(2, 3), (6, 3), (8, 5), (20, 3)])
+def test_a_best_value_is_seldom_refuted_and_so_is_one_of_equals(count: int, repeats: int) -> None:
+    generator = np.random.default_rng(3)
+    refuted = {0.0: 0, 0.5: 0}
+    for gap in refuted:
+        for _ in range(150):
+            sample = generator.standard_normal((repeats, count))
+            sample[:, 0] += gap
+            draws = mean_draws(sample)
+            refuted[gap] += judge_best(draws, np.ones(draws.shape, dtype=bool), [0]).verdict == "refuted"
+    assert refuted[0.5] / 150 <= 0.05
+    assert refuted[0.0] / 150 <= 0.09, "some 5%; of 20 equals 77% were by how seldom they win"
+
+
+def test_values_at_which_a_metric_is_never_known_are_named() -> None:
+    def gappy(point: Mapping[str, Any]) -> dict[str, Any]:
+        collapsed = point["kld_weight"] == 0.5
+        return {"test_knn_accuracy": None if collapsed else near(-math.log(point["kld_weight"]), point["seed"])}
+
+    note = "kld_weight 0.5 has no test_knn_accuracy: left out"
+    three = [
+        {"test": "trend", "over": "kld_weight", "metrics": "test_knn_accuracy", "expect": "falls"},
+        {"test": "best_at", "over": "kld_weight", "value": 0.0005, "metrics": "test_knn_accuracy"},
+        {"test": "within", "over": "kld_weight", "margins": {"test_knn_accuracy": 99.0}},
+    ]
+    for claim in three:
+        finding = decide(claim, gappy)
+        assert finding.verdict == "holds"
+        assert note in finding.outcome.reason
+        assert finding.outcome.left_out == 3
+    finding = decide(three[1] | {"value": 0.5}, gappy)
+    assert finding.verdict == "not decidable here"
+    assert note in finding.outcome.reason
+    finding = decide(three[1] | {"value": [0.005, 0.5]}, gappy)
+    assert finding.verdict == "not decidable here", "the best may be where nothing is known"
+    assert "not every claimed value has a trial that counts" in finding.outcome.reason
+    spec = space([three[0]], trial={"kld_weight": {"low": 1e-5, "high": 1e-1, "log": True}}, search={"trials": 20})
+    records = [
+        trial(spec, n, {"kld_weight": 10 ** (-5 + n / 5)}, {"test_knn_accuracy": 1.0 - n / 20 if n < 19 else None})
+        for n in range(20)
+    ]
+    (finding,) = decide_claims(spec.claims, [tables(spec, records)])
+    assert finding.verdict == "holds"
+    assert "kld_weight 0.0631 has no test_knn_accuracy: left out" in finding.outcome.reason
+
+
+def test_a_value_whose_metric_is_known_for_one_seed_is_named_where_seeds_are_too_few() -> None:
+    def gappy(point: Mapping[str, Any]) -> dict[str, Any]:
+        lost = point["kld_weight"] == 0.5 and point["seed"] > 0
+        return {"test_knn_accuracy": None if lost else 0.5}
+
+    claim = {"test": "trend", "over": "kld_weight", "metrics": "test_knn_accuracy", "expect": "falls"}
+    finding = decide(claim, gappy)
+    assert finding.verdict == "not decidable here"
+    assert "test_knn_accuracy is known for 1 of 3 trials at kld_weight 0.5" in finding.outcome.reason
+
+
+def test_null_is_a_value_of_a_parameter() -> None:
+    section = {"hidden_size": {"choices": [None, 64]}, "seed": {"choices": [0, 1, 2]}}
+    claim = {"test": "best_at", "over": "hidden_size", "value": None, "metrics": "psnr_db"}
+
+    def psnr(point: Mapping[str, Any]) -> dict[str, float]:
+        return {"psnr_db": near(20 if point["hidden_size"] is None else 10, point["seed"])}
+
+    assert verdict(claim, psnr, trial=section) == "holds"
+    assert verdict(claim | {"value": 64}, psnr, trial=section) == "refuted"
+
+
+def test_each_metric_of_several_has_its_own_verdict_in_the_reason() -> None:
+    claim = WITHIN | {"margins": {"psnr_db": 1.0, "r2": 0.1, "mse": 1.0}}
+
+    def measured(point: Mapping[str, Any]) -> dict[str, float]:
+        high = point["kld_weight"] == 0.005
+        return {"psnr_db": near(20 + 3 * high, point["seed"]), "r2": high * [0.1, -0.1, 0.3][point["seed"]]}
+
+    finding = decide(claim, measured)
+    assert finding.verdict == "refuted"
+    by_mse, by_psnr, by_r2 = finding.outcome.reason.split("; by ")
+    assert by_mse.startswith("by mse it holds: mse differs")
+    assert by_psnr.startswith("psnr_db it is refuted: psnr_db differs by up to 3 dB")
+    assert "narrower" not in by_psnr
+    assert by_r2.startswith("r2 it is not decidable here: r2 differs")
+    assert by_r2.endswith("more seeds make them narrower")
+
+
+def test_separates_names_the_column_on_both_sides() -> None:
+    finding = decide(SEPARATES, lambda p: {"r2": 0.5 if p["kld_weight"] < 0.04 else 0.0})
+    assert finding.outcome.reason == (
+        "all trials with kld_weight below 0.05 meet the condition, and none with kld_weight of 0.05 or more does"
+    )
+
+
+def test_sweeps_that_differ_in_more_than_the_points_name_are_paired_by_columns() -> None:
+    claim = {"test": "compare", "first": {"dataset": "cifar10"}, "second": {"dataset": "digits"}, "expect": "less",
+             "metrics": "test_r2"}  # fmt: skip
+    seeds = {"seed": {"choices": [0, 1, 2]}}
+    digits = space([claim], trial=seeds | {"epochs": 10, "latent_size": {"choices": [2, 10]}})
+    colour = space([claim], trial=seeds | {"epochs": 50}, data={"dataset": "cifar10"})
+    pair = [
+        grid(digits, lambda p: {"test_r2": near(0.8, p["seed"]) + 0.01 * p["latent_size"]}),
+        grid(colour, lambda p: {"test_r2": near(0.4, p["seed"])}),
+    ]
+    (finding,) = decide_claims(digits.claims, pair)
+    assert finding.verdict == "not decidable here"
+    (paired,) = space([claim | {"pair_by": ["seed"]}]).claims
+    (finding,) = decide_claims([paired], pair)
+    assert finding.verdict == "holds"
+    assert "in pairs that agree in seed" in finding.test
+    found = figure(finding, "test_r2, first minus second")
+    assert (found.value, found.n) == (pytest.approx(0.4 - 0.86), 3), "two latent sizes of one seed are averaged"
+
+
+def by_hand(records: list[list[tuple[float, bool, TrialState]]], **more: Any) -> Finding:
+    """Sweeps of trials that were enqueued or not, by their ELBO."""
+    claim = {"test": "compare", "first": {"enqueued": True}, "second": "best", "expect": "not_less"} | more
+    spec = space([claim], trial={"kld_weight": {"low": 1e-5, "high": 1e-1, "log": True}}, search={"trials": 4})
+    sweeps = []
+    for rows in records:
+        sweeps.append(tables(spec, [
+            trial(spec, n, {"kld_weight": 1e-4 * (n + 1)}, {"elbo_nats": elbo}, enqueued=enqueued, state=state)
+            for n, (elbo, enqueued, state) in enumerate(rows)
+        ]))  # fmt: skip
+    (finding,) = decide_claims(spec.claims, sweeps)
+    return finding
+
+
+DONE = TrialState.COMPLETED
+
+
+def test_the_better_of_two_hand_picked_points_is_compared_with_the_best() -> None:
+    rows = [[(near(20, n), True, DONE), (-50.0, True, DONE), (near(19, n), False, DONE)] for n in range(3)]
+    finding = by_hand(rows)
+    assert finding.verdict == "holds"
+    assert figure(finding, "objective, first minus second").value == pytest.approx(1.0)
+    assert figure(finding, "trials that enqueued = true is chosen from").value == 2
+
+
+def test_a_pruned_hand_picked_point_does_not_drop_out_silently() -> None:
+    pruned = TrialState.PRUNED
+    rows = [[(20.0, True, DONE), (-50.0, True, pruned), (near(19, n), False, DONE)] for n in range(3)]
+    finding = by_hand(rows)
+    assert finding.verdict == "holds"
+    note = "trials at enqueued = true did not run to their end:"
+    remedy = "left out; early_stopping: none lets them run on"
+    assert f"3 {note} 3 pruned, {remedy}" in finding.outcome.reason
+    rows = [[(20.0, True, pruned), (-50.0, True, pruned), (near(19, n), False, DONE)] for n in range(3)]
+    finding = by_hand(rows)
+    assert finding.verdict == "not decidable here"
+    assert f"6 {note} 6 pruned, {remedy}" in finding.outcome.reason
+
+
+def test_runs_of_one_file_are_repeats_and_copies_of_a_run_are_not() -> None:
+    claim = {"test": "compare", "first": {"kld_weight": 0.5}, "second": {"kld_weight": 0.005}, "expect": "less"}
+    spec = space([claim, BEST_AT | {"metrics": "elbo_nats"}, {**WITHIN, "margins": {"elbo_nats": 99.0}}])
+    one_seed = [point for point in spec.trial.grid() if point["seed"] == 0]
+
+    def run(shift: float) -> SweepTables:
+        worse = {0.0005: 5.0, 0.005: 0.0, 0.05: 10.0, 0.5: 20.0}
+        return tables(spec, [
+            trial(spec, n, point, {"elbo_nats": 30.0 + shift - (1 + shift) * worse[point["kld_weight"]]})
+            for n, point in enumerate(one_seed)
+        ])  # fmt: skip
+
+    repeats = decide_claims(spec.claims, [run(0.0), run(0.1), run(0.2)])
+    assert [str(finding.verdict) for finding in repeats] == ["holds", "holds", "holds"]
+    copies = decide_claims(spec.claims, [run(0.0), run(0.0), run(0.0)])
+    assert {str(finding.verdict) for finding in copies} == {"not decidable here"}
+    assert "1 pair of trials" in copies[0].outcome.reason
+
+
+def test_a_condition_on_the_name_of_a_sweep_means_all_its_runs() -> None:
+    spec = space([ALWAYS | {"where": "sweep == 'grid'"}])
+    runs = [grid(spec, lambda p: {"rate_nats": 1.0}), grid(spec, lambda p: {"rate_nats": -1.0})]
+    (finding,) = decide_claims(spec.claims, runs)
+    assert finding.outcome.rows == 24
+    assert "grid (2), trial 0" in finding.outcome.reason
 
 
 def every_kind() -> list[Finding]:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,44 @@ def test_a_missing_a_damaged_and_a_foreign_file_are_refused(tmp_path, latent_mea
         read_latents(path)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"raysweep.latents_version": b"2"}), path)
     with pytest.raises(ValueError, match="version 2"):
+        read_latents(path)
+
+
+def lists(values: list[list[float] | None]) -> pa.Array:
+    return pa.array(values, pa.list_(pa.float32(), 3))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("latent", lists([[0.0, 1.0, 2.0]] * 29 + [None]), "latent has 1 nulls"),
+        ("latent", lists([[0.0, 1.0, math.nan]] * 30), "finite"),
+        ("latent", lists([[0.0, 1.0, math.inf]] * 30), "finite"),
+        ("latent", lists([[0.0, 1.0, None]] * 30), "finite"),
+        ("latent", pa.array([[0.0, 1.0, 2.0]] * 30), "all equally long"),
+        ("latent", pa.array([[0.0, 1.0]] * 30, pa.list_(pa.float32(), 2)), "30 rows of 2 latents .* 3 KL"),
+        ("latent", pa.array([["a", "b", "c"]] * 30, pa.list_(pa.string(), 3)), "lists of numbers"),
+        ("label", pa.array(range(30)), "label must be texts, got int64"),
+        ("split", pa.array(["test"] * 29 + [None]), "split has 1 nulls"),
+        ("split", pa.array(range(30)), "split must be texts"),
+        ("image", pa.array([*range(29), None]), "image has 1 nulls"),
+        ("image", pa.array([0.5] * 30), "image must be whole numbers"),
+    ],
+)
+def test_columns_of_another_type_or_with_gaps_are_refused(tmp_path, latent_means, column, values, said):
+    path = tmp_path / "latents.parquet"
+    write_latents(path, latent_means, np.zeros(3), ["a"] * 30, ["test"] * 30, range(30))
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, values), path)
+    with pytest.raises(ValueError, match=f"{path}: is no table of latents: .*{said}"):
+        read_latents(path)
+
+
+def test_a_table_without_rows_is_refused(tmp_path, latent_means):
+    path = tmp_path / "latents.parquet"
+    write_latents(path, latent_means, np.zeros(3), None, ["test"] * 30, range(30))
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(ValueError, match="0 rows"):
         read_latents(path)
 
 

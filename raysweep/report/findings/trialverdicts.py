@@ -222,16 +222,17 @@ def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> O
     if claim.second != BEST:
         # A run that only repeats another's numbers, as the same seed does, says nothing new.
         shared = list({(key[:-1], one[key], other[key]): key for key in reversed(shared)}.values())[::-1]
+    count = counted(len(shared), "pair")
     if len(shared) < MIN_REPEATS and claim.second == BEST:
         each = ", ".join(("sweep", *pairing))
         return undecided(
-            f"{counted(len(shared), 'pair')} of the point and the best trial, one for each {each}, at least {MIN_REPEATS} are "
+            f"{count} of the point and the best trial, one for each {each}, at least {MIN_REPEATS} are "
             "needed; run the sweep with other values of search.seed and name all their directories", used, left_out,
         )  # fmt: skip
     if len(shared) < MIN_REPEATS:
         by = f" with the same {', '.join(pairing)}" if pairing else ""
         return undecided(
-            f"{counted(len(shared), 'pair')} of trials{by} have {metric} at both points, at least {MIN_REPEATS} are needed; "
+            f"{count} of trials{by} have {metric} at both points, at least {MIN_REPEATS} are needed; "
             f"{REPEATS}", used, left_out,
         )  # fmt: skip
     pairs = np.array([[one[key], other[key]] for key in shared])

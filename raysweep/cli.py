@@ -138,7 +138,15 @@ def resume(directory: str, trials: int | None) -> None:
 def status(directory: str) -> None:
     """Show where the sweep in DIR stands."""
     from raysweep.search.review import open_sweep
-    from raysweep.search.views import causes, finals_view, params_text, summary_lines, trials_view, value_text
+    from raysweep.search.views import (
+        causes,
+        count_text,
+        finals_view,
+        params_text,
+        summary_lines,
+        trials_view,
+        value_text,
+    )
 
     sweep = open_sweep(directory)
     state = sweep.status()
@@ -148,6 +156,9 @@ def status(directory: str) -> None:
     console.print(f"trials   {summary_lines(state)}")
     saved = f"{state.epochs_saved} saved by early stopping ({state.saved_share:.0%})"
     console.print(f"epochs   {state.epochs_done} trained, {saved}")
+    if state.ended >= state.trials and state.finalists:
+        done = len(state.finalists) - len(state.untested)
+        console.print(f"tested   {done} of {count_text(len(state.finalists), 'finalist')}")
     for record in state.running:
         result = (
             value_text(getattr(record.final, sweep.spec.search.objective.metric)) if record.final else "no result yet"
@@ -401,8 +412,8 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     elif status.untested:
         console.print(f"\n{count_text(len(status.untested), 'finalist')} not tested yet. To go on, type:")
         console.print(f"    raysweep resume {typed(root)}", soft_wrap=True)
-        for number, cause in sweep.untested.items():
-            console.print(f"    trial {number}: {cause}", soft_wrap=True)
+    for number, cause in sweep.untested.items():
+        console.print(f"    trial {number} could not be tested: {cause}", soft_wrap=True)
     if sweep.best():
         console.print("\nTo look at it:")
         for line in (

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from raysweep.claimchecks import claim_faults
 from raysweep.claims import CLAIM_KINDS, Claim
-from raysweep.config import LOSS_FIELDS, TrialConfig, parse_conv_blocks
+from raysweep.config import DENSE, LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.errors import Fault, SpecError
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
 from raysweep.spec import Dataset, DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec, SweepSpec
@@ -26,6 +26,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSpec, "search": SearchSpec, "resources": ResourcesSpec, "evaluation": EvaluationSpec,
 }  # fmt: skip
 TOP_LEVEL = ("name", "data", "trial", "search", "resources", "evaluation", "claims")
+_EFFECTIVE_WITH = (
+    ("sigma", "likelihood", ("gaussian",)),
+    ("learning_rate_epochs", "learning_rate_schedule", ("step",)),
+    ("learning_rate_factor", "learning_rate_schedule", ("step", "plateau")),
+    ("learning_rate_patience_epochs", "learning_rate_schedule", ("plateau",)),
+)
+"""Fields that mean something only with certain values of another one."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -258,12 +265,16 @@ def _check_network(space: TrialSpace, data: DataSpec, faults: Faults) -> None:
             )
     if set(space.choices("batch_norm")) != {"none"} and space.ends("batch_size")[0] < 2:
         faults.add(("trial", "batch_size"), "must be 2 or more with batch_norm, which has no variance of one image")
-    schedules = space.choices("learning_rate_schedule")
-    steps = space.choices("learning_rate_epochs")
-    if "step" in schedules and "" in steps:
+    if "step" in space.choices("learning_rate_schedule") and "" in space.choices("learning_rate_epochs"):
         faults.add(("trial", "learning_rate_epochs"), "is missing; the schedule step needs it, for example 6")
-    if "step" not in schedules and steps != ("",):
-        faults.add(("trial", "learning_rate_epochs"), "has no effect without learning_rate_schedule: step")
+    for name, other, values in _EFFECTIVE_WITH:
+        default = TrialConfig.model_fields[name].default
+        given = name in space.searched or space.constants.get(name, default) != default
+        if given and not set(values) & set(space.choices(other)):
+            faults.add(("trial", name), f"has no effect without {other}: {' or '.join(values)}; leave it out")
+    for name in ("kernel_size", "upsampling", "d_size"):
+        if name in space.searched and set(space.choices("conv_blocks")) == {DENSE}:
+            faults.add(("trial", name), f"has no effect with conv_blocks: {DENSE}; leave it out")
     warmup, cycle = space.ends("kld_warmup_epochs"), space.ends("kld_cycle_epochs")
     if cycle[1] > 0 and (warmup[1] > cycle[0] or warmup[1] == 0):
         faults.add(

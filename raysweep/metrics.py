@@ -15,6 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 Mode = Literal["min", "max"]
 
+ACTIVE_VARIANCE = 0.01
+"""A latent is active if its posterior mean varies over images by more than this (Burda et al., arXiv:1509.00519)."""
+
 
 class Metric(NamedTuple):
     """What a reader has to know of one field of `EpochMetrics`."""
@@ -62,13 +65,16 @@ class FinalMetrics:
     A `floor` is the same measure between real images and real images: what a perfect model would have.
     """
 
-    images: int = _metric("images", None, "test images, and samples, that are compared; bounds are of all")
+    images: int = _metric("images", None, "test images, and samples, that costly metrics look at")
     features: str = _metric("", None, "space in which images are compared: `classifier` or `random`")
     elbo_nats: float | None = _metric("nats/image", "max", "evidence lower bound at beta = 1 with a calibrated decoder")
     elbo_binary_nats: float | None = _metric(
         "nats/image", "max", "evidence lower bound at beta = 1 on pixels binarised at 0.5"
     )
     iwae_nats: float | None = _metric("nats/image", "max", "importance-weighted bound with a calibrated decoder")
+    iwae_binary_nats: float | None = _metric(
+        "nats/image", "max", "importance-weighted bound on pixels binarised at 0.5, of trials trained on such"
+    )
     iwae_samples: int = _metric("samples", None, "latents drawn an image for the importance-weighted bound")
     iwae_bits_per_dim: float | None = _metric("bits/dim", "min", "code length of an 8-bit pixel by `iwae_nats`")
     rate_nats: float | None = _metric("nats/image", None, "KL divergence from the posterior to the prior")
@@ -108,6 +114,9 @@ class FinalMetrics:
     floor_sharpness: float | None = _metric("", None, "variance of the Laplacian of test images")
     interpolation_monotonicity: float | None = _metric(
         "", "max", "share of steps between two images that lead away from the one and towards the other"
+    )
+    interpolation_largest_step: float | None = _metric(
+        "", "min", "largest step between two images over the mean step, mean over pairs; 1 is even"
     )
     measured_s: float = _metric("s", None, "wall time that measuring all this took")
 

@@ -110,6 +110,11 @@ class ImageTensors:
         return copied
 
 
+def spread(count: int, over: int) -> torch.Tensor:
+    """`count` positions, or fewer if there are not so many, spread evenly over a split of `over` images."""
+    return torch.linspace(0, over - 1, min(count, over)).long()
+
+
 @dataclass(frozen=True)
 class ImageSplits:
     """The three splits of a cache file."""

@@ -80,6 +80,12 @@ class FeatureNetwork(nn.Module):
         """Classes [n], int64, of images [n, channels, height, width] in [0, 1], on the network's device."""
         return self._in_batches(self, images, self.classes).argmax(dim=1)
 
+    @torch.no_grad()
+    def embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`embed` and `classify` in one pass."""
+        embeddings = self.embed(images)
+        return embeddings, self.head(embeddings).argmax(dim=1)
+
     def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.body(2 * x - 1)
         return features
@@ -213,6 +219,8 @@ def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
             raise ValueError(f"is for other data: {header['fingerprint']}, wanted {fingerprint}")
         if header["kind"] not in ("classifier", "random"):
             raise ValueError(f"is of an unknown kind: {header['kind']}")
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise ValueError("has weights that are not finite")
         channels, height, width = header["shape"]
         network = FeatureNetwork((channels, height, width), header["classes"], header["kind"])
         network.load_state_dict(tensors)
@@ -220,8 +228,10 @@ def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
         return network.eval()
     except FileNotFoundError:
         return None
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.warning("%s: cannot be used as features: %s", path, error)
+    except (
+        SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    ) as error:  # fmt: skip
+        _log.warning("%s: cannot be used as features: %s", path, str(error).partition("\n")[0])
         return None
 
 

@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raysweep.metrics import ACTIVE_VARIANCE
 from raysweep.quality.threads import as_many_threads_as_torch
 
-ACTIVE_VARIANCE = 0.01
-"""A latent is active if its posterior mean varies over images by more than this (Burda et al., arXiv:1509.00519)."""
 PROBE_ITERATIONS = 100
 """Most iterations of the linear probe's solver; what it has by then is the probe."""
 

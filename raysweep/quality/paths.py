@@ -1,4 +1,4 @@
-"""Whether a path of images from one to another goes straight ahead."""
+"""Whether a path of images from one to another goes straight ahead, and evenly."""
 
 from __future__ import annotations
 
@@ -27,6 +27,22 @@ def monotonicity(paths: Tensor) -> float | None:
         return None
     ahead = (from_first.diff(dim=1) >= -ROUNDING) & (to_last.diff(dim=1) <= ROUNDING)
     return float(ahead.double().mean())
+
+
+@torch.no_grad()
+def largest_step(paths: Tensor) -> float | None:
+    """The largest step of paths [pairs, steps, channels, height, width] over their mean step, mean over pairs.
+
+    1 where a path changes evenly, `steps` - 1 where all of the change is one jump; by the Euclidean distance of pixels.
+    Paths that stay where they are have no steps and are left out. None if no other is left, or a pixel is not finite.
+    """
+    if not len(paths) or paths.shape[1] < 2:
+        return None
+    taken = paths.flatten(2).diff(dim=1).square().mean(dim=2, dtype=torch.float64).sqrt()
+    if not bool(torch.isfinite(taken).all()):
+        return None
+    taken = taken[taken.mean(dim=1) > ROUNDING]
+    return float((taken.amax(dim=1) / taken.mean(dim=1)).mean()) if len(taken) else None
 
 
 def _distances(paths: Tensor, end: Tensor) -> Tensor:

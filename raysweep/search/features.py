@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from filelock import FileLock
 
-from raysweep.data.tensors import ImageSplits
+from raysweep.data.tensors import ImageSplits, spread
 from raysweep.layout import storage_errors
 from raysweep.quality.features import (
     FeatureNetwork,
@@ -21,7 +21,6 @@ from raysweep.quality.features import (
     save_features,
     train_classifier,
 )
-from raysweep.search.pictures import spread
 
 if TYPE_CHECKING:
     from raysweep.spec import DataSpec

@@ -322,7 +322,9 @@ def repair_journal(journal: Path) -> None:
 
 
 def _final_metrics(row: dict[str, Any]) -> FinalMetrics:
-    return FinalMetrics(**{**row, "latent_kl_nats": tuple(row["latent_kl_nats"])})
+    """What was written, also by a raysweep that knew fewer or other metrics."""
+    known: dict[str, Any] = {field.name: row.get(field.name) for field in dataclasses.fields(FinalMetrics)}
+    return FinalMetrics(**{**known, "latent_kl_nats": tuple(row["latent_kl_nats"])})
 
 
 def _storage(journal: Path) -> JournalStorage:

@@ -13,6 +13,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
+from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import FINDINGS_TAG
 from raysweep.search.exchange import EpochReport, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
-
-PROJECTED = 5
-"""Trials, the best ones, whose latents TensorBoard's Projector shows."""
 
 TIME_BUDGET = "the time budget"
 
@@ -146,7 +144,7 @@ class Session:
         return [record.number for record in sweep_status(self.ledger.records(), self.spec).untested]
 
     def test_order(self, number: int) -> TestOrder:
-        best = sweep_status(self.ledger.records(), self.spec).finalists[:PROJECTED]
+        best = sweep_status(self.ledger.records(), self.spec).finalists[:MAX_PROJECTED]
         return TestOrder(
             number=number,
             data=self.spec.data,
@@ -193,7 +191,7 @@ class Session:
 
     def should_stop_testing(self) -> bool:
         """Whether finalists must not be measured any more; a spent time budget only ends training."""
-        return self.stopped_by not in (None, TIME_BUDGET)
+        return self.signal is not None or self.failure is not None or self.stopped_by not in (None, TIME_BUDGET)
 
     def tick(self) -> None:
         self._observer.tick(self)

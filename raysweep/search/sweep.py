@@ -236,7 +236,7 @@ def _stopping_on_signals(session: Session) -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if session.stopped_by is not None:
+        if session.signal is not None:
             raise KeyboardInterrupt
         session.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name, signal=number)
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from raysweep.config import TrialConfig
+from raysweep.metrics import ACTIVE_VARIANCE
 from raysweep.vae.inputs import WHITE_FROM, binarise, seeded_generator
 from raysweep.vae.likelihoods import binary_cross_entropy, data_term, gaussian_data_term, mean_image
 from raysweep.vae.networks import ConvVAE, evaluating
 from raysweep.vae.objective import bits_per_dim, calibrated_distortion, charged_rate, kl_per_latent, weighted_loss
 
 EVALUATION_BATCH = 256
-ACTIVE_VARIANCE = 0.01
-"""A latent is active if its posterior mean varies over images by more than this (Burda et al., arXiv:1509.00519)."""
 COLLAPSED_R2 = 0.02
 NO_VARIANCE = 1e-10
 """Below this images are all the same: what is left is rounding of their mean."""
@@ -66,7 +65,7 @@ def evaluate(
     pixels, latents, count = math.prod(images.shape), config.latent_size, len(images)
     likelihood = config.likelihood
     fits_squared_error = likelihood in ("gaussian", "calibrated_gaussian")
-    generator = torch.Generator(device).manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)  # the CPU's, so that it is the same on every device
     binarisation = seeded_generator(device, config.seed, 0, "validation")
     squared_error = torch.zeros((), dtype=torch.float64, device=device)
     cross_entropy = torch.zeros((), dtype=torch.float64, device=device)
@@ -78,12 +77,12 @@ def evaluate(
         for batch in torch.arange(count, device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
             x = images.gather(batch)
             seen = binarise(x, config.binarise, binarisation)
-            noise = torch.randn(len(x), latents, generator=generator, device=device)
+            noise = torch.randn(len(x), latents, generator=generator).to(device)
             output, mean, logvar = model(seen, noise)
             reconstruction = mean_image(output, likelihood)
             error = (reconstruction - x).square().sum(dtype=torch.float64)
             squared_error += error
-            cross_entropy += binary_cross_entropy(output, x >= WHITE_FROM, likelihood)
+            cross_entropy += binary_cross_entropy(output, x >= WHITE_FROM, likelihood).sum()
             if not fits_squared_error:
                 misfit += data_term(output, seen, likelihood, config.sigma).double() * len(x)
             elif config.binarise == "none":

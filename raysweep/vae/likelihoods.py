@@ -27,6 +27,9 @@ from raysweep.config import Likelihood
 LOG_SIGMA_MIN = -6.0
 """Floor of log sigma where it is fitted or learned: a pixel fitted exactly would drive the likelihood to infinity."""
 
+LOG_SIGMA_MAX = 2.0
+"""Ceiling of a learned log sigma, far above any spread of a pixel in [0, 1]: beyond it the variance would overflow."""
+
 SMALLEST_MSE = 1e-30
 """Keeps the logarithm of a batch's mean squared error, and its gradient, finite where the error is exactly 0; far
 below exp(2 * LOG_SIGMA_MIN), so that it changes nothing else."""
@@ -56,15 +59,15 @@ def mean_image(output: Tensor, likelihood: Likelihood) -> Tensor:
     return mean_logits(output, likelihood).sigmoid()
 
 
-def pixel_variance(output: Tensor, likelihood: Likelihood, sigma: float) -> Tensor | None:
+def pixel_variance(output: Tensor, likelihood: Likelihood, sigma: float, calibrated: float) -> Tensor:
     """The variance of each pixel, in the images' shape, from the decoder's output.
 
-    None for `calibrated_gaussian`: its variance is the mean squared error of the images that it is fitted to.
+    `sigma` is that of `gaussian`, `calibrated` the variance of `calibrated_gaussian` on the images it is fitted to.
     """
-    if likelihood == "calibrated_gaussian":
-        return None
     if likelihood == "gaussian":
         return torch.full_like(output, sigma * sigma)
+    if likelihood == "calibrated_gaussian":
+        return torch.full_like(output, calibrated)
     if likelihood == "learned_gaussian":
         return (2 * learned_log_sigma(output)).exp()
     if likelihood == "continuous_bernoulli":
@@ -72,25 +75,25 @@ def pixel_variance(output: Tensor, likelihood: Likelihood, sigma: float) -> Tens
     return output.sigmoid() * (-output).sigmoid()
 
 
-def sample_pixels(
-    output: Tensor, likelihood: Likelihood, variance: Tensor | float, generator: torch.Generator
-) -> Tensor:
+def sample_pixels(output: Tensor, likelihood: Likelihood, variance: Tensor, generator: torch.Generator) -> Tensor:
     """Images drawn from the likelihood pixel by pixel, in the images' shape, from the decoder's output.
 
-    `variance` is that of each pixel, which matters to the Gaussians alone; what they draw is not cut off at 0 and 1.
+    `variance` is what `pixel_variance` gives; it matters to the Gaussians alone, whose draws are not cut off at 0 and
+    1. `generator` is one of the CPU's, so that the draws are the same on every device.
     """
     mean = mean_image(output, likelihood)
     if "gaussian" in likelihood:
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + torch.as_tensor(variance).sqrt() * noise
-    uniform = torch.rand(mean.shape, generator=generator, device=mean.device)
+        return mean + variance.sqrt() * torch.randn(mean.shape, generator=generator).to(mean.device)
+    uniform = torch.rand(mean.shape, generator=generator).to(mean.device)
     if likelihood == "bernoulli":
         return (uniform < mean).to(mean.dtype)
     # The inverse of the continuous Bernoulli's distribution function: log(1 + u (exp(a) - 1)) / a.
     near, a = _apart_from_zero(output)
     size = a.abs()
     drawn = 1 + torch.log(uniform + (1 - uniform) * (-size).exp()) / size
-    return torch.where(near, uniform, torch.where(a > 0, drawn, 1 - drawn)).clamp(0, 1)
+    from_one = torch.where(a > 0, drawn, 1 - drawn)
+    # Near 0 the density is nearly flat, and this is the inverse up to a^2 / 24.
+    return torch.where(near, uniform + 0.5 * output * uniform * (1 - uniform), from_one).clamp(0, 1)
 
 
 def data_term(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -> Tensor:
@@ -122,15 +125,15 @@ def gaussian_data_term(squared_error: Tensor, pixels: int, likelihood: Likelihoo
 
 
 def binary_cross_entropy(output: Tensor, white: Tensor, likelihood: Likelihood) -> Tensor:
-    """Cross-entropy in nats, summed over all pixels, of binary pixels under the mean image as probability of white.
+    """Cross-entropy [batch] in nats, summed over pixels, of binary pixels under the mean image as probability of white.
 
     `white` is boolean, in the images' shape. It is exact where the mean is a sigmoid; else the probability is clamped.
     """
     if likelihood == "continuous_bernoulli":
         mean = continuous_bernoulli_mean(output).clamp(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-        return -torch.where(white, mean, 1 - mean).log().sum(dtype=torch.float64)
+        return -torch.where(white, mean, 1 - mean).log().flatten(1).sum(dim=1, dtype=torch.float64)
     logits = mean_logits(output, likelihood)
-    return F.softplus(torch.where(white, -logits, logits)).sum(dtype=torch.float64)
+    return F.softplus(torch.where(white, -logits, logits)).flatten(1).sum(dim=1, dtype=torch.float64)
 
 
 def soft_floor(value: Tensor, floor: float) -> Tensor:
@@ -140,7 +143,7 @@ def soft_floor(value: Tensor, floor: float) -> Tensor:
 
 def learned_log_sigma(output: Tensor) -> Tensor:
     """Log of a pixel's standard deviation under `learned_gaussian`, from the second half of the decoder's output."""
-    return soft_floor(0.5 * output.chunk(2, dim=1)[1], LOG_SIGMA_MIN)
+    return soft_floor(0.5 * output.chunk(2, dim=1)[1], LOG_SIGMA_MIN).clamp_max(LOG_SIGMA_MAX)
 
 
 def continuous_bernoulli_mean(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raysweep.config import ConvBlock, TrialConfig, parse_conv_blocks
-from raysweep.vae.likelihoods import mean_image, mean_logits, output_channels, pixel_variance
+from raysweep.vae.likelihoods import mean_image, mean_logits, output_channels
 
 LOGVAR_MIN, LOGVAR_MAX = -15.0, 10.0
 """Bounds of the posterior's log variance: beyond them exp() leaves float32's range long before the KL matters."""
@@ -98,13 +98,6 @@ class ConvVAE(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """The decoder's mean image in [0, 1], [batch, channels, height, width], of latents z [batch, latent_size]."""
         return mean_image(self.decode_output(z), self.likelihood)
-
-    def decode_variance(self, z: Tensor) -> Tensor | None:
-        """The variance of each pixel under the likelihood, [batch, channels, height, width], of latents z.
-
-        None for `calibrated_gaussian`: its variance is the mean squared error of the images that it is fitted to.
-        """
-        return pixel_variance(self.decode_output(z), self.likelihood, self.sigma)
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The decoder's output for the reconstruction, and mean and log variance of q(z|x).

@@ -54,9 +54,14 @@ def weighted_loss(data: Tensor, rate: Tensor, weight: float, reduction: Reductio
     return data / pixels + weight * rate / latents
 
 
+def gaussian_distortion(mse: float, sigma2: float, pixels: int) -> float:
+    """-E[log N(x + u; x_hat, sigma2 I)] in nats an image, u the noise that dequantises 8-bit pixels."""
+    return 0.5 * pixels * (math.log(2 * math.pi * sigma2) + (mse + DEQUANTISATION_VARIANCE) / sigma2)
+
+
 def calibrated_distortion(mse: float, pixels: int) -> float:
-    """-E[log N(x; x_hat, sigma^2 I)] in nats an image at the best sigma: sigma^2 = mse + dequantisation variance."""
-    return 0.5 * pixels * (math.log(2 * math.pi * (mse + DEQUANTISATION_VARIANCE)) + 1)
+    """The same at the best sigma2, which is mse + the variance of the dequantising noise."""
+    return gaussian_distortion(mse, mse + DEQUANTISATION_VARIANCE, pixels)
 
 
 def bits_per_dim(elbo_nats: float, pixels: int) -> float:

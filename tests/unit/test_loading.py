@@ -111,6 +111,14 @@ def test_a_number_in_scientific_notation_is_a_number(text: str) -> None:
             ("search: {", "  learning_rate_schedule: step\n  learning_rate_epochs: 6 3\nsearch: {"),
             "trial.learning_rate_epochs: must list epochs from 1 on that grow",
         ),
+        (
+            ("search: {", "  sigma: 0.5\n  likelihood: bernoulli\nsearch: {"),
+            "trial.sigma: has no effect without likelihood",
+        ),
+        (
+            ("search: {", "  kernel_size: {choices: [3, 4]}\n  conv_blocks: none\nsearch: {"),
+            "trial.kernel_size: has no effect with conv_blocks: none",
+        ),
         (("search: {", "  learning_rate_epochs: 6\nsearch: {"), "trial.learning_rate_epochs: has no effect without"),
         (
             ("search: {", "  kld_warmup_epochs: 4\n  kld_cycle_epochs: 3\nsearch: {"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from raysweep.quality.paths import monotonicity
+from raysweep.quality.paths import largest_step, monotonicity
 
 
 def along(*positions: float) -> Tensor:
@@ -59,3 +61,21 @@ def test_a_path_without_a_step_has_none() -> None:
     assert monotonicity(torch.rand(3, 1, 1, 4, 4)) is None
     assert monotonicity(torch.rand(0, 5, 1, 4, 4)) is None
     assert monotonicity(along(0.0, torch.nan, 1.0)) is None
+
+
+def test_the_largest_step_is_one_of_an_even_path_and_all_of_a_jump() -> None:
+    grey = torch.linspace(0, 1, 10).view(1, 10, 1, 1, 1).expand(3, 10, 1, 4, 4)
+    assert largest_step(grey) == pytest.approx(1.0)
+    jump = (grey > 0.5).float()
+    assert largest_step(jump) == pytest.approx(9.0)
+    by_hand = torch.tensor([0.0, 0.1, 0.5, 0.6]).view(1, 4, 1, 1, 1)
+    assert largest_step(by_hand) == pytest.approx(0.4 / 0.2)
+
+
+def test_paths_that_stay_where_they_are_have_no_steps() -> None:
+    still = torch.zeros(2, 5, 1, 4, 4)
+    moving = torch.linspace(0, 1, 5).view(1, 5, 1, 1, 1).expand(1, 5, 1, 4, 4)
+    assert largest_step(still) is None
+    assert largest_step(torch.cat([still, moving])) == pytest.approx(1.0)
+    assert largest_step(torch.full((1, 5, 1, 4, 4), math.nan)) is None
+    assert largest_step(moving[:, :1]) is None

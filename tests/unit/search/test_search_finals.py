@@ -19,6 +19,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import FinalMetrics
 from raysweep.report.images import untile
 from raysweep.report.latents import read_latents
+from raysweep.search import finals
 from raysweep.search.exchange import TestOrder
 from raysweep.search.features import feature_space
 from raysweep.search.finals import measure_trial
@@ -67,7 +68,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[TestOrder, FinalMe
 def test_every_metric_of_labelled_images_has_a_value(digits: tuple[TestOrder, FinalMetrics]) -> None:
     _, metrics = digits
     values = dataclasses.asdict(metrics)
-    assert [name for name, value in values.items() if value is None] == ["denoised_mse"]
+    assert [name for name, value in values.items() if value is None] == ["iwae_binary_nats", "denoised_mse"]
     assert all(math.isfinite(value) for value in values.values() if isinstance(value, float))
     assert metrics.features == "classifier"
     assert metrics.images == 100
@@ -156,6 +157,11 @@ def test_every_likelihood_and_input_can_be_tested(tmp_path: Path, change: dict[s
         assert metrics.sampled_mse == pytest.approx(metrics.mse + metrics.sigma**2, rel=0.05)
     assert metrics.elbo_binary_nats is not None
     assert metrics.elbo_binary_nats < 0
+    if config.binarise == "threshold":
+        assert metrics.iwae_binary_nats is not None
+        assert metrics.elbo_binary_nats < metrics.iwae_binary_nats < 0
+    else:
+        assert metrics.iwae_binary_nats is None
 
 
 def test_images_without_labels_are_compared_in_random_features(tmp_path: Path) -> None:
@@ -169,6 +175,49 @@ def test_images_without_labels_are_compared_in_random_features(tmp_path: Path) -
     assert metrics.kid is not None
     assert metrics.floor_kid is not None
     assert metrics.floor_kid < metrics.kid
+
+
+def test_one_importance_sample_gives_the_elbo_also_where_the_error_is_far_below_a_grey_level(tmp_path: Path) -> None:
+    order = trained(tmp_path)
+    whole = DIGITS.model_copy(update={"validation_fraction": 0.1, "test_fraction": 0.1})
+    order = dataclasses.replace(order, data=whole, evaluation=EvaluationSpec(images=1000, importance_samples=1))
+    metrics = measure_trial(order)
+    assert metrics.iwae_nats is not None
+    assert metrics.elbo_nats is not None
+    assert metrics.iwae_nats == pytest.approx(metrics.elbo_nats, abs=1.0)
+
+
+@pytest.mark.parametrize(("fractions", "test_images"), [((0.2, 0.7), 1258), ((0.4, 0.001), 2)])
+def test_a_split_may_be_larger_or_smaller_than_what_is_compared(
+    tmp_path: Path, fractions: tuple[float, float], test_images: int
+) -> None:
+    data = DIGITS.model_copy(update={"validation_fraction": fractions[0], "test_fraction": fractions[1]})
+    order = trained(tmp_path, data=data)
+    metrics = measure_trial(dataclasses.replace(order, evaluation=EvaluationSpec(images=1000, importance_samples=2)))
+    assert metrics.images == min(1000, test_images)
+
+
+def test_one_colour_image_is_enough_of_a_test_split(tmp_path: Path) -> None:
+    for number in range(12):
+        write_image(tmp_path / "images" / f"{number:03d}.png", (16, 16), seed=number)
+    data = DataSpec(dataset="folder", root=str(tmp_path / "images"), image_size=16)
+    metrics = measure_trial(trained(tmp_path / "sweep", data=data))
+    assert metrics.images == 1
+    assert metrics.kid is None
+    assert metrics.interpolation_monotonicity is None
+    assert metrics.mse is not None
+
+
+def test_sampled_binarisation_does_not_depend_on_how_images_are_batched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SMALL.model_copy(update={"binarise": "sampled", "likelihood": "bernoulli"})
+    order = trained(tmp_path, config)
+    whole = measure_trial(order)
+    monkeypatch.setattr(finals, "BATCH", 7)
+    batched = measure_trial(order)
+    assert batched.kid == pytest.approx(whole.kid, rel=1e-4)
+    assert batched.reconstruction_sharpness == pytest.approx(whole.reconstruction_sharpness, rel=1e-4)
 
 
 def test_a_collapsed_trial_has_no_active_latent_to_judge(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -94,6 +95,16 @@ def test_final_metrics_come_back_whole_and_the_newer_replace_the_older(ledger: L
     assert ledger.add_tested(number, final_metrics(4.0)).tested == final_metrics(4.0)
     ledger.ask()
     assert [record.tested for record in reopen().records()] == [final_metrics(4.0), None]
+
+
+def test_final_metrics_of_an_older_raysweep_are_read_without_what_it_did_not_measure(
+    ledger: Ledger, reopen: Reopen
+) -> None:
+    number = ledger.ask().number
+    row = dataclasses.asdict(final_metrics(3.0)) | {"of_a_later_version": 1.0}
+    del row["kid"]
+    ledger._study.set_user_attr(f"tested:{number:06d}", row)
+    assert reopen().record(number).tested == final_metrics(3.0)
 
 
 def test_an_epoch_sent_twice_is_taken_once(ledger: Ledger, reopen: Reopen) -> None:

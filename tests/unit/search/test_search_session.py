@@ -243,6 +243,15 @@ def test_a_spent_time_budget_ends_training_but_not_testing(open_session: OpenSes
     session.stop(TIME_BUDGET)
     assert session.should_stop()
     assert not session.should_stop_testing()
+    session.stop("Ctrl-C", signal=2)
+    assert session.should_stop_testing()
+
+
+def test_a_full_disk_stops_testing_also_after_the_time_budget(open_session: OpenSession, ledger: Ledger) -> None:
+    session, _ = open_session(ledger)
+    session.stop(TIME_BUDGET)
+    session.stop("an error", StorageError("full"))
+    assert session.should_stop_testing()
 
 
 @pytest.mark.parametrize(("final_metrics", "count"), [("none", 0), ("best 2", 2), ("all", 6)])

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raysweep.layout import replacing
+from raysweep.metrics import ACTIVE_VARIANCE
 from raysweep.report.images import Pixels
 
 LATENTS_VERSION = 1
 MAX_ROWS = 10_000
 """More points than that say nothing more in a picture, and a browser shows them slowly."""
-
-ACTIVE_VARIANCE = 0.01
-"""A latent is active if its mean varies over the images by more than this (Burda et al., arXiv:1509.00519)."""
 
 MAX_SHEET_SIDE = 8192
 """Pixels: the largest texture that every browser takes."""

@@ -48,7 +48,8 @@ def _final_metrics(**more: Any) -> FinalMetrics:
     return FinalMetrics(
         **{
             "images": 100, "features": "classifier", "elbo_nats": 20.0, "elbo_binary_nats": None, "iwae_nats": 25.0,
-            "iwae_binary_nats": None, "iwae_samples": 50, "iwae_bits_per_dim": 3.0, "rate_nats": 6.0, "mse": 0.02, "psnr_db": 17.0, "r2": 0.6,
+            "iwae_binary_nats": None,
+            "iwae_samples": 50, "iwae_bits_per_dim": 3.0, "rate_nats": 6.0, "mse": 0.02, "psnr_db": 17.0, "r2": 0.6,
             "sigma": 0.14, "sampled_mse": 0.04, "denoised_mse": None, "active_units": 2,
             "latent_kl_nats": (1.0, 0.0, 5.0), "aggregate_kl_nats": 0.5, "silhouette": 0.1, "knn_accuracy": 0.9,
             "probe_accuracy": 0.8, "reconstruction_accuracy": 0.75, "floor_reconstruction_accuracy": 0.98, "kid": 1.5,
@@ -56,7 +57,8 @@ def _final_metrics(**more: Any) -> FinalMetrics:
             "floor_precision": 0.9, "recall": 0.6, "mixture_recall": 0.7, "floor_recall": 0.9, "density": 0.7,
             "mixture_density": 0.8, "floor_density": 1.0, "coverage": 0.4, "mixture_coverage": 0.5,
             "floor_coverage": 0.95, "reconstruction_sharpness": 0.01, "sample_sharpness": 0.008,
-            "floor_sharpness": 0.03, "interpolation_monotonicity": 0.9, "interpolation_largest_step": 1.2, "measured_s": 2.0,
+            "floor_sharpness": 0.03, "interpolation_monotonicity": 0.9,
+            "interpolation_largest_step": 1.2, "measured_s": 2.0,
             **more,
         }
     )  # fmt: skip

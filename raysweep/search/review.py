@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from raysweep.claims import Claim
-from raysweep.errors import CheckpointError, SpecError, SweepDirectoryError
+from raysweep.errors import CheckpointError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, typed
-from raysweep.loading import parse_spec
 from raysweep.records import TrialRecord, ranked
+from raysweep.search.description import read_spec
+from raysweep.search.driving import is_driven
 from raysweep.search.ledger import Ledger
 from raysweep.search.status import SweepStatus, sweep_status
 from raysweep.spec import SweepSpec
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
     from raysweep.report.figures.gallery import Figure
     from raysweep.report.findings.decisions import Finding
-
-FORMAT = "raysweep-sweep-1"
 
 
 class Sweep:
@@ -213,35 +209,3 @@ def open_sweep(location: str | os.PathLike[str]) -> Sweep:
     running = is_driven(directory)
     ledger = Ledger.open(directory, spec, writable=False, running=running)
     return Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))
-
-
-def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
-    """The specification in sweep.yaml, and the whole of the file.
-
-    Raises:
-        SweepDirectoryError: if the file is damaged or of another version.
-    """
-    try:
-        description = yaml.safe_load(directory.spec.read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            raise SweepDirectoryError(
-                f"{shown(directory.spec)}: is not the description of a sweep of this version ({FORMAT})"
-            )
-        return parse_spec(yaml.safe_dump(description["spec"], sort_keys=False), str(directory.spec)), description
-    except SpecError as error:
-        faults = "; ".join(f"{fault.key}: {fault.message}" for fault in error.faults)
-        raise SweepDirectoryError(f"{shown(directory.spec)}: does not describe a sweep: {faults}") from error
-    except (OSError, yaml.YAMLError, KeyError, UnicodeDecodeError) as error:
-        raise SweepDirectoryError(f"{shown(directory.spec)}: cannot be read: {error}") from error
-
-
-def is_driven(directory: SweepDirectory) -> bool:
-    """Whether a driver holds the sweep on this machine."""
-    if not directory.driver_lock.exists():
-        return False
-    with open(directory.driver_lock, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not take each other for a driver
-        except BlockingIOError:
-            return True
-    return False

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import platform
-import signal
-import socket
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import yaml
-from filelock import FileLock, Timeout
-
-import raysweep
 from raysweep.data.cache import open_cache, prepare
 from raysweep.errors import RaysweepError, SpecError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown, storage_errors, typed, write_atomically
+from raysweep.layout import SweepDirectory, shown, typed, write_atomically
 from raysweep.loading import parse_spec
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
+from raysweep.search.description import description_text, read_spec, yaml_text
+from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
 from raysweep.search.preflight import preflight
-from raysweep.search.resources import Slots, cluster_nodes, connected, fit
-from raysweep.search.review import FORMAT, Sweep, open_sweep, read_spec
+from raysweep.search.resources import cluster_nodes, connected, fit
+from raysweep.search.review import Sweep, open_sweep
 from raysweep.search.session import Observer, Session
 from raysweep.search.status import sweep_status
+from raysweep.search.stopping import stopping_on_signals
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
 Progress = Callable[[int, int], None]
-_VERSIONS = ("raysweep", "torch", "ray", "optuna", "pyarrow", "numpy")
 
 
 class _Silent:
@@ -75,10 +64,12 @@ def run(
     if announce is not None:
         announce(prediction)
     with _made(directory.root), connected():
-        slots = fit(spec, cluster_nodes())
+        nodes = cluster_nodes()
+        slots = fit(spec, nodes)
         with driving(directory):
             _refuse_taken(directory)
-            write_atomically(directory.spec, _describe(spec, cache, slots, prediction).encode())
+            text = description_text(spec, open_cache(cache).info, slots, nodes, prediction)
+            write_atomically(directory.spec, text.encode())
             ledger = Ledger.create(directory, spec)
             writer = TensorBoardWriter(directory, spec)
             session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
@@ -127,7 +118,7 @@ def _resume(
     with connected():
         slots = fit(spec, cluster_nodes())
         if description["spec"] != spec.as_mapping():
-            write_atomically(directory.spec, _yaml({**description, "spec": spec.as_mapping()}).encode())
+            write_atomically(directory.spec, yaml_text({**description, "spec": spec.as_mapping()}).encode())
         rebuild(directory, spec, ledger.records())
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
@@ -147,7 +138,7 @@ def _with_trials(directory: SweepDirectory, spec: SweepSpec, trials: int) -> Swe
             f"{shown(directory.root)}: is a sweep of {spec.trials} trials; a total can only grow, got --trials {trials}"
         )
     try:
-        return parse_spec(_yaml(spec.as_mapping()), overrides={"trials": trials})
+        return parse_spec(yaml_text(spec.as_mapping()), overrides={"trials": trials})
     except SpecError as error:
         faults = "; ".join(fault.message for fault in error.faults)
         raise SweepDirectoryError(f"{shown(directory.root)}: cannot have {trials} trials: {faults}") from None
@@ -180,7 +171,7 @@ def _drive(session: Session) -> None:
     from raysweep.search.testing import run_tests
     from raysweep.search.tuning import run_trials
 
-    with _logging_to(session.directory.log), _stopping_on_signals(session):
+    with _logging_to(session.directory.log), stopping_on_signals(session):
         try:
             if session.remaining:
                 run_trials(session)
@@ -198,54 +189,6 @@ def _conclude(session: Session) -> Sweep:
     sweep = open_sweep(session.directory.root)
     sweep.stopped_by, sweep.signal, sweep.untested = session.stopped_by, session.signal, session.untested
     return sweep
-
-
-@contextmanager
-def driving(directory: SweepDirectory) -> Iterator[None]:
-    """The right to write the sweep, held by one process at a time and gone with it.
-
-    Raises:
-        SweepDirectoryError: naming the process that holds it.
-    """
-    identity = directory.driver_lock.with_suffix(".json")
-    lock = FileLock(directory.driver_lock)
-    try:
-        with storage_errors(directory.root):
-            lock.acquire(timeout=1)  # a reader that looks whether a driver is at work holds it for an instant
-    except Timeout:
-        holder = json.loads(identity.read_text()) if identity.exists() else {}
-        raise SweepDirectoryError(
-            f"{shown(directory.root)}: another driver is at work here, process {holder.get('pid', '?')} on "
-            f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it, or stop it with Ctrl-C"
-        ) from None
-    try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_atomically(
-            identity, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
-        )
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _stopping_on_signals(session: Session) -> Iterator[None]:
-    """The first INT or TERM stops the session cleanly, the second at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if session.signal is not None:
-            raise KeyboardInterrupt
-        session.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name, signal=number)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -278,46 +221,3 @@ def _refuse_taken(directory: SweepDirectory) -> None:
         )
     if root.exists() and not root.is_dir():
         raise SweepDirectoryError(f"{name}: is a file; give another directory with --output")
-
-
-def _describe(spec: SweepSpec, cache: Path, slots: Slots, prediction: Preflight | Unpredictable) -> str:
-    """The text of sweep.yaml: the resolved specification, and what one needs to know to repeat the sweep."""
-    info = open_cache(cache).info
-    return _yaml(
-        {
-            "format": FORMAT,
-            "spec": spec.as_mapping(),
-            "data": {"origin": info.origin, "images": info.count, "checksum": info.checksum},
-            "preflight": prediction.to_mapping(),
-            "provenance": {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "host": socket.gethostname(),
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-                "versions": {name: raysweep.__version__ if name == "raysweep" else version(name) for name in _VERSIONS},
-                "git": _git_revision(),
-                "hardware": {"nodes": [_hardware(node) for node in cluster_nodes()]},
-                "slots": {"count": slots.count, "cpu": slots.cpu, "gpu": slots.gpu},
-            },
-        }
-    )
-
-
-def _hardware(node: dict[str, float]) -> dict[str, float]:
-    return {name: amount for name, amount in node.items() if name in ("CPU", "GPU", "memory") or "accelerator" in name}
-
-
-def _git_revision() -> str | None:
-    """The commit of the repository in which raysweep was called, marked if files differ; None outside of one."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
-
-
-def _yaml(mapping: dict[str, Any]) -> str:
-    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)

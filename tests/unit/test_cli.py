@@ -14,8 +14,8 @@ from raysweep.cli import main
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
+from raysweep.search.description import FORMAT
 from raysweep.search.ledger import Ledger
-from raysweep.search.review import FORMAT
 from tests.unit.commands_page import commands, page
 from tests.unit.search.conftest import epoch_metrics
 

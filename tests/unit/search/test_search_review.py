@@ -11,8 +11,8 @@ import pytest
 
 from raysweep.errors import SweepDirectoryError
 from raysweep.layout import SweepDirectory
-from raysweep.search.review import is_driven, strict_json
-from raysweep.search.sweep import driving
+from raysweep.search.driving import driving, is_driven
+from raysweep.search.review import strict_json
 
 
 def test_readers_are_no_drivers_to_each_other_nor_in_the_driver_s_way(directory: SweepDirectory) -> None:

@@ -1,0 +1,56 @@
+"""Who writes a sweep: one driver at a time, which holds a lock that goes with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from filelock import FileLock, Timeout
+
+from raysweep.errors import SweepDirectoryError
+from raysweep.layout import SweepDirectory, shown, storage_errors, write_atomically
+
+
+@contextmanager
+def driving(directory: SweepDirectory) -> Iterator[None]:
+    """The right to write the sweep, held by one process at a time and gone with it.
+
+    Raises:
+        SweepDirectoryError: naming the process that holds it.
+    """
+    identity = directory.driver_lock.with_suffix(".json")
+    lock = FileLock(directory.driver_lock)
+    try:
+        with storage_errors(directory.root):
+            lock.acquire(timeout=1)  # a reader that looks whether a driver is at work holds it for an instant
+    except Timeout:
+        holder = json.loads(identity.read_text()) if identity.exists() else {}
+        raise SweepDirectoryError(
+            f"{shown(directory.root)}: another driver is at work here, process {holder.get('pid', '?')} on "
+            f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it, or stop it with Ctrl-C"
+        ) from None
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(
+            identity, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
+        )
+        yield
+    finally:
+        lock.release()
+
+
+def is_driven(directory: SweepDirectory) -> bool:
+    """Whether a driver holds the sweep on this machine."""
+    if not directory.driver_lock.exists():
+        return False
+    with open(directory.driver_lock, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not take each other for a driver
+        except BlockingIOError:
+            return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from raysweep.spec import SweepSpec
     from raysweep.vae.preflight import Preflight, Unpredictable
 
-INTERRUPTED = 130
 PLAIN_WIDTH = 160
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,9 +38,13 @@ def _reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except RaysweepError as error:
             click.echo(str(error), err=True)
             raise SystemExit(error.exit_code) from error
-        except KeyboardInterrupt:
-            click.echo("stopped at once; raysweep status DIR says what is done, raysweep resume DIR goes on", err=True)
-            raise SystemExit(INTERRUPTED) from None
+        except KeyboardInterrupt as stop:
+            number = getattr(stop, "number", signal.SIGINT)
+            click.echo(
+                "stopped at once; if a sweep had begun, raysweep status DIR says what is done, raysweep resume DIR "
+                "goes on, and raysweep report DIR writes the report", err=True,
+            )  # fmt: skip
+            raise SystemExit(128 + number) from None
 
     return wrapped
 
@@ -94,6 +98,7 @@ def run(
     overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
     spec = load_spec(file, overrides)
 
+    from raysweep.search.stopping import interrupting
     from raysweep.search.sweep import run as run_sweep
     from raysweep.search.views import what_runs
     from raysweep.vae.preflight import summary
@@ -104,7 +109,7 @@ def run(
     def announce(prediction: Preflight | Unpredictable) -> None:
         console.print(f"collapse {summary(prediction, spec.trial)[0]}", soft_wrap=True)
 
-    with _display(console) as display, _preparing(console) as progress:
+    with interrupting(), _display(console) as display, _preparing(console) as progress:
         sweep = run_sweep(spec, output, observer=display, progress=progress, announce=announce)
     _conclude(console, sweep)
 
@@ -116,6 +121,7 @@ def run(
 def resume(directory: str, trials: int | None) -> None:
     """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet."""
     from raysweep.search.review import open_sweep
+    from raysweep.search.stopping import interrupting
     from raysweep.search.sweep import resume as resume_sweep
 
     console = _console()
@@ -127,7 +133,7 @@ def resume(directory: str, trials: int | None) -> None:
         console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
         return
     console.print(f"{before.spec.name}  resuming: {ended} of {trials or before.spec.trials} trials done")
-    with _display(console) as display, _preparing(console) as progress:
+    with interrupting(), _display(console) as display, _preparing(console) as progress:
         sweep = resume_sweep(directory, trials, observer=display, progress=progress)
     _conclude(console, sweep)
 

@@ -133,6 +133,10 @@ class SweepDirectory:
         """The images of `latents`, in its order, in one square picture without gaps."""
         return self.trial(number) / "sprites.png"
 
+    def hang(self, number: int) -> Path:
+        """Where each thread of a trial's process stood when it had hung for too long."""
+        return self.trial(number) / "hang.txt"
+
     def holds_a_sweep(self) -> bool:
         return self.spec.exists() or self.journal.exists()
 

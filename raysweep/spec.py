@@ -155,6 +155,9 @@ class SearchSpec(Section):
     """Seeds the sampler."""
     time_budget: Duration | None = None
     """Seconds after which no epoch is started any more."""
+    epoch_timeout: Duration | None = 3600.0
+    """Seconds without a finished epoch after which a trial hangs: its process is ended and it is tried once more. They
+    bound the test of a finalist too; null waits for ever."""
     max_concurrent: Count | None = None
     """Most trials at once; as many as fit the machines if it is not given."""
 

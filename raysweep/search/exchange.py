@@ -11,6 +11,14 @@ from raysweep.spec import DataSpec, EvaluationSpec
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one trial holds of a machine."""
+
+    cpu: float
+    gpu: float
+
+
+@dataclass(frozen=True)
 class TrialOrder:
     """All that an actor needs to train one trial; small, since data travels as a path."""
 
@@ -24,7 +32,11 @@ class TrialOrder:
     strip_epochs: frozenset[int]
     """Epochs after which it draws a row of reconstructions."""
     threads: int
-    gpu: bool
+    share: Share
+    epochs_done: int = 0
+    """Epochs that the ledger has of it: the checkpoints should be that far."""
+    epoch_timeout_s: float | None = None
+    """After how many seconds of one epoch the process that trains it ends itself."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,8 @@ class TestOrder:
     """Whether it is among the few whose latents TensorBoard's Projector shows."""
     threads: int
     gpu: bool
+    timeout_s: float | None = None
+    """After how many seconds the process that measures it ends itself."""
 
 
 @dataclass(frozen=True)

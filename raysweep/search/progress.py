@@ -96,7 +96,7 @@ def _live_view(session: Session) -> RenderableType:
     records = session.ledger.records()
     spec = session.spec
     status = sweep_status(records, spec)
-    elapsed = time.monotonic() - session.started
+    elapsed = time.monotonic() - session.begun
     rest = remaining_seconds(records, spec, session.slots.count)
 
     head = Table.grid(expand=True)

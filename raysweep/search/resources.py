@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +14,12 @@ from math import floor
 from pathlib import Path
 
 from raysweep.errors import ResourcesError
+from raysweep.search.exchange import Share
 from raysweep.spec import SweepSpec
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -28,6 +32,9 @@ QUIET = {
 OBJECT_STORE_BYTES = 128 << 20
 """Trials share data through the page cache; Ray's object store carries only small reports."""
 
+CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+"""A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
+
 KNOCK_S = 10.0
 
 
@@ -38,6 +45,12 @@ class Slots:
     cpu: float
     gpu: float
     count: int
+    larger: Share | None = None
+    """What a trial is given that ran out of memory; None if no machine has more."""
+
+    @property
+    def share(self) -> Share:
+        return Share(self.cpu, self.gpu)
 
     @property
     def threads(self) -> int:
@@ -71,7 +84,21 @@ def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
             "ask for less of one"
         )
     most_concurrent = spec.search.max_concurrent
-    return Slots(wanted.cpu, gpu, count if most_concurrent is None else min(count, most_concurrent))
+    count = count if most_concurrent is None else min(count, most_concurrent)
+    return Slots(wanted.cpu, gpu, count, _larger(Share(wanted.cpu, gpu), nodes))
+
+
+def _larger(share: Share, nodes: Sequence[Mapping[str, float]]) -> Share | None:
+    """Up to twice a share, so that fewer trials divide a machine's memory: of the GPU's if a trial has a part of one,
+    of the machine's if it has none. None if no machine has more.
+    """
+    wished = Share(share.cpu, min(1.0, 2 * share.gpu)) if share.gpu else Share(2 * share.cpu, 0.0)
+    best = share
+    for node in nodes:
+        cpu, gpu = min(wished.cpu, node.get("CPU", 0.0)), min(wished.gpu, node.get("GPU", 0.0))
+        if cpu >= best.cpu and gpu >= best.gpu:
+            best = Share(cpu, gpu)
+    return None if best == share else best
 
 
 def local_nodes() -> list[dict[str, float]]:
@@ -107,16 +134,21 @@ def _knock(address: str) -> None:
 def connected() -> Iterator[None]:
     """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
 
+    The latter is closed to others, unless this process has imported `ray` before and so fixed how it starts.
+
     Raises:
         ResourcesError: if no cluster answers at RAY_ADDRESS.
     """
+    address = os.environ.get("RAY_ADDRESS")
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    if not address and "ray" not in sys.modules:  # Ray reads them as it is imported
+        os.environ.update(CLOSED)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
             _knock(address)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import replace
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from raysweep.errors import RaysweepError, StorageError
@@ -15,9 +16,10 @@ from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
 from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import FINDINGS_TAG
-from raysweep.search.exchange import EpochReport, TestOrder, TestReport, TrialOrder
+from raysweep.search.exchange import EpochReport, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
+from raysweep.search.retries import Fault, Retries
 from raysweep.search.review import Sweep
 from raysweep.search.scheduler import survives
 from raysweep.search.status import sweep_status
@@ -33,6 +35,11 @@ REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
 
 TIME_BUDGET = "the time budget"
+
+STOP_GRACE_S = 4.0
+"""How long a session that is to stop waits for the epochs that trials are at."""
+HANG_GRACE_S = 15.0
+"""How much later than a hanging process ends itself it is ended from outside: a frozen one cannot."""
 
 STRIP_GROWTH = 1.15
 """Rows of reconstructions follow each other by one epoch at first, later by this factor."""
@@ -52,6 +59,20 @@ class Observer(Protocol):
     def tick(self, session: Session) -> None: ...
 
 
+@dataclass
+class _Flight:
+    """A trial that was handed out and is not back yet."""
+
+    process: int | None = None
+    heard: float | None = None
+    """When it started or last reported, by the monotonic clock; None while it waits for a machine."""
+    epoch_s: float | None = None
+    """What its last epoch took."""
+    hangs: bool = False
+    failure: EpochReport | None = None
+    """What it reported in the end, if it could not go on."""
+
+
 class Session:
     """The state of one driver: what is still to run, and whether to stop."""
 
@@ -67,16 +88,19 @@ class Session:
         self.signal: int | None = None
         """Number of the signal that stopped the session, if one did."""
         self.failure: RaysweepError | None = None
-        self.started = time.monotonic()
+        self.begun = time.monotonic()
         self.untested: dict[int, str] = {}
         """Finalists whose final metrics could not be measured, and why."""
         self._cache = cache
         self._writer = writer
         self._prediction = prediction
         self._observer = observer
-        self._unfinished = ledger.unfinished()
+        self._unfinished = deque(ledger.unfinished())
         self._to_ask = max(0, spec.trials - len(ledger.records()))
-        self._processes: dict[int, int] = {}
+        self._to_enlarge: deque[int] = deque()
+        self._retries = Retries()
+        self._flights: dict[int, _Flight] = {}
+        self._stop_at = math.inf
         self._last_report = -math.inf
         self._report_cost_s = 0.0
 
@@ -87,17 +111,30 @@ class Session:
     @property
     def remaining(self) -> int:
         """Trials that this session is still to hand out."""
-        return len(self._unfinished) + self._to_ask
+        return len(self._unfinished) + self._to_ask + len(self._to_enlarge)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no trial is, or will be, handed out."""
+        return self.stopped_by is not None or not (self.remaining or self._flights)
 
     def next_order(self) -> TrialOrder | None:
-        """The next trial to train, unfinished ones first; None when all are handed out."""
+        """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
+
+        None if there is none now; one that is out may come back to be tried again.
+        """
+        if self.stopped_by is not None:
+            return None
         if self._unfinished:
-            record = self.ledger.complete_point(self._unfinished.pop(0))
+            record = self.ledger.complete_point(self._unfinished.popleft())
         elif self._to_ask:
-            self._to_ask -= 1
             record = self.ledger.ask()
+            self._to_ask -= 1
+        elif self._to_enlarge:  # last, for it may have to wait until the others leave it room
+            record = self.ledger.record(self._to_enlarge.popleft())
         else:
             return None
+        self._flights[record.number] = _Flight()
         asha = self.spec.asha
         ends = {record.config.epochs, *(asha.rungs(record.config.epochs) if asha else ())}
         return TrialOrder(
@@ -109,11 +146,25 @@ class Session:
             picture_epochs=frozenset(ends),
             strip_epochs=strip_epochs(record.config.epochs),
             threads=self.slots.threads,
-            gpu=self.slots.gpu > 0,
+            share=self._share(record.number),
+            epochs_done=len(record.epochs),
+            epoch_timeout_s=self.spec.search.epoch_timeout,
         )
 
+    def started(self, number: int) -> None:
+        """A trial that was handed out has its process now."""
+        flight = self._flights.get(number)
+        if flight is not None and flight.heard is None:
+            flight.heard = time.monotonic()
+
     def receive(self, number: int, report: EpochReport) -> bool:
-        """Takes what a trial reports. True if the trial is over."""
+        """Takes what a trial reports. True if its process is to train it no further."""
+        over = self._take(number, report)
+        if over:
+            self._flights.pop(number, None)
+        return over
+
+    def _take(self, number: int, report: EpochReport) -> bool:
         for note in report.notes:
             _log.warning("trial %d on %s: %s", number, report.node, note)
         if report.storage_failed:
@@ -122,13 +173,13 @@ class Session:
         record = self.ledger.record(number)
         if record.ended_at is not None:
             return True
+        flight = self._flights.setdefault(number, _Flight())
         if report.metrics is None:
-            assert report.ended is not None
-            self._finish(number, report.ended, report.cause, report.error)
-            return True
-        if self._processes.get(number) != report.pid:
-            self._processes[number] = report.pid
+            flight.failure = report  # its process ends itself next, which `lose` hears of
+            return self.stopped_by is not None
+        if flight.process != report.pid:
             _log.info("trial %d trains on %s (%s) in process %d", number, report.node, report.device, report.pid)
+        flight.process, flight.heard, flight.epoch_s = report.pid, time.monotonic(), report.metrics.epoch_s
         is_new = report.metrics.epoch > len(record.epochs)
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
         if is_new:
@@ -137,7 +188,37 @@ class Session:
         verdict = self._verdict(record)
         if verdict is not None:
             self._finish(number, *verdict)
-        return verdict is not None
+        return verdict is not None or self.stopped_by is not None
+
+    def lose(self, number: int, fault: Fault, cause: str, error: str) -> None:
+        """Takes the news that the process of a trial is gone."""
+        flight = self._flights.pop(number, _Flight())
+        if self.stopped_by is not None or self.ledger.record(number).ended_at is not None:
+            return
+        stacks = self.directory.hang(number)
+        if flight.failure is not None:
+            no_memory = flight.failure.ended is TrialState.OUT_OF_MEMORY
+            fault = Fault.OUT_OF_MEMORY if no_memory else Fault.EXCEPTION
+            cause, error = flight.failure.cause, flight.failure.error or error
+        elif fault is Fault.DEATH and (flight.hangs or stacks.exists()):
+            fault = Fault.HANG
+            cause = f"no epoch ended within search.epoch_timeout ({self.spec.search.epoch_timeout:g} s)"
+            if stacks.exists():
+                error = stacks.read_text(errors="replace")
+                stacks.unlink()
+        self._fail(number, fault, cause, error)
+
+    def overdue(self) -> list[int]:
+        """Numbers of the trials that hang: their processes are to be ended, which `lose` then hears of."""
+        found = [n for n, flight in self._flights.items() if flight.heard is not None and self.is_overdue(flight.heard)]
+        for number in found:
+            self._flights[number].hangs = True
+        return found
+
+    def is_overdue(self, since: float) -> bool:
+        """Whether what began at `since`, by the monotonic clock, should long have ended itself for hanging."""
+        timeout = self.spec.search.epoch_timeout
+        return timeout is not None and time.monotonic() - since > timeout + HANG_GRACE_S
 
     def to_test(self) -> list[int]:
         """Numbers of the finalists that have no final metrics yet, the best first."""
@@ -154,6 +235,7 @@ class Session:
             projected=number in [record.number for record in best],
             threads=self.slots.threads,
             gpu=self.slots.gpu > 0,
+            timeout_s=self.spec.search.epoch_timeout,
         )
 
     def receive_tested(self, number: int, report: TestReport) -> None:
@@ -172,22 +254,37 @@ class Session:
         self._writer.add_tested(record)
         self._observer.trial_tested(self, record)
 
-    def lose(self, number: int, state: TrialState, cause: str, error: str) -> None:
-        """Ends a trial whose actor died more often than is retried."""
-        if self.ledger.record(number).ended_at is None:
-            self._finish(number, state, cause, error)
+    def lose_test(self, number: int, fault: Fault, cause: str, error: str) -> bool:
+        """Takes the news that the process that measured a finalist is gone; whether another one is to do it."""
+        stacks = self.directory.hang(number)
+        if stacks.exists():
+            fault, error = Fault.HANG, stacks.read_text(errors="replace")
+            cause = "it did not end within search.epoch_timeout"
+            stacks.unlink()
+        if self._retries.allows(number, fault, len(self.ledger.record(number).epochs)):
+            _log.warning("test of trial %d: %s; it is done again", number, cause)
+            return True
+        self.receive_tested(number, TestReport(None, "?", cause=f"{cause}, {fault.repeated}", error=error))
+        return False
 
     def stop(self, reason: str, failure: RaysweepError | None = None, signal: int | None = None) -> None:
         """Asks for the end of the session; unfinished trials stay so and `resume` takes them up."""
         self.signal = self.signal or signal
         self.stopped_by = self.stopped_by or reason
         self.failure = self.failure or failure
+        self._stop_at = min(self._stop_at, time.monotonic() + STOP_GRACE_S)
 
     def should_stop(self) -> bool:
+        """Whether to end all processes now: soon after `stop`, when the trials that can have ended their epoch."""
         budget = self.spec.search.time_budget
-        if budget is not None and time.monotonic() - self.started > budget:
+        if budget is not None and time.monotonic() - self.begun > budget:
             self.stop(TIME_BUDGET)
-        return self.stopped_by is not None
+        if self.stopped_by is None or self.failure is not None:
+            return self.stopped_by is not None
+        return time.monotonic() > self._stop_at or not any(
+            flight.heard is not None and flight.epoch_s is not None and flight.heard + flight.epoch_s < self._stop_at
+            for flight in self._flights.values()
+        )
 
     def should_stop_testing(self) -> bool:
         """Whether finalists must not be measured any more; a spent time budget only ends training."""
@@ -227,6 +324,31 @@ class Session:
                 share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"
                 return TrialState.PRUNED, f"not among {share} at epoch {metrics.epoch}"
         return None
+
+    def _share(self, number: int) -> Share:
+        enlarged = self.slots.larger if self._retries.is_enlarged(number) else None
+        return enlarged or self.slots.share
+
+    def _fail(self, number: int, fault: Fault, cause: str, error: str | None) -> None:
+        """Ends a trial by a fault, or has it tried again from its last checkpoint."""
+        epochs = len(self.ledger.record(number).epochs)
+        if fault is Fault.OUT_OF_MEMORY:
+            share = self._share(number)
+            wanted = f"with {share.cpu:g} CPU and {share.gpu:g} GPU"
+            if self.slots.larger is None:
+                wanted += "; no machine has more for it"
+            elif self._retries.enlarges(number):
+                larger = self.slots.larger
+                _log.warning("trial %d ran out of memory %s: %s; it goes on later with %g CPU and %g GPU",
+                             number, wanted, cause, larger.cpu, larger.gpu)  # fmt: skip
+                self._to_enlarge.append(number)
+                return
+            self._finish(number, TrialState.OUT_OF_MEMORY, f"{cause} ({wanted})", error)
+        elif self._retries.allows(number, fault, epochs):
+            _log.warning("trial %d: %s; it goes on from epoch %d", number, cause, epochs)
+            self._unfinished.appendleft(number)
+        else:
+            self._finish(number, TrialState.FAILED, f"{cause}, {fault.repeated}", error)
 
     def _finish(self, number: int, state: TrialState, cause: str, error: str | None = None) -> None:
         record = self.ledger.finish(number, state, cause, error)

@@ -4,26 +4,62 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from raysweep.search.session import Session
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that ends the work at once, wherever it is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped at once by {name_of(number)}")
+        self.number = number
+
+
+def name_of(number: int) -> str:
+    """What people call a signal."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    with _handled_by(handle):
+        yield
+
 
 @contextmanager
 def stopping_on_signals(session: Session) -> Iterator[None]:
-    """The first INT or TERM stops the session cleanly, the second at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """As long as this lasts, the first signal stops the session cleanly; the second raises `Interrupted`."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if session.signal is not None:
-            raise KeyboardInterrupt
-        session.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name, signal=number)
+            raise Interrupted(number)
+        session.stop(name_of(number), signal=number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled_by(handle):
+        yield
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Has signals handled so in the main thread, the one that Python gives them to; one that is ignored stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:  # as nohup does
+            signal.signal(number, handle)
     try:
         yield
     finally:

@@ -167,7 +167,7 @@ def _made(root: Path) -> Iterator[None]:
 
 
 def _drive(session: Session) -> None:
-    """Trains what remains and tests the finalists, with signals turned into a clean stop; writes the report always."""
+    """Trains what remains and tests the finalists, with a signal turned into a clean stop; writes the report."""
     from raysweep.search.testing import run_tests
     from raysweep.search.tuning import run_trials
 
@@ -176,13 +176,20 @@ def _drive(session: Session) -> None:
             if session.remaining:
                 run_trials(session)
             run_tests(session)
-        finally:
-            try:
-                session.close()
-            except RaysweepError as error:
-                session.stop("an error", error)
+        except Exception:
+            _close(session)
+            raise
+        # Who asked twice does not wait for the report: `raysweep report` or the next session writes it from the ledger.
+        _close(session)
     if session.failure is not None:
         raise session.failure
+
+
+def _close(session: Session) -> None:
+    try:
+        session.close()
+    except RaysweepError as error:
+        session.stop("an error", error)
 
 
 def _conclude(session: Session) -> Sweep:

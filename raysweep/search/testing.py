@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 import traceback
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancelledError
 
 from raysweep.errors import StorageError
+from raysweep.layout import SweepDirectory
 from raysweep.search.exchange import TestOrder, TestReport
+from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 
 POLL_S = 0.1
@@ -26,8 +30,8 @@ def run_tests(session: Session) -> None:
     A spent time budget does not keep finalists from being measured; any other stop does.
     """
     waiting = session.to_test()
-    running: dict[Any, int] = {}
-    measure = ray.remote(_measure).options(num_cpus=session.slots.cpu, num_gpus=session.slots.gpu, max_retries=3)
+    running: dict[Any, _Test] = {}
+    measure = ray.remote(_measure).options(num_cpus=session.slots.cpu, num_gpus=session.slots.gpu, max_retries=0)
     while waiting or running:
         if session.should_stop_testing():
             for task in running:
@@ -35,17 +39,38 @@ def run_tests(session: Session) -> None:
             return
         while waiting and len(running) < session.slots.count:
             number = waiting.pop(0)
-            running[measure.remote(session.test_order(number))] = number
+            running[measure.remote(session.test_order(number))] = _Test(number)
         done, _ = ray.wait(list(running), timeout=POLL_S)
         for task in done:
-            number = running.pop(task)
+            number = running.pop(task).number
             try:
-                report = ray.get(task)
+                session.receive_tested(number, ray.get(task))
             except RayError as error:
-                cause = f"its worker process died: {type(error).__name__}"
-                report = TestReport(None, "?", cause=cause, error=str(error))
-            session.receive_tested(number, report)
+                if session.lose_test(number, *_what_happened(error), str(error)):
+                    waiting.insert(0, number)
+        for task, test in running.items():
+            if session.is_overdue(test.since):
+                ray.cancel(task, force=True)  # frozen: it has not ended itself
         session.tick()
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A finalist that is being measured."""
+
+    number: int
+    since: float = field(default_factory=time.monotonic)
+
+
+def _what_happened(error: RayError) -> tuple[Fault, str]:
+    """Why a task has no result, as Ray has it; nothing but a hang is cancelled."""
+    if isinstance(error, TaskCancelledError):
+        return Fault.HANG, "it did not end within search.epoch_timeout"
+    if isinstance(error, OutOfMemoryError):
+        return Fault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
+    if isinstance(error, NodeDiedError):
+        return Fault.NODE_LOSS, "its machine was lost"
+    return Fault.DEATH, "its process died"
 
 
 def _measure(order: TestOrder) -> TestReport:
@@ -53,7 +78,7 @@ def _measure(order: TestOrder) -> TestReport:
     import torch
 
     from raysweep.search.finals import measure_trial
-    from raysweep.search.trial import Notes
+    from raysweep.search.trial import Notes, ending_hangs
 
     notes = Notes()
     log = logging.getLogger("raysweep")
@@ -61,7 +86,8 @@ def _measure(order: TestOrder) -> TestReport:
     torch.set_num_threads(order.threads)
     node = socket.gethostname()
     try:
-        return TestReport(measure_trial(order), node, notes=notes.take())
+        with ending_hangs(order.timeout_s, SweepDirectory(order.directory).hang(order.number)):
+            return TestReport(measure_trial(order), node, notes=notes.take())
     except StorageError as error:
         return TestReport(None, node, cause=str(error), notes=notes.take(), storage_failed=True)
     except Exception as error:  # noqa: BLE001 (whatever measuring raises is its result, traceback included)

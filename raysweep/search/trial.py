@@ -1,17 +1,21 @@
 """One trial as a Ray actor: it opens the data cache, trains epoch by epoch, checkpoints, draws, and reports.
 
-What a trial reports is a value: an `EpochReport`. An exception in a trial is a report too, since Tune would otherwise
-run a deterministic failure again; only a dead actor or node is Tune's to retry.
+What a trial reports is a value: an `EpochReport`. An exception is one too; the actor that reported it ends itself when
+it is asked for more, so that what comes after gets a process, and on a GPU a context, that nothing has gone wrong in.
 """
 
 from __future__ import annotations
 
-import gc
+import faulthandler
 import logging
 import math
 import os
 import socket
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -24,6 +28,11 @@ from raysweep.search.exchange import EpochReport, TrialOrder
 REPORT = "report"
 """Key of the `EpochReport` in a result, and of the `TrialOrder` in a trial's configuration."""
 ORDER = "order"
+_log = logging.getLogger("raysweep")
+
+
+class TrialFailure(Exception):
+    """Ends the actor of a trial that has reported why it cannot go on."""
 
 
 class Notes(logging.Handler):
@@ -57,14 +66,19 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         """Only takes the order: what can fail happens in `step`, where a failure is reported rather than retried."""
         self._order: TrialOrder = config[ORDER]
         self._training: Any = None
+        self._failed = False
 
     def step(self) -> dict[str, Any]:
         import torch
 
+        order = self._order
+        if self._failed:
+            raise TrialFailure
         try:
-            report = self._report(self._next_epoch())
+            with ending_hangs(order.epoch_timeout_s, SweepDirectory(order.directory).hang(order.number)):
+                return {REPORT: self._report(self._next_epoch())}
         except StorageError as error:
-            report = self._report(None, cause=str(error), storage_failed=True)
+            return {REPORT: self._report(None, cause=str(error), storage_failed=True)}
         except (MemoryError, torch.OutOfMemoryError) as error:
             report = self._failure(TrialState.OUT_OF_MEMORY, error)
         except RuntimeError as error:
@@ -72,15 +86,13 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             report = self._failure(TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED, error)
         except Exception as error:  # noqa: BLE001 (whatever a trial raises is its result, traceback included)
             report = self._failure(TrialState.FAILED, error)
-        if report.ended is not None:
-            self._training = None
-            gc.collect()
+        self._failed = True
         return {REPORT: report}
 
     def _report(self, metrics: EpochMetrics | None, **ending: Any) -> EpochReport:
         import torch
 
-        device = torch.cuda.get_device_name() if self._order.gpu and torch.cuda.is_available() else "cpu"
+        device = torch.cuda.get_device_name() if self._order.share.gpu and torch.cuda.is_available() else "cpu"
         return EpochReport(metrics, socket.gethostname(), device, os.getpid(), notes=self._notes.take(), **ending)
 
     def _failure(self, state: TrialState, error: BaseException) -> EpochReport:
@@ -95,8 +107,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         order = self._order
         trial_directory = SweepDirectory(order.directory).trial(order.number)
         if self._training is None:
-            self._training = self._open()
-            restored = restore_checkpoint(trial_directory, self._training)
+            training = self._open()
+            restored = restore_checkpoint(trial_directory, training)
+            self._training = training
+            if training.epoch < order.epochs_done:
+                self._warn_of_lost_checkpoints(training.epoch)
             if restored is not None:
                 return restored
         metrics: EpochMetrics = self._training.run_epoch()
@@ -109,6 +124,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
                 draw_grids(self._training, directory, order.number)
         return metrics
 
+    def _warn_of_lost_checkpoints(self, epoch: int) -> None:
+        where = f"the ledger has {self._order.epochs_done} epochs, the newest checkpoint that can be read"
+        found = f"is of epoch {epoch}" if epoch else "is none"
+        _log.warning("%s %s; what lies between is trained again", where, found)
+
     def _open(self) -> Any:
         import torch
 
@@ -116,7 +136,31 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         from raysweep.vae.training import Training
 
         order = self._order
-        device = torch.device("cuda" if order.gpu else "cpu")
+        device = torch.device("cuda" if order.share.gpu else "cpu")
         torch.set_num_threads(order.threads)
         splits = load_splits(order.cache, order.data, device)
         return Training(order.config, splits.train, splits.validation, device)
+
+
+@contextmanager
+def ending_hangs(timeout_s: float | None, stacks: Path) -> Iterator[None]:
+    """Ends this process if the block takes longer than `timeout_s`, after writing where each of its threads stands."""
+
+    def end() -> None:
+        try:
+            stacks.parent.mkdir(parents=True, exist_ok=True)
+            with open(stacks, "w") as file:
+                faulthandler.dump_traceback(file)
+        finally:
+            os._exit(1)
+
+    if timeout_s is None:
+        yield
+        return
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
-from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raysweep.errors import RaysweepError
-from raysweep.metrics import TrialState
+from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDER, REPORT, TrialActor
-
-MAX_ACTOR_DEATHS = 3
-"""How often a trial whose actor or node died starts again from its checkpoint before it counts as failed."""
 
 
 class _OrderSearcher(Searcher):  # type: ignore[misc]
@@ -36,9 +34,9 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
         except RaysweepError as error:
             self._session.stop("an error", error)
             return Searcher.FINISHED
-        if order is None:
-            return Searcher.FINISHED
-        return {ORDER: order}
+        if order is not None:
+            return {ORDER: order}
+        return Searcher.FINISHED if self._session.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn: the session knows how trials end."""
@@ -80,36 +78,60 @@ class _SessionStopper(tune.Stopper):  # type: ignore[misc]
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]
-    """Tells the session that time passes, about ten times a second, and which trials are lost for good."""
+    """Tells the session that time passes, about ten times a second, and what becomes of the trials' processes."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._session.tick()
+        doomed = self._session.overdue()
+        stopping = self._session.should_stop()
+        if doomed or stopping:
+            for trial in trials:
+                actor = trial.temporary_state.ray_actor
+                if actor is not None and (stopping or trial.config[ORDER].number in doomed):
+                    # Tune would wait for the epochs that they are at.
+                    ray.kill(actor)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._session.started(trial.config[ORDER].number)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Only for an actor or a node that died more often than is retried: what a trial raises is a report."""
-        error = trial.get_error()
-        no_memory = isinstance(error, OutOfMemoryError) or "out of memory" in str(error).lower()
-        state = TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED
-        cause = f"its worker process died {MAX_ACTOR_DEATHS + 1} times"
+        """An actor is gone: after a failure that it reported, or killed by somebody, or with its whole machine."""
+        error = Path(trial.error_file)  # what Tune has of it that is not pickled
+        text = error.read_text(errors="replace") if error.exists() else ""
         try:
-            self._session.lose(trial.config[ORDER].number, state, cause, str(error))
+            self._session.lose(trial.config[ORDER].number, *_what_happened(text), text)
         except RaysweepError as storage:
             self._session.stop("an error", storage)
 
 
+def _what_happened(error: str) -> tuple[Fault, str]:
+    """Why a process is gone that told nothing, from Ray's own words."""
+    if "low on memory" in error:
+        return Fault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
+    if "node has died" in error:
+        return Fault.NODE_LOSS, "its machine was lost"
+    return Fault.DEATH, "its process died"
+
+
+def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    share = config[ORDER].share
+    return tune.PlacementGroupFactory([{"CPU": share.cpu, **({"GPU": share.gpu} if share.gpu else {})}])
+
+
 def run_trials(session: Session) -> None:
     """Trains the session's remaining trials on the Ray this process is connected to; returns when it is over."""
-    # It looks for Tune's own result files, which the ledger replaces, and warns of each that it misses.
-    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.CRITICAL)
-    resources = {"cpu": session.slots.cpu, "gpu": session.slots.gpu}
+    # The one looks for Tune's own result files, which the ledger replaces, and warns of each that it misses; the other
+    # lists trials that are tried again as failed.
+    for name in ("ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, {name: amount for name, amount in resources.items() if amount}),
+            tune.with_resources(TrialActor, _resources),
             tune_config=tune.TuneConfig(
-                num_samples=session.remaining,
+                num_samples=-1,  # until the session has none: a trial that is tried again is another of Tune's
                 search_alg=_OrderSearcher(session),
                 scheduler=_SessionScheduler(session),
                 max_concurrent_trials=session.slots.count,
@@ -122,7 +144,7 @@ def run_trials(session: Session) -> None:
                 verbose=0,
                 stop=_SessionStopper(session),
                 callbacks=[_Watch(session)],
-                failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_DEATHS),
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )

@@ -6,6 +6,7 @@ import pytest
 
 from raysweep.errors import ResourcesError
 from raysweep.loading import parse_spec
+from raysweep.search.exchange import Share
 from raysweep.search.resources import Slots, fit
 
 SPACE = "name: r\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n"
@@ -16,14 +17,15 @@ TWO_GPUS = {"CPU": 16.0, "GPU": 2.0}
 @pytest.mark.parametrize(
     ("resources", "nodes", "slots"),
     [
-        ("{cpu: 1}", [LAPTOP], Slots(1, 0, 4)),
-        ("{cpu: 2}", [LAPTOP], Slots(2, 0, 2)),
-        ("{cpu: 3}", [LAPTOP, LAPTOP], Slots(3, 0, 2)),
-        ("{cpu: 0.5}", [LAPTOP], Slots(0.5, 0, 8)),
+        ("{cpu: 1}", [LAPTOP], Slots(1, 0, 4, Share(2, 0))),
+        ("{cpu: 2}", [LAPTOP], Slots(2, 0, 2, Share(4, 0))),
+        ("{cpu: 3}", [LAPTOP, LAPTOP], Slots(3, 0, 2, Share(4, 0))),
+        ("{cpu: 0.5}", [LAPTOP], Slots(0.5, 0, 8, Share(1, 0))),
         ("{cpu: 1}", [TWO_GPUS], Slots(1, 1, 2)),
-        ("{cpu: 1, gpu: 0}", [TWO_GPUS], Slots(1, 0, 16)),
-        ("{cpu: 1, gpu: 0.25}", [TWO_GPUS], Slots(1, 0.25, 8)),
-        ("{cpu: 4, gpu: 0.25}", [TWO_GPUS], Slots(4, 0.25, 4)),
+        ("{cpu: 1, gpu: 0}", [TWO_GPUS], Slots(1, 0, 16, Share(2, 0))),
+        ("{cpu: 1, gpu: 0.25}", [TWO_GPUS], Slots(1, 0.25, 8, Share(1, 0.5))),
+        ("{cpu: 4, gpu: 0.25}", [TWO_GPUS], Slots(4, 0.25, 4, Share(4, 0.5))),
+        ("{cpu: 4}", [LAPTOP], Slots(4, 0, 1)),
         ("{cpu: 1, gpu: 1}", [LAPTOP, TWO_GPUS], Slots(1, 1, 2)),
     ],
 )

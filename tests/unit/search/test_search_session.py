@@ -15,9 +15,10 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.tensorboard.writer import TensorBoardWriter
-from raysweep.search.exchange import EpochReport, TestReport
+from raysweep.search.exchange import EpochReport, Share, TestReport
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
+from raysweep.search.retries import Fault
 from raysweep.search.session import TIME_BUDGET, Session, strip_epochs
 from raysweep.spec import EvaluationSpec, SweepSpec
 from tests.unit.search.conftest import epoch_metrics, final_metrics
@@ -71,10 +72,11 @@ def test_orders_carry_the_point_and_the_epochs_at_which_pictures_are_drawn(
     assert order is not None
     assert order.config.kld_weight == 1e-3
     assert order.picture_epochs == {1, 2, 4}
-    assert (order.threads, order.gpu) == (1, False)
+    assert (order.threads, order.share) == (1, Share(1, 0))
     for _ in range(5):
         assert session.next_order() is not None
     assert session.next_order() is None
+    assert not session.is_over, "one that is out may come back"
 
 
 def test_a_trial_that_reaches_its_last_epoch_is_completed(open_session: OpenSession, ledger: Ledger) -> None:
@@ -115,17 +117,62 @@ def test_a_value_that_is_not_finite_ends_the_trial_as_diverged(
     assert str(ledger.record(0).cause).startswith(named)
 
 
-@pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.OUT_OF_MEMORY])
-def test_an_exception_ends_the_trial_with_its_traceback(
-    open_session: OpenSession, ledger: Ledger, state: TrialState
+def fail(session: Session, state: TrialState = TrialState.FAILED) -> None:
+    """Trial 0 reports an exception, and its process ends."""
+    assert not session.receive(0, EpochReport(None, "host", "cpu", 1, state, "ValueError: no", "Traceback ..."))
+    session.lose(0, Fault.DEATH, "its process died", "ActorDiedError")
+
+
+def test_an_exception_is_tried_again_and_ends_the_trial_with_its_traceback_if_it_repeats(
+    open_session: OpenSession, ledger: Ledger
 ) -> None:
     session, _ = open_session(ledger)
     session.next_order()
     session.receive(0, report(1, 100.0))
-    assert session.receive(0, EpochReport(None, "host", "cpu", 1, state, "ValueError: no", "Traceback ..."))
+    fail(session)
+    assert ledger.unfinished() == [0]
+    order = session.next_order()
+    assert order is not None
+    assert (order.number, order.epochs_done) == (0, 1)
+    session.receive(0, report(1, 100.0))
+    fail(session)
     record = ledger.record(0)
-    assert (record.state, record.cause, record.error) == (state, "ValueError: no", "Traceback ...")
+    assert (record.state, record.error) == (TrialState.FAILED, "Traceback ...")
+    assert record.cause == "ValueError: no, raised again when tried anew"
     assert len(record.epochs) == 1
+
+
+def test_an_exception_at_a_later_epoch_is_no_repetition(open_session: OpenSession, ledger: Ledger) -> None:
+    session, _ = open_session(ledger)
+    for epoch in (1, 2, 3):
+        assert session.next_order() is not None
+        session.receive(0, report(epoch, 100.0))
+        fail(session)
+    assert ledger.unfinished() == [0]
+
+
+def test_a_trial_without_memory_is_tried_once_with_a_larger_share_after_the_others(
+    open_session: OpenSession, ledger: Ledger
+) -> None:
+    session, _ = open_session(ledger)
+    session.slots = Slots(1, 0, 2, Share(2, 0))
+    session.next_order()
+    fail(session, TrialState.OUT_OF_MEMORY)
+    orders = [session.next_order() for _ in range(6)]
+    assert [order.number for order in orders if order] == [1, 2, 3, 4, 5, 0]
+    assert orders[-1] is not None
+    assert orders[-1].share == Share(2, 0)
+    fail(session, TrialState.OUT_OF_MEMORY)
+    assert ledger.record(0).state is TrialState.OUT_OF_MEMORY
+    assert ledger.record(0).cause == "ValueError: no (with 2 CPU and 0 GPU)"
+
+
+def test_a_trial_without_memory_ends_where_no_machine_has_more(open_session: OpenSession, ledger: Ledger) -> None:
+    session, _ = open_session(ledger)
+    session.next_order()
+    fail(session, TrialState.OUT_OF_MEMORY)
+    assert ledger.record(0).state is TrialState.OUT_OF_MEMORY
+    assert ledger.record(0).cause == "ValueError: no (with 1 CPU and 0 GPU; no machine has more for it)"
 
 
 def test_a_trial_that_cannot_write_stops_the_sweep_and_stays_unfinished(
@@ -157,11 +204,60 @@ def test_a_report_sent_again_changes_nothing_but_may_end_the_trial(
     assert again.receive(0, report(4, 100.0)), "a trial that has ended stays ended"
 
 
-def test_a_trial_whose_actor_keeps_dying_has_failed(open_session: OpenSession, ledger: Ledger) -> None:
+@pytest.mark.parametrize(("fault", "tries"), [(Fault.DEATH, 4), (Fault.HANG, 2), (Fault.NODE_LOSS, 100)])
+def test_a_trial_has_failed_whose_process_dies_again_and_again_at_one_epoch(
+    open_session: OpenSession, ledger: Ledger, fault: Fault, tries: int
+) -> None:
+    session, _ = open_session(ledger)
+    for _ in range(tries):
+        assert ledger.unfinished() in ([], [0])
+        assert session.next_order() is not None
+        session.lose(0, fault, "it died", "ActorDiedError")
+    if fault is Fault.NODE_LOSS:
+        assert ledger.unfinished() == [0], "a trial is not at fault for its machine"
+    else:
+        assert (ledger.record(0).state, ledger.record(0).cause) == (TrialState.FAILED, f"it died, {fault.repeated}")
+
+
+def test_a_hanging_trial_is_told_by_where_its_threads_stood(
+    open_session: OpenSession, ledger: Ledger, directory: SweepDirectory
+) -> None:
+    session, _ = open_session(ledger)
+    directory.trial(0).mkdir(parents=True)
+    for _ in range(2):
+        session.next_order()
+        directory.hang(0).write_text("Thread 0x1 (most recent call first)")
+        session.lose(0, Fault.DEATH, "its process died", "ActorDiedError")
+        assert not directory.hang(0).exists()
+    record = ledger.record(0)
+    assert record.cause == "no epoch ended within search.epoch_timeout (3600 s), twice"
+    assert record.error == "Thread 0x1 (most recent call first)"
+
+
+def test_a_session_that_stops_waits_for_epochs_that_can_end_in_time(open_session: OpenSession, ledger: Ledger) -> None:
+    session, _ = open_session(ledger)
+    for _ in range(2):
+        session.next_order()
+    session.started(0)
+    session.receive(0, report(1, 100.0))
+    session.stop("Ctrl-C", signal=2)
+    assert session.next_order() is None
+    assert not session.should_stop()
+    assert session.receive(0, report(2, 100.0)), "its epoch is in, and it goes no further"
+    assert len(ledger.record(0).epochs) == 2
+    assert session.should_stop(), "trial 1 has not trained an epoch, who knows how long one takes"
+    assert ledger.unfinished() == [0, 1]
+
+
+def test_a_process_that_ends_while_the_session_stops_counts_for_nothing(
+    open_session: OpenSession, ledger: Ledger
+) -> None:
     session, _ = open_session(ledger)
     session.next_order()
-    session.lose(0, TrialState.FAILED, "its worker process died 4 times", "ActorDiedError")
-    assert ledger.record(0).state is TrialState.FAILED
+    session.stop("Ctrl-C", signal=2)
+    for _ in range(9):
+        session.lose(0, Fault.DEATH, "its process died", "")
+    assert ledger.unfinished() == [0]
 
 
 def test_closing_writes_tables_in_which_unfinished_trials_are_interrupted(

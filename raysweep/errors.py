@@ -8,6 +8,7 @@ RaysweepError
 ├── SweepDirectoryError      a results directory that is missing, taken, in use, or holds something else
 ├── LedgerError              a study journal that cannot be read or does not belong to the sweep
 ├── ResourcesError           a trial that could never be scheduled on the machines there are
+├── RayLost                  a Ray that ended in the middle of a sweep
 ├── CheckpointError          a checkpoint that is missing, torn or made by another configuration
 └── StorageError             a full, read-only or vanished file system
 
@@ -78,6 +79,12 @@ class LedgerError(RaysweepError):
 
 class ResourcesError(RaysweepError):
     """A trial that could never be scheduled on the machines there are."""
+
+
+class RayLost(RaysweepError):
+    """A Ray that ended in the middle of a sweep."""
+
+    exit_code = 1
 
 
 class CheckpointError(RaysweepError):

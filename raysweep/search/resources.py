@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
 
 KNOCK_S = 10.0
+LOOK_S = 1.0
+"""How often to look whether Ray is still there."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,19 @@ def cluster_nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
+def ray_has_ended() -> bool:
+    """Whether the Ray that this process started or joined is gone: Ray itself would wait for it, a minute or for ever."""
+    import ray
+
+    node = ray._private.worker._global_node
+    if node is None:
+        return True
+    if node.is_head():  # started here
+        return bool(node.dead_processes())
+    own = ray.get_runtime_context().get_node_id()
+    return not any(found["NodeID"] == own and found["Alive"] for found in ray.nodes())
+
+
 def _knock(address: str) -> None:
     """Raises ConnectionError if nothing listens at `host:port`, on which Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
@@ -149,6 +166,7 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    terminating = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             _knock(address)
@@ -173,6 +191,8 @@ def connected() -> Iterator[None]:
                 else "see Ray's logs in its session folder"
             )
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminating)  # Ray has set its own
     try:
         yield
     finally:

@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from raysweep.errors import RaysweepError, StorageError
-from raysweep.layout import SweepDirectory
+from raysweep.errors import RayLost, RaysweepError, StorageError
+from raysweep.layout import SweepDirectory, shown, typed
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
@@ -266,6 +266,13 @@ class Session:
             return True
         self.receive_tested(number, TestReport(None, "?", cause=f"{cause}, {fault.repeated}", error=error))
         return False
+
+    def lose_ray(self) -> None:
+        """Takes the news that Ray is gone, which may have died of the signal that stops the session."""
+        where = shown(self.directory.root)
+        cause = f"{where}: Ray ended in the middle: its processes were killed, or their machine ran out of memory"
+        advice = f"What was done is kept. To go on, type: raysweep resume {typed(self.directory.root)}"
+        self.stop("the end of Ray", None if self.signal else RayLost(f"{cause}\n{advice}"))
 
     def stop(self, reason: str, failure: RaysweepError | None = None, signal: int | None = None) -> None:
         """Asks for the end of the session; unfinished trials stay so and `resume` takes them up."""

@@ -30,11 +30,19 @@ def name_of(number: int) -> str:
 def interrupting() -> Iterator[None]:
     """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it."""
 
+    caught: list[int] = []
+
     def handle(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
         raise Interrupted(number)
 
     with _handled_by(handle):
-        yield
+        try:
+            yield
+        except BaseException:
+            if caught:  # who imports a library may have seen another error in its place
+                raise Interrupted(caught[0]) from None
+            raise
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Which trials these are is a function of the ledger, so a session that is cut sho
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import time
 import traceback
@@ -18,6 +19,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancel
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.search.exchange import TestOrder, TestReport
+from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 
@@ -32,6 +34,7 @@ def run_tests(session: Session) -> None:
     waiting = session.to_test()
     running: dict[Any, _Test] = {}
     measure = ray.remote(_measure).options(num_cpus=session.slots.cpu, num_gpus=session.slots.gpu, max_retries=0)
+    looked = -math.inf
     while waiting or running:
         if session.should_stop_testing():
             for task in running:
@@ -52,6 +55,11 @@ def run_tests(session: Session) -> None:
             if session.is_overdue(test.since):
                 ray.cancel(task, force=True)  # frozen: it has not ended itself
         session.tick()
+        if time.monotonic() - looked > LOOK_S:
+            if ray_has_ended():
+                session.lose_ray()
+                return
+            looked = time.monotonic()
 
 
 @dataclass(frozen=True)

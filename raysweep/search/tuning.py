@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raysweep.errors import RaysweepError
+from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDER, REPORT, TrialActor
@@ -82,9 +85,14 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._looked = -math.inf
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._session.tick()
+        if time.monotonic() - self._looked > LOOK_S:
+            if ray_has_ended():
+                raise _Lost
+            self._looked = time.monotonic()
         doomed = self._session.overdue()
         stopping = self._session.should_stop()
         if doomed or stopping:
@@ -105,6 +113,10 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self._session.lose(trial.config[ORDER].number, *_what_happened(text), text)
         except RaysweepError as storage:
             self._session.stop("an error", storage)
+
+
+class _Lost(BaseException):
+    """Ray is gone. It is no Exception, after which Tune would ask Ray to clean up."""
 
 
 def _what_happened(error: str) -> tuple[Fault, str]:
@@ -148,4 +160,7 @@ def run_trials(session: Session) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except _Lost:
+            session.lose_ray()

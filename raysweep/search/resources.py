@@ -125,7 +125,7 @@ def cluster_nodes() -> list[dict[str, float]]:
 
 
 def ray_has_ended() -> bool:
-    """Whether the Ray that this process started or joined is gone: Ray itself would wait for it, a minute or for ever."""
+    """Whether the Ray that this process started or joined is gone; Ray itself would wait for it, some for ever."""
     import ray
 
     node = ray._private.worker._global_node

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import shown, storage_errors
 
 Operation = dict[str, Any]
-CREATE_STUDY, CREATE_TRIAL = 0, 4
+CREATE_STUDY, SET_STUDY_ATTRIBUTE, CREATE_TRIAL = 0, 2, 4
 SHOWN_BYTES = 120
 
 
@@ -58,7 +58,7 @@ def _is_directions(value: Any) -> bool:
 _FIELDS: dict[int, dict[str, Callable[[Any], bool]]] = {
     CREATE_STUDY: {"study_name": _is_text, "directions": _is_directions},
     1: {"study_id": _is_count},
-    2: {"study_id": _is_count, "user_attr": _is_attribute},
+    SET_STUDY_ATTRIBUTE: {"study_id": _is_count, "user_attr": _is_attribute},
     3: {"study_id": _is_count, "system_attr": _is_attribute},
     CREATE_TRIAL: {"study_id": _is_count, "datetime_start": _is_optional_text},
     5: {"trial_id": _is_count, "param_name": _is_text, "param_value_internal": _is_real, "distribution": _is_text},
@@ -113,7 +113,7 @@ class Journal(BaseJournalBackend):
     def read_logs(self, log_number_from: int) -> Iterator[Operation]:
         """The operations from one on; Optuna goes on where it stopped."""
         assert log_number_from == self.line, "one storage reads a journal, in order"
-        with open(self.path, "rb") as file:
+        with self._storage_errors(), open(self.path, "rb") as file:
             file.seek(self._offset)
             content = file.read()
         for line in content[: sound_length(content)].split(b"\n")[:-1]:
@@ -126,16 +126,13 @@ class Journal(BaseJournalBackend):
             self._held += logs
             return
         lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
-        try:
-            with storage_errors(self.path):
-                self._lock.acquire()
-                try:
-                    self._append(lines)
-                finally:
-                    with suppress(RuntimeError):  # a lock that somebody took for stale
-                        self._lock.release()
-        except FileNotFoundError as error:
-            raise StorageError(f"{self.path}: has vanished") from error
+        with self._storage_errors():
+            self._lock.acquire()
+            try:
+                self._append(lines)
+            finally:
+                with suppress(RuntimeError):  # a lock that somebody took for stale
+                    self._lock.release()
 
     def _append(self, lines: bytes) -> None:
         # Without O_CREAT: a journal that vanished must not begin anew in the middle.
@@ -153,6 +150,14 @@ class Journal(BaseJournalBackend):
                 raise
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            with storage_errors(self.path):
+                yield
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StorageError(f"{self.path}: has vanished") from error
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -180,7 +185,7 @@ class Journal(BaseJournalBackend):
             operation = json.loads(line)
         except (ValueError, RecursionError):
             self.refuse("it is not JSON" if line.strip() else "it is empty")
-        code = operation.get("op_code") if isinstance(operation, dict) else None
+        code: Any = operation.get("op_code") if isinstance(operation, dict) else None
         fields = _FIELDS.get(code) if _is_count(code) else None
         if fields is None or not isinstance(operation.get("worker_id"), str):
             self.refuse("it is no operation of a study")
@@ -215,6 +220,32 @@ def sound_length(content: bytes) -> int:
             break
         end = start
     return end
+
+
+def study_attributes(journal: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The last values of these attributes of the study, without reading the rest; what is damaged is left to `Journal`.
+
+    Raises:
+        LedgerError: if the file cannot be read.
+    """
+    found: dict[str, Any] = {}
+    marks = [json.dumps(name).encode() for name in names]
+    try:
+        with open(journal, "rb") as file:
+            for line in file:
+                if not (b'"user_attr"' in line and any(mark in line for mark in marks)):
+                    continue
+                with suppress(ValueError, RecursionError):
+                    operation = json.loads(line)
+                    if isinstance(operation, dict) and operation.get("op_code") == SET_STUDY_ATTRIBUTE:
+                        attribute = operation.get("user_attr")
+                        if isinstance(attribute, dict):
+                            found |= {name: attribute[name] for name in names if name in attribute}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise LedgerError(f"{shown(journal)}: cannot be read: {error.strerror}") from error
+    return found
 
 
 def repair_journal(journal: Path) -> bytes:

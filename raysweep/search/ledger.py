@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 STUDY = "raysweep"
 SPEC, DESCRIPTION = "spec", "description"
 """Attributes of the study: the specification the sweep is run with, and what else sweep.yaml says of it."""
+CONSTRAINT = "diverged"
 STARTUP_TRIALS = 8
 """Trials sampled at random before TPE has enough to go by."""
 _log = logging.getLogger("raysweep")
@@ -184,9 +185,13 @@ class Ledger:
         Raises:
             StorageError: if the journal cannot be written.
         """
+        rest = {key: value for key, value in description.items() if key != SPEC}
+        wanted = {SPEC: self._spec.as_mapping(), **({DESCRIPTION: rest} if rest else {})}
+        known = self._study.user_attrs
         with self._journal.at_once():
-            self._study.set_user_attr(SPEC, self._spec.as_mapping())
-            self._study.set_user_attr(DESCRIPTION, {k: v for k, v in description.items() if k != SPEC})
+            for name, value in wanted.items():
+                if known.get(name) != value:
+                    self._study.set_user_attr(name, value)
 
     def add_epoch(self, number: int, metrics: EpochMetrics, node: str, device: str) -> TrialRecord:
         """Takes the result of one epoch. One that is here already, re-sent after a crash, changes nothing.
@@ -288,7 +293,8 @@ class Ledger:
             if state is TrialState.DIVERGED:
                 storage.set_trial_intermediate_value(trial_id, max(1, len(epochs)), math.nan)
                 # Else Optuna ranks pruned trials by their last step, and one that diverged late before others.
-                optuna.trial.Trial(self._study, trial_id).set_constraint("diverged", 1.0)
+                if CONSTRAINT not in storage.get_trial(trial_id).constraints:
+                    optuna.trial.Trial(self._study, trial_id).set_constraint(CONSTRAINT, 1.0)
             elif told is not optuna.trial.TrialState.FAIL and math.isfinite(last):
                 values = [last]
             if told is optuna.trial.TrialState.COMPLETE and values is None:
@@ -364,24 +370,6 @@ def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return _TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
-
-
-def recorded_description(directory: SweepDirectory) -> dict[str, Any] | None:
-    """What the ledger says of the sweep as sweep.yaml does: `spec` and the rest; None if it says nothing.
-
-    Raises:
-        LedgerError: if the journal cannot be read.
-    """
-    _quiet()
-    if not directory.journal.exists() or not directory.journal.stat().st_size:
-        return None
-    attributes = _open_study(directory)[1].user_attrs
-    spec, rest = attributes.get(SPEC), attributes.get(DESCRIPTION, {})
-    if spec is None:
-        return None
-    if not isinstance(spec, dict) or not isinstance(rest, dict):
-        raise LedgerError(f"{shown(directory.journal)}: {SPEC} or {DESCRIPTION} is damaged; restore it from a copy")
-    return {**rest, SPEC: spec}
 
 
 def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:

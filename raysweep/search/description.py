@@ -102,7 +102,7 @@ def recorded_description(journal: Path) -> dict[str, Any] | None:
     rest = attributes.get(DESCRIPTION, {})
     if not isinstance(rest, dict):
         raise SweepDirectoryError(f"{shown(journal)}: the copy of sweep.yaml in it is damaged; restore it from a copy")
-    return {**rest, "spec": attributes[SPEC]}
+    return {"format": FORMAT, "spec": attributes[SPEC], **rest}
 
 
 def _parsed(mapping: Any, source: Path) -> SweepSpec:

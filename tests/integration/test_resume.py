@@ -116,27 +116,27 @@ def test_a_trial_whose_checkpoints_are_gone_trains_anew_to_the_same_end(
 
 def test_a_bigger_total_gives_the_trials_of_a_sweep_that_had_it_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
     """TPE at one trial at a time: each suggestion depends on all trials before it."""
-    fewer = tiny(("trials: 5", "trials: 9\n  max_concurrent: 1"))
-    more = tiny(("trials: 5", "trials: 12\n  max_concurrent: 1"))
+    fewer = tiny(("trials: 5", "trials: 8\n  max_concurrent: 1"))
+    more = tiny(("trials: 5", "trials: 10\n  max_concurrent: 1"))
     undisturbed = raysweep.run(more, tmp_path / "undisturbed")
     raysweep.run(fewer, tmp_path / "grown")
-    grown = raysweep.resume(tmp_path / "grown", 12)
-    assert len(grown.records) == 12
+    grown = raysweep.resume(tmp_path / "grown", 10)
+    assert len(grown.records) == 10
     assert outcomes(grown) == outcomes(undisturbed)
     assert curves(grown).equals(curves(undisturbed))
 
     before = fingerprint(grown.directory.root)
     again = call_raysweep("resume", "grown", cwd=tmp_path)
-    assert (again.returncode, "all 12 trials have ended; nothing is left to do" in again.stdout) == (0, True)
+    assert (again.returncode, "all 10 trials have ended; nothing is left to do" in again.stdout) == (0, True)
     assert not raysweep.resume(grown.directory.root).running
     assert fingerprint(grown.directory.root) == before
 
     description = grown.directory.spec.read_text()
     grown.directory.spec.write_text(description.replace("reduction_factor: 2", "reduction_factor: 3"))
-    refused = call_raysweep("resume", "grown", "--trials", "14", cwd=tmp_path)
+    refused = call_raysweep("resume", "grown", "--trials", "12", cwd=tmp_path)
     assert refused.returncode == 2
     assert "\n    search.early_stopping.asha.reduction_factor: 2 -> 3\n" in refused.stderr
-    assert "finished, 12 of 12 trials ended" in call_raysweep("status", "grown", cwd=tmp_path).stdout
+    assert not raysweep.open_sweep(grown.directory.root).status().is_open
     grown.directory.spec.write_text(description.replace("max_concurrent: 1", "max_concurrent: 2"))
     taken = call_raysweep("resume", "grown", cwd=tmp_path)
     assert taken.returncode == 0, taken.stderr

@@ -126,8 +126,9 @@ def run(
 def resume(directory: str, trials: int | None, time_budget: float | None, file: str | None) -> None:
     """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet.
 
-    What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, the time budget,
-    max_concurrent, resources, evaluation.final_metrics, claims, and where the images are. Anything else is refused.
+    What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, time_budget,
+    epoch_timeout, max_concurrent, resources, evaluation.final_metrics, claims, and where the images are. Anything else
+    is refused.
     """
     from raysweep.search.changes import listed
     from raysweep.search.review import open_sweep

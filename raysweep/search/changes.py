@@ -12,14 +12,10 @@ from raysweep.spec import SweepSpec
 from raysweep.yamltext import shown as shown_value
 
 COMPATIBLE = (
-    "search.trials", "search.time_budget", "search.max_concurrent", "resources", "evaluation.final_metrics", "claims",
-    "data.root", "data.download",
+    "search.trials", "search.time_budget", "search.epoch_timeout", "search.max_concurrent", "resources",
+    "evaluation.final_metrics", "claims", "data.root", "data.download",
 )  # fmt: skip
 """Keys that no trial's outcome depends on. The images are compared by their checksum, wherever `data.root` is."""
-_ALLOWED = (
-    "more trials, search.time_budget, search.max_concurrent, resources, evaluation.final_metrics, claims, "
-    "data.root and data.download may"
-)
 _ABSENT = object()
 
 
@@ -62,8 +58,8 @@ def require_compatible(directory: SweepDirectory, changes: Sequence[Change]) -> 
     raise SweepDirectoryError(
         f"{name}: was run with another search space; trials of the two would not compare, so nothing was changed:\n"
         + listed(changes)
-        + f"\nOf these, {_ALLOWED} change. Take the others back, in FILE or in {shown(directory.spec)}, and type: "
-        f"raysweep resume {root}\n"
+        + f"\nWhat may change is {', '.join(COMPATIBLE)}, of which trials can only grow.\n"
+        f"Take the rest back, in FILE or in {shown(directory.spec)}, and type: raysweep resume {root}\n"
         "or start a new sweep: raysweep run FILE --output DIR"
     )
 

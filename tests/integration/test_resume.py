@@ -47,7 +47,7 @@ class StopsAfter:
     def epoch_done(self, session: Session, record: TrialRecord) -> None:
         self.left -= 1
         if self.left == 0:
-            session.started -= 3600
+            session.begun -= 3600
 
     def trial_ended(self, session: Session, record: TrialRecord) -> None: ...
 
@@ -101,7 +101,7 @@ def test_a_trial_whose_checkpoints_are_gone_trains_anew_to_the_same_end(
     stopped: Sweep, undisturbed: Sweep, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(stopped.directory.root, tmp_path / "long"))
-    number = next(record.number for record in stopped.records if record.epochs)
+    number, done = next((record.number, len(record.epochs)) for record in stopped.records if record.epochs)
     checkpoints = list((copy / "trials" / f"{number:04d}").glob("epoch-*.safetensors"))
     assert checkpoints
     for path in checkpoints:
@@ -110,6 +110,10 @@ def test_a_trial_whose_checkpoints_are_gone_trains_anew_to_the_same_end(
     sweep = raysweep.resume(copy)
     assert outcomes(sweep) == outcomes(undisturbed)
     assert curves(sweep).equals(curves(undisturbed))
+    assert (
+        f"the ledger has {done} epochs, the newest checkpoint that can be read is none"
+        in sweep.directory.log.read_text()
+    )
     assert "sweep.yaml was missing, and is written anew from the ledger" in sweep.directory.log.read_text()
     assert (copy / "sweep.yaml").read_text() == (stopped.directory.root / "sweep.yaml").read_text()
 

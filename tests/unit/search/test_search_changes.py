@@ -23,6 +23,7 @@ CLAIM = "claims: [{name: a, statement: It is so., test: always, condition: rate_
 COMPATIBLE = {
     "more trials": ("trials: 6", "trials: 9", "search.trials: 6 -> 9"),
     "a time budget": ("trials: 6", "trials: 6\n  time_budget: 1h", "search.time_budget: null -> 3600.0"),
+    "patience": ("trials: 6", "trials: 6\n  epoch_timeout: 2h", "search.epoch_timeout: 3600.0 -> 7200.0"),
     "concurrency": ("trials: 6", "trials: 6\n  max_concurrent: 2", "search.max_concurrent: null -> 2"),
     "resources": ("name: table", "name: table\nresources: {cpu: 2, gpu: 0.5}",
                   "resources.cpu: 1.0 -> 2.0\n    resources.gpu: 'auto' -> 0.5"),
@@ -99,7 +100,7 @@ def test_any_other_change_is_refused_with_each_difference(sweep: SweepDirectory,
         resume(sweep.root, file=file if as_file else None)
     assert f"\n    {text}" in str(refused.value)
     assert "raysweep resume" in str(refused.value)
-    assert "more trials, search.time_budget" in str(refused.value)
+    assert "What may change is search.trials, search.time_budget" in str(refused.value)
     for path, content in files.items():
         assert path.read_bytes() == content
     assert len(open_sweep(sweep.root).records) == 3, "an edited sweep.yaml does not keep a sweep from being read"

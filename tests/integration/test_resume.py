@@ -10,15 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import raysweep
+from raysweep.cli import main
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.review import Sweep
 from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
-from tests.integration.conftest import TINY, call_raysweep
+from tests.integration.conftest import TINY
 
 pytestmark = [
     pytest.mark.usefixtures("ray_here"),
@@ -130,20 +132,20 @@ def test_a_bigger_total_gives_the_trials_of_a_sweep_that_had_it_from_the_start(t
     assert curves(grown).equals(curves(undisturbed))
 
     before = fingerprint(grown.directory.root)
-    again = call_raysweep("resume", "grown", cwd=tmp_path)
-    assert (again.returncode, "all 10 trials have ended; nothing is left to do" in again.stdout) == (0, True)
+    again = CliRunner().invoke(main, ["resume", str(grown.directory.root)])
+    assert (again.exit_code, "all 10 trials have ended; nothing is left to do" in again.stdout) == (0, True)
     assert not raysweep.resume(grown.directory.root).running
     assert fingerprint(grown.directory.root) == before
 
     description = grown.directory.spec.read_text()
     grown.directory.spec.write_text(description.replace("reduction_factor: 2", "reduction_factor: 3"))
-    refused = call_raysweep("resume", "grown", "--trials", "12", cwd=tmp_path)
-    assert refused.returncode == 2
+    refused = CliRunner().invoke(main, ["resume", str(grown.directory.root), "--trials", "12"])
+    assert refused.exit_code == 2
     assert "\n    search.early_stopping.asha.reduction_factor: 2 -> 3\n" in refused.stderr
     assert not raysweep.open_sweep(grown.directory.root).status().is_open
     grown.directory.spec.write_text(description.replace("max_concurrent: 1", "max_concurrent: 2"))
-    taken = call_raysweep("resume", "grown", cwd=tmp_path)
-    assert taken.returncode == 0, taken.stderr
+    taken = CliRunner().invoke(main, ["resume", str(grown.directory.root)])
+    assert taken.exit_code == 0, taken.output
     assert "tiny  goes on with another search space:\n    search.max_concurrent: 1 -> 2\n" in taken.stdout
 
 

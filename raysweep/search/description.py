@@ -90,6 +90,22 @@ def read_description(directory: SweepDirectory) -> dict[str, Any] | None:
     return description
 
 
+def images_checksum(directory: SweepDirectory, description: Mapping[str, Any]) -> str:
+    """The checksum of the images that a sweep was begun with.
+
+    Raises:
+        SweepDirectoryError: if its description does not have it.
+    """
+    data = description.get("data")
+    checksum = data.get("checksum") if isinstance(data, dict) else None
+    if not isinstance(checksum, str):
+        raise SweepDirectoryError(
+            f"{shown(directory.spec)}: data.checksum is missing, without which nobody can tell whether the images are "
+            "still the same; restore the file from a copy"
+        )
+    return checksum
+
+
 def recorded_description(journal: Path) -> dict[str, Any] | None:
     """What the ledger says of the sweep as sweep.yaml does; None if it does not say it.
 

@@ -15,7 +15,14 @@ from raysweep.layout import SweepDirectory, shown, write_atomically
 from raysweep.loading import load_spec, parse_spec
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 from raysweep.search.changes import Change, changes_between, listed, require_compatible, taken_message
-from raysweep.search.description import describe_sweep, edited_spec, read_description, read_spec, yaml_text
+from raysweep.search.description import (
+    describe_sweep,
+    edited_spec,
+    images_checksum,
+    read_description,
+    read_spec,
+    yaml_text,
+)
 from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
 from raysweep.search.preflight import preflight
@@ -137,7 +144,7 @@ def _resume(
 ) -> Session:  # fmt: skip
     """Trains what is left of a sweep that this process drives; the session, when it is over."""
     cache = prepare(spec.data, progress)
-    if open_cache(cache).info.checksum != description["data"]["checksum"]:
+    if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
             f"{shown(directory.root)}: was run on other images than {spec.data.dataset} has now; "
             "trials on the two would not compare. Bring the images back, or start a new sweep"

@@ -12,7 +12,7 @@ from raysweep.errors import LedgerError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.loading import parse_spec
 from raysweep.search.changes import changes_between, taken_message
-from raysweep.search.description import FORMAT, read_spec, yaml_text
+from raysweep.search.description import FORMAT, images_checksum, read_spec, yaml_text
 from raysweep.search.ledger import Ledger
 from raysweep.search.review import open_sweep
 from raysweep.search.sweep import resume, wanted_spec
@@ -224,3 +224,12 @@ def test_a_taken_directory_says_how_the_file_differs_and_what_to_type(
     for part in expected:
         assert part.replace("{root}", "'a sweep, näme'") in message
     assert "--output" in message
+
+
+@pytest.mark.parametrize("data", [None, 5, [], {}, {"checksum": None}])
+def test_a_description_without_the_checksum_of_its_images_is_refused_by_name(
+    sweep: SweepDirectory, data: object
+) -> None:
+    with pytest.raises(SweepDirectoryError, match=r"sweep\.yaml: data\.checksum is missing"):
+        images_checksum(sweep, {**read_spec(sweep)[1], "data": data})
+    assert images_checksum(sweep, read_spec(sweep)[1]) == "x"

@@ -110,31 +110,54 @@ def run(
         console.print(f"collapse {summary(prediction, spec.trial)[0]}", soft_wrap=True)
 
     with interrupting(), _display(console) as display, _preparing(console) as progress:
-        sweep = run_sweep(spec, output, observer=display, progress=progress, announce=announce)
+        sweep = run_sweep(spec, output, observer=display, progress=progress, announce=announce, source=file)
     _conclude(console, sweep)
 
 
 @main.command()
 @click.argument("directory", metavar="DIR", type=click.Path())
 @click.option("--trials", type=click.IntRange(min=1), metavar="TOTAL", help="Trials in all, if there are to be more.")
+@click.option("--time-budget", type=_Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
+@click.option(
+    "--file", type=click.Path(), metavar="FILE",
+    help="Search space file to go on with; how it differs from what the sweep was run with is shown.",
+)  # fmt: skip
 @_reports_errors
-def resume(directory: str, trials: int | None) -> None:
-    """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet."""
+def resume(directory: str, trials: int | None, time_budget: float | None, file: str | None) -> None:
+    """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet.
+
+    What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, time_budget,
+    epoch_timeout, max_concurrent, resources, evaluation.final_metrics, claims, and where the images are. Anything else
+    is refused.
+    """
+    from raysweep.search.changes import listed
     from raysweep.search.review import open_sweep
+    from raysweep.search.status import sweep_status
     from raysweep.search.stopping import interrupting
     from raysweep.search.sweep import resume as resume_sweep
+    from raysweep.search.sweep import wanted_spec
 
     console = _console()
     before = open_sweep(directory)
-    status = before.status()
-    ended = status.ended
-    if not before.running and trials is None and not status.is_open:
-        console.print(f"{directory}: all {ended} trials have ended; nothing is left to do.", soft_wrap=True)
+    spec, changes = wanted_spec(before.directory, trials, time_budget, file)
+    status = sweep_status(before.records, spec)
+    if changes:
+        console.print(f"{before.spec.name}  goes on with another search space:")
+        console.print(listed(changes), soft_wrap=True)
+    is_missing = not before.directory.spec.exists()
+    if not before.running and not status.is_open:
+        if changes or is_missing:
+            resume_sweep(directory, trials, time_budget=time_budget, file=file)
+        if is_missing:
+            console.print(f"wrote {shown(before.directory.spec)} anew, from the ledger", soft_wrap=True)
+        if changes:
+            console.print(f"For the report of it, type: raysweep report {typed(directory)}", soft_wrap=True)
+        console.print(f"{directory}: all {status.ended} trials have ended; nothing is left to do.", soft_wrap=True)
         console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
         return
-    console.print(f"{before.spec.name}  resuming: {ended} of {trials or before.spec.trials} trials done")
+    console.print(f"{before.spec.name}  resuming: {status.ended} of {spec.trials} trials done")
     with interrupting(), _display(console) as display, _preparing(console) as progress:
-        sweep = resume_sweep(directory, trials, observer=display, progress=progress)
+        sweep = resume_sweep(directory, trials, time_budget=time_budget, file=file, observer=display, progress=progress)
     _conclude(console, sweep)
 
 

@@ -15,6 +15,7 @@ from raysweep.errors import StorageError, SweepDirectoryError
 
 _STORAGE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
+    errno.EFBIG,
 }  # fmt: skip
 
 
@@ -144,7 +145,7 @@ class SweepDirectory:
         """Raises SweepDirectoryError if there is no sweep here."""
         if not self.root.is_dir():
             raise SweepDirectoryError(f"{shown(self.root)}: there is no such directory; raysweep run FILE makes one")
-        if not self.spec.exists():
+        if not self.holds_a_sweep():
             raise SweepDirectoryError(
                 f"{shown(self.root)}: holds no sweep (sweep.yaml is what makes one); "
                 "name the directory that raysweep run printed, such as results/kld"

@@ -8,68 +8,150 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 import raysweep
 from raysweep.errors import SpecError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown
+from raysweep.layout import SweepDirectory, shown, typed
 from raysweep.loading import parse_spec
+from raysweep.search.journal import study_attributes
+from raysweep.search.ledger import DESCRIPTION, SPEC
 from raysweep.search.resources import Slots
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
+from raysweep.yamltext import Loader
 
 if TYPE_CHECKING:
     from raysweep.data.cache import CacheInfo
 
 FORMAT = "raysweep-sweep-1"
+MAX_DESCRIPTION_BYTES = 1 << 22
 _VERSIONS = ("raysweep", "torch", "ray", "optuna", "pyarrow", "numpy")
 
 
 def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
-    """The specification in sweep.yaml, and the whole of the file.
+    """The specification that the sweep was run with last, and the whole of its description.
+
+    It is the ledger's; sweep.yaml may have been edited since. Sweeps whose ledger does not have it have sweep.yaml's.
+
+    Raises:
+        SweepDirectoryError: if sweep.yaml is damaged or of another version, or missing without a copy in the ledger.
+    """
+    recorded = recorded_description(directory.journal)
+    description = read_description(directory)
+    if description is None:
+        if recorded is None or "data" not in recorded:
+            raise SweepDirectoryError(
+                f"{shown(directory.spec)}: is missing, and {shown(directory.journal)} has no copy of it; bring it back"
+            )
+        description = recorded
+    if recorded is not None:
+        return _parsed(recorded["spec"], directory.journal), {**description, "spec": recorded["spec"]}
+    return _parsed(description["spec"], directory.spec), description
+
+
+def edited_spec(directory: SweepDirectory) -> SweepSpec | None:
+    """The specification in sweep.yaml, which a person may have edited; None if there is no such file.
+
+    Raises:
+        SweepDirectoryError: if it is damaged, or does not describe a sweep.
+    """
+    description = read_description(directory)
+    return None if description is None else _parsed(description["spec"], directory.spec)
+
+
+def read_description(directory: SweepDirectory) -> dict[str, Any] | None:
+    """All of sweep.yaml; None if there is no such file.
 
     Raises:
         SweepDirectoryError: if the file is damaged or of another version.
     """
+    name = shown(directory.spec)
     try:
-        description = yaml.safe_load(directory.spec.read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
+        with open(directory.spec, "rb") as file:
+            content = file.read(MAX_DESCRIPTION_BYTES + 1)
+        if len(content) > MAX_DESCRIPTION_BYTES:
             raise SweepDirectoryError(
-                f"{shown(directory.spec)}: is not the description of a sweep of this version ({FORMAT})"
+                f"{name}: is larger than {MAX_DESCRIPTION_BYTES} bytes; it is not what was written"
             )
-        return parse_spec(yaml.safe_dump(description["spec"], sort_keys=False), str(directory.spec)), description
+        description = yaml.load(content.decode("utf-8"), Loader=Loader)  # noqa: S506 (it is a SafeLoader)
+    except FileNotFoundError:
+        return None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        hint = ""
+        if recorded_description(directory.journal) is not None:
+            hint = f"; move it away, and raysweep resume {typed(directory.root)} writes it anew"
+        raise SweepDirectoryError(f"{name}: cannot be read: {str(error)[:300]}{hint}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT or "spec" not in description:
+        raise SweepDirectoryError(f"{name}: is not the description of a sweep of this version ({FORMAT})")
+    return description
+
+
+def images_checksum(directory: SweepDirectory, description: Mapping[str, Any]) -> str:
+    """The checksum of the images that a sweep was begun with.
+
+    Raises:
+        SweepDirectoryError: if its description does not have it.
+    """
+    data = description.get("data")
+    checksum = data.get("checksum") if isinstance(data, dict) else None
+    if not isinstance(checksum, str):
+        raise SweepDirectoryError(
+            f"{shown(directory.spec)}: data.checksum is missing, without which nobody can tell whether the images are "
+            "still the same; restore the file from a copy"
+        )
+    return checksum
+
+
+def recorded_description(journal: Path) -> dict[str, Any] | None:
+    """What the ledger says of the sweep as sweep.yaml does; None if it does not say it.
+
+    Raises:
+        SweepDirectoryError: if that is damaged.
+    """
+    attributes = study_attributes(journal, (SPEC, DESCRIPTION))
+    if SPEC not in attributes:
+        return None
+    rest = attributes.get(DESCRIPTION, {})
+    if not isinstance(rest, dict):
+        raise SweepDirectoryError(f"{shown(journal)}: the copy of sweep.yaml in it is damaged; restore it from a copy")
+    return {"format": FORMAT, "spec": attributes[SPEC], **rest}
+
+
+def _parsed(mapping: Any, source: Path) -> SweepSpec:
+    try:
+        return parse_spec(yaml_text(mapping), str(source))
     except SpecError as error:
         faults = "; ".join(f"{fault.key}: {fault.message}" for fault in error.faults)
-        raise SweepDirectoryError(f"{shown(directory.spec)}: does not describe a sweep: {faults}") from error
-    except (OSError, yaml.YAMLError, KeyError, UnicodeDecodeError) as error:
-        raise SweepDirectoryError(f"{shown(directory.spec)}: cannot be read: {error}") from error
+        raise SweepDirectoryError(f"{shown(source)}: does not describe a sweep: {faults}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SweepDirectoryError(f"{shown(source)}: does not describe a sweep: {str(error)[:300]}") from error
 
 
-def description_text(
+def describe_sweep(
     spec: SweepSpec, info: CacheInfo, slots: Slots, nodes: Sequence[Mapping[str, float]],
     prediction: Preflight | Unpredictable,
-) -> str:  # fmt: skip
-    """The text of sweep.yaml."""
-    return yaml_text(
-        {
-            "format": FORMAT,
-            "spec": spec.as_mapping(),
-            "data": {"origin": info.origin, "images": info.count, "checksum": info.checksum},
-            "preflight": prediction.to_mapping(),
-            "provenance": {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "host": socket.gethostname(),
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-                "versions": {name: raysweep.__version__ if name == "raysweep" else version(name) for name in _VERSIONS},
-                "git": _git_revision(),
-                "hardware": {"nodes": [_hardware(node) for node in nodes]},
-                "slots": {"count": slots.count, "cpu": slots.cpu, "gpu": slots.gpu},
-            },
-        }
-    )
+) -> dict[str, Any]:  # fmt: skip
+    """What sweep.yaml says of a new sweep."""
+    return {
+        "format": FORMAT,
+        "spec": spec.as_mapping(),
+        "data": {"origin": info.origin, "images": info.count, "checksum": info.checksum},
+        "preflight": prediction.to_mapping(),
+        "provenance": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "versions": {name: raysweep.__version__ if name == "raysweep" else version(name) for name in _VERSIONS},
+            "git": _git_revision(),
+            "hardware": {"nodes": [_hardware(node) for node in nodes]},
+            "slots": {"count": slots.count, "cpu": slots.cpu, "gpu": slots.gpu},
+        },
+    }
 
 
 def _hardware(node: Mapping[str, float]) -> dict[str, float]:
@@ -88,5 +170,12 @@ def _git_revision() -> str | None:
     return result.stdout.strip() or None
 
 
-def yaml_text(mapping: dict[str, Any]) -> str:
-    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe subset without aliases, which the reader does not take."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def yaml_text(mapping: Any) -> str:
+    return str(yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -29,7 +31,7 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
         with storage_errors(directory.root):
             lock.acquire(timeout=1)  # a reader that looks whether a driver is at work holds it for an instant
     except Timeout:
-        holder = json.loads(identity.read_text()) if identity.exists() else {}
+        holder = _holder(identity)
         raise SweepDirectoryError(
             f"{shown(directory.root)}: another driver is at work here, process {holder.get('pid', '?')} on "
             f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it, or stop it with Ctrl-C"
@@ -42,6 +44,15 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _holder(identity: Path) -> dict[str, Any]:
+    """What the driver at work wrote of itself; nothing if that cannot be read."""
+    try:
+        holder = json.loads(identity.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def is_driven(directory: SweepDirectory) -> bool:

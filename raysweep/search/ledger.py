@@ -17,47 +17,57 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import logging
 import math
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
-from raysweep.errors import LedgerError
+from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.space import Choices, Scalar, optuna_distribution
+from raysweep.search.entries import (
+    ENQUEUED,
+    OUTCOME,
+    PLACE,
+    TOLD,
+    epoch_key,
+    epoch_row,
+    read_epochs,
+    read_outcome,
+    read_tested,
+    read_trial,
+    tested_key,
+)
+from raysweep.search.journal import Journal, described_cut, repair_journal
+from raysweep.space import Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 STUDY = "raysweep"
-_TESTED = "tested:"
+SPEC, DESCRIPTION = "spec", "description"
+"""Attributes of the study: the specification the sweep is run with, and what else sweep.yaml says of it."""
+CONSTRAINT = "diverged"
 STARTUP_TRIALS = 8
 """Trials sampled at random before TPE has enough to go by."""
-_TOLD = {
-    TrialState.COMPLETED: optuna.trial.TrialState.COMPLETE,
-    TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
-    TrialState.DIVERGED: optuna.trial.TrialState.PRUNED,
-    TrialState.OUT_OF_MEMORY: optuna.trial.TrialState.FAIL,
-    TrialState.FAILED: optuna.trial.TrialState.FAIL,
-}
+_log = logging.getLogger("raysweep")
 
 
 class Ledger:
     """The trials of one sweep. One process writes it at a time: the holder of the directory's driver lock."""
 
     def __init__(
-        self, journal: Path, study: optuna.Study, spec: SweepSpec, unfinished: TrialState, writable: bool = True
+        self, journal: Journal, study: optuna.Study, spec: SweepSpec, unfinished: TrialState, writable: bool = True
     ) -> None:
         self._journal = journal
         self._study = study
@@ -66,32 +76,38 @@ class Ledger:
         self._metric = spec.search.objective.metric
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
-        self._tested = {
-            int(key.removeprefix(_TESTED)): _final_metrics(row)
-            for key, row in study.user_attrs.items()
-            if key.startswith(_TESTED)
-        }
-        for frozen in study.get_trials(deepcopy=False):
-            asked = set(frozen.params) == set(self._distributions)  # not yet so while the driver is in `ask`
-            if frozen.state is not optuna.trial.TrialState.WAITING and (asked or writable):
-                self._trial_ids[frozen.number] = frozen._trial_id
-                self._records[frozen.number] = self._read(frozen, unfinished)
+        if writable:
+            self._settle()
+        trials = study.get_trials(deepcopy=False)
+        self._tested = read_tested(study.user_attrs, len(trials))
+        for frozen in trials:
+            missing = sorted(set(self._distributions) - set(frozen.params))
+            if missing and not frozen.state.is_finished() and not writable:
+                continue  # an `ask` of a raysweep that wrote points value by value, cut short or under way
+            if missing:
+                raise LedgerError(f"trial {frozen.number}: has no value of {', '.join(missing)}")
+            self._trial_ids[frozen.number] = frozen._trial_id
+            self._records[frozen.number] = self._read(frozen, unfinished)
 
     @classmethod
-    def create(cls, directory: SweepDirectory, spec: SweepSpec) -> Ledger:
-        """A new study in an empty journal.
+    def create(cls, directory: SweepDirectory, spec: SweepSpec, description: Mapping[str, Any] | None = None) -> Ledger:
+        """A new study in an empty journal; `description` is what else sweep.yaml says of the sweep.
 
         Raises:
             StorageError: if the journal cannot be written.
         """
         _quiet()
         with storage_errors(directory.journal):
-            study = optuna.create_study(
-                study_name=STUDY,
-                storage=_storage(directory.journal),
-                direction="maximize" if spec.search.objective.direction == "max" else "minimize",
-            )
-        return cls(directory.journal, study, spec, TrialState.RUNNING)
+            directory.journal.touch()
+        journal = Journal(directory.journal)
+        study = optuna.create_study(
+            study_name=STUDY,
+            storage=JournalStorage(journal),
+            direction="maximize" if spec.search.objective.direction == "max" else "minimize",
+        )
+        ledger = cls(journal, study, spec, TrialState.RUNNING)
+        ledger.describe(description or {})
+        return ledger
 
     @classmethod
     def open(cls, directory: SweepDirectory, spec: SweepSpec, *, writable: bool, running: bool = True) -> Ledger:
@@ -100,22 +116,30 @@ class Ledger:
         `running` says whether a driver is at work, which makes unfinished trials running ones rather than interrupted.
 
         Raises:
-            LedgerError: if the journal holds no study of raysweep, or lines in its middle cannot be read.
+            LedgerError: if the journal is missing, holds no study of raysweep, or cannot be read; with the line, or the
+                trial, that is damaged.
             StorageError: if the journal cannot be repaired.
         """
         _quiet()
         if writable:
-            repair_journal(directory.journal)
+            cut = repair_journal(directory.journal)
+            if cut:
+                _log.warning("%s: %s", shown(directory.journal), described_cut(cut))
         if not directory.journal.exists() or not directory.journal.stat().st_size:
             if writable and not directory.trials.exists():  # the driver that made the sweep died before its first trial
                 return cls.create(directory, spec)
             raise LedgerError(f"{shown(directory.journal)}: is missing; bring it back, it is the record of the sweep")
+        journal, study = _open_study(directory)
         try:
-            study = optuna.load_study(study_name=STUDY, storage=_storage(directory.journal))
-            unfinished = TrialState.RUNNING if running else TrialState.INTERRUPTED
-            return cls(directory.journal, study, spec, unfinished, writable)
-        except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
-            raise LedgerError(f"{shown(directory.journal)}: is no study journal that can be read: {error!r}") from error
+            return cls(journal, study, spec, TrialState.RUNNING if running else TrialState.INTERRUPTED, writable)
+        except StorageError:
+            raise
+        except Exception as error:  # whatever a journal from someone else can hold
+            if isinstance(error, LedgerError) and str(error).startswith(shown(directory.journal)):
+                raise
+            raise LedgerError(
+                f"{shown(directory.journal)}: {error}; restore the file from a copy, or start a new sweep"
+            ) from error
 
     def records(self) -> list[TrialRecord]:
         """Every trial so far, by number."""
@@ -131,41 +155,43 @@ class Ledger:
     def ask(self) -> TrialRecord:
         """Starts the next trial: the next enqueued point or grid point, else what the sampler suggests.
 
+        The trial is one line of the journal, with its whole point: it is there or it is not.
+
         Raises:
             StorageError: if the journal cannot be written.
         """
         number = len(self._records)
-        waiting = any(t.state is optuna.trial.TrialState.WAITING for t in self._study.get_trials(deepcopy=False))
-        point = self._point(number)
-        enqueued = number < len(self._spec.search.enqueue)
-        self._study.sampler = make_sampler(self._spec, number)
-        with storage_errors(self._journal):
-            if point is not None and not waiting:
-                self._study.enqueue_trial(point, user_attrs={"enqueued": enqueued})
-            trial = self._study.ask(self._distributions)
-        self._trial_ids[trial.number] = trial._trial_id
-        self._records[trial.number] = self._read(self._frozen(trial.number), TrialState.RUNNING)
-        return self._records[trial.number]
+        params = self._suggest(number)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING,
+                params=params,
+                distributions=self._distributions,
+                user_attrs={ENQUEUED: number < len(self._spec.search.enqueue)},
+            )
+        )
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        self._trial_ids[number] = frozen._trial_id
+        self._records[number] = self._read(frozen, TrialState.RUNNING)
+        return self._records[number]
 
     def complete_point(self, number: int) -> TrialRecord:
-        """Samples what an `ask` that was cut short has left open of an unfinished trial."""
-        record = self._records[number]
-        if set(record.params) != set(self._distributions):
-            self._study.sampler = make_sampler(self._spec, number)
-            trial = optuna.trial.Trial(self._study, self._trial_ids[number])
-            for name, distribution in self._distributions.items():
-                if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-                    trial.suggest_categorical(name, distribution.choices)
-                elif isinstance(distribution, optuna.distributions.IntDistribution):
-                    trial.suggest_int(
-                        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-                    )
-                elif isinstance(distribution, optuna.distributions.FloatDistribution):
-                    trial.suggest_float(
-                        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-                    )
-            self._records[number] = self._read(self._frozen(number), TrialState.RUNNING)
+        """An unfinished trial, with its whole point."""
         return self._records[number]
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Takes down the specification that the sweep is run with from here on, and what else sweep.yaml says of it.
+
+        Raises:
+            StorageError: if the journal cannot be written.
+        """
+        rest = {key: value for key, value in description.items() if key != SPEC}
+        wanted = {SPEC: self._spec.as_mapping(), **({DESCRIPTION: rest} if rest else {})}
+        known = self._study.user_attrs
+        with self._journal.at_once():
+            for name, value in wanted.items():
+                if known.get(name) != value:
+                    self._study.set_user_attr(name, value)
 
     def add_epoch(self, number: int, metrics: EpochMetrics, node: str, device: str) -> TrialRecord:
         """Takes the result of one epoch. One that is here already, re-sent after a crash, changes nothing.
@@ -181,14 +207,12 @@ class Ledger:
         if metrics.epoch <= done:
             return record
         now = datetime.now(UTC)
-        row = {**dataclasses.asdict(metrics), "recorded_at": now.isoformat()}
-        value = float(getattr(metrics, self._metric))
         storage, trial_id = self._study._storage, self._trial_ids[number]
-        with storage_errors(self._journal):
+        with self._journal.at_once():
             if (record.node, record.device) != (node, device):
-                storage.set_trial_user_attr(trial_id, "place", {"node": node, "device": device})
-            storage.set_trial_user_attr(trial_id, f"epoch:{metrics.epoch:06d}", row)
-            storage.set_trial_intermediate_value(trial_id, metrics.epoch, value if math.isfinite(value) else math.nan)
+                storage.set_trial_user_attr(trial_id, PLACE, {"node": node, "device": device})
+            storage.set_trial_user_attr(trial_id, epoch_key(metrics.epoch), epoch_row(metrics, now))
+            self._set_value(trial_id, metrics)
         epochs = (*record.epochs, EpochRecord(metrics, now))
         self._records[number] = dataclasses.replace(record, epochs=epochs, node=node, device=device)
         return self._records[number]
@@ -199,21 +223,7 @@ class Ledger:
         Raises:
             StorageError: if the journal cannot be written.
         """
-        storage, trial_id = self._study._storage, self._trial_ids[number]
-        record = self._records[number]
-        with storage_errors(self._journal):
-            outcome = {"state": state.value, "cause": cause, "error": error}
-            storage.set_trial_user_attr(trial_id, "outcome", outcome)
-            if state is TrialState.DIVERGED:
-                storage.set_trial_intermediate_value(trial_id, max(1, len(record.epochs)), math.nan)
-                # Else Optuna ranks pruned trials by their last step, and one that diverged late before others.
-                optuna.trial.Trial(self._study, trial_id).set_constraint("diverged", 1.0)
-            told = _TOLD[state]
-            value = None
-            if told is optuna.trial.TrialState.COMPLETE:
-                assert record.final is not None
-                value = float(getattr(record.final, self._metric))
-            self._study.tell(number, value, told)
+        self._end(self._trial_ids[number], self._records[number].epochs, state, cause, error)
         self._records[number] = self._read(self._frozen(number), TrialState.RUNNING)
         return self._records[number]
 
@@ -223,8 +233,7 @@ class Ledger:
         Raises:
             StorageError: if the journal cannot be written.
         """
-        with storage_errors(self._journal):
-            self._study.set_user_attr(f"{_TESTED}{number:06d}", dataclasses.asdict(metrics))
+        self._study.set_user_attr(tested_key(number), dataclasses.asdict(metrics))
         self._tested[number] = metrics
         self._records[number] = dataclasses.replace(self._records[number], tested=metrics)
         return self._records[number]
@@ -236,6 +245,87 @@ class Ledger:
             for number, record in self._records.items()
             if len(record.epochs) >= epoch
         }
+
+    def _settle(self) -> None:
+        """Does to the end what a driver that died had begun: an `ask`, an `add_epoch`, or a `finish`.
+
+        It happens before any trial goes on, since what the sampler suggests depends on how far the others are.
+        """
+        storage = self._study._storage
+        for frozen in self._study.get_trials(deepcopy=False):
+            trial_id = frozen._trial_id
+            if frozen.state.is_finished():
+                continue
+            missing = [name for name in self._distributions if name not in frozen.params]
+            if missing:
+                point = self._suggest(frozen.number)
+                with self._journal.at_once():
+                    for name in missing:
+                        distribution = self._distributions[name]
+                        internal = distribution.to_internal_repr(point[name])
+                        storage.set_trial_param(trial_id, name, internal, distribution)
+            if frozen.state is optuna.trial.TrialState.WAITING:
+                storage.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+            epochs = read_epochs(frozen)
+            for epoch in epochs:
+                if epoch.metrics.epoch not in frozen.intermediate_values:
+                    self._set_value(trial_id, epoch.metrics)
+            outcome = read_outcome(frozen)
+            if outcome is not None:
+                state, cause, error = outcome
+                self._end(trial_id, epochs, state, cause, error)
+
+    def _set_value(self, trial_id: int, metrics: EpochMetrics) -> None:
+        value = float(getattr(metrics, self._metric))
+        self._study._storage.set_trial_intermediate_value(
+            trial_id, metrics.epoch, value if math.isfinite(value) else math.nan
+        )
+
+    def _end(
+        self, trial_id: int, epochs: tuple[EpochRecord, ...], state: TrialState, cause: str | None, error: str | None
+    ) -> None:
+        """Tells how a trial ended: the outcome first, so that what a crash cuts off can be told again."""
+        storage, told = self._study._storage, TOLD[state]
+        last = float(getattr(epochs[-1].metrics, self._metric)) if epochs else math.nan
+        values = None
+        with self._journal.at_once():
+            storage.set_trial_user_attr(trial_id, OUTCOME, {"state": state.value, "cause": cause, "error": error})
+            if state is TrialState.DIVERGED:
+                storage.set_trial_intermediate_value(trial_id, max(1, len(epochs)), math.nan)
+                # Else Optuna ranks pruned trials by their last step, and one that diverged late before others.
+                if CONSTRAINT not in storage.get_trial(trial_id).constraints:
+                    optuna.trial.Trial(self._study, trial_id).set_constraint(CONSTRAINT, 1.0)
+            elif told is not optuna.trial.TrialState.FAIL and math.isfinite(last):
+                values = [last]
+            if told is optuna.trial.TrialState.COMPLETE and values is None:
+                raise LedgerError(f"a trial cannot be {state.value} without a value of {self._metric}")
+            storage.set_trial_state_values(trial_id, told, values)
+
+    def _suggest(self, number: int) -> dict[str, Any]:
+        """The point of trial `number`, a function of the specification and of what the other trials came to."""
+        given = self._point(number) or {}
+        sampler = make_sampler(self._spec, number)
+        # A study of its own, since one keeps the trials as they were when it was last asked or told.
+        study = optuna.load_study(study_name=STUDY, storage=self._study._storage, sampler=sampler)
+        trial = optuna.trial.FrozenTrial(
+            number=number, trial_id=-1, state=optuna.trial.TrialState.RUNNING, value=None,
+            datetime_start=datetime.now(), datetime_complete=None, params={}, distributions={}, user_attrs={},
+            system_attrs={}, intermediate_values={},
+        )  # fmt: skip
+        together: dict[str, Any] | None = None
+        point: dict[str, Any] = {}
+        for name, distribution in self._distributions.items():
+            if name in given or distribution.single():
+                point[name] = given[name] if name in given else _only_value(distribution)
+                continue
+            if together is None:
+                space = sampler.infer_relative_search_space(study, trial)
+                together = sampler.sample_relative(study, trial, space)
+            if name in together:
+                point[name] = together[name]
+            else:
+                point[name] = sampler.sample_independent(study, trial, name, distribution)
+        return point
 
     def _point(self, number: int) -> dict[str, Scalar] | None:
         """The point that trial `number` must have, if the file gives one."""
@@ -254,30 +344,21 @@ class Ledger:
         return self._study._storage.get_trial(self._trial_ids[number])
 
     def _read(self, frozen: FrozenTrial, unfinished: TrialState) -> TrialRecord:
-        attributes = frozen.user_attrs
-        outcome = attributes.get("outcome", {})
-        ended = frozen.state.is_finished()
-        epochs = []
-        for key in sorted(key for key in attributes if key.startswith("epoch:")):
-            row = dict(attributes[key])
-            recorded_at = datetime.fromisoformat(row.pop("recorded_at"))
-            epochs.append(EpochRecord(EpochMetrics(**row), recorded_at))
-        params = {name: _as_written(self._spec, name, value) for name, value in frozen.params.items()}
-        return TrialRecord(
-            number=frozen.number,
-            config=self._spec.trial.config(params),
-            params={name: params[name] for name in self._spec.trial.searched if name in params},
-            state=TrialState(outcome["state"]) if ended else unfinished,
-            epochs=tuple(epochs),
-            tested=self._tested.get(frozen.number),
-            enqueued=bool(attributes.get("enqueued", False)),
-            cause=outcome.get("cause") if ended else None,
-            error=outcome.get("error") if ended else None,
-            started_at=_utc(frozen.datetime_start),
-            ended_at=_utc(frozen.datetime_complete),
-            node=attributes.get("place", {}).get("node"),
-            device=attributes.get("place", {}).get("device"),
-        )
+        return read_trial(frozen, self._spec, self._distributions, unfinished, self._tested.get(frozen.number))
+
+
+def _only_value(distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return distribution.choices[0]
+    assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
+    return distribution.low
+
+
+class _TPESampler(optuna.samplers.TPESampler):
+    """TPE without the message to other drivers that it writes into a trial; one sweep has one driver."""
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return self._sample_relative(study, trial, search_space)
 
 
 def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
@@ -288,61 +369,25 @@ def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
-        )
+        return _TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
 
 
-def repair_journal(journal: Path) -> None:
-    """Cuts off a line that a crash left half-written, and removes the lock of a writer that is gone.
-
-    As it is, Optuna would append the next line to the half one and never read the file again.
-
-    Raises:
-        LedgerError: if another line is damaged.
-        StorageError: if it cannot be written.
-    """
-    for lock in journal.parent.glob(f"{journal.name}.lock*"):
-        lock.unlink(missing_ok=True)
+def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:
+    """The journal and the study in it, every line of which has been read."""
+    journal = Journal(directory.journal)
     try:
-        with storage_errors(journal), open(journal, "r+b") as file:
-            content = file.read()
-            end = content.rfind(b"\n") + 1
-            if end < len(content):
-                file.truncate(end)
-            for index, line in enumerate(content[:end].splitlines(), start=1):
-                try:
-                    json.loads(line)
-                except ValueError:
-                    raise LedgerError(
-                        f"{shown(journal)}: line {index} is damaged; restore the file from a copy"
-                    ) from None
-    except FileNotFoundError:
-        return
-
-
-def _final_metrics(row: dict[str, Any]) -> FinalMetrics:
-    """What was written, also by a raysweep that knew fewer or other metrics."""
-    known: dict[str, Any] = {field.name: row.get(field.name) for field in dataclasses.fields(FinalMetrics)}
-    return FinalMetrics(**{**known, "latent_kl_nats": tuple(row["latent_kl_nats"])})
-
-
-def _storage(journal: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(journal)))
+        return journal, optuna.load_study(study_name=STUDY, storage=JournalStorage(journal))
+    except LedgerError:
+        raise
+    except KeyError as error:
+        if journal.line and error.args == ("Record does not exist.",):
+            raise LedgerError(f"{shown(directory.journal)}: holds no study of raysweep") from error
+        journal.refuse(f"{type(error).__name__}")
+    except OSError as error:
+        raise LedgerError(f"{shown(directory.journal)}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # noqa: BLE001 (Optuna trusts its journal, and fails in as many ways as lines can)
+        journal.refuse(f"{type(error).__name__}: {str(error)[:200]}")
 
 
 def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    """Optuna's times are naive and local."""
-    return None if moment is None else moment.astimezone(UTC)
-
-
-def _as_written(spec: SweepSpec, name: str, value: Any) -> Scalar:
-    """A parameter as the search space file has it: Optuna gives back a choice's own object, a range's plain number."""
-    distribution = spec.trial.searched.get(name)
-    if isinstance(distribution, Choices):
-        return next(choice for choice in distribution.choices if choice == value and type(choice) is type(value))
-    return value  # type: ignore[no-any-return]

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from raysweep.data.cache import open_cache, prepare
 from raysweep.errors import RaysweepError, SpecError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown, typed, write_atomically
-from raysweep.loading import parse_spec
+from raysweep.layout import SweepDirectory, shown, write_atomically
+from raysweep.loading import load_spec, parse_spec
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
-from raysweep.search.description import description_text, read_spec, yaml_text
+from raysweep.search.changes import Change, changes_between, listed, require_compatible, taken_message
+from raysweep.search.description import (
+    describe_sweep,
+    edited_spec,
+    images_checksum,
+    read_description,
+    read_spec,
+    yaml_text,
+)
 from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
 from raysweep.search.preflight import preflight
@@ -27,6 +35,7 @@ from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
 Progress = Callable[[int, int], None]
+_log = logging.getLogger("raysweep")
 
 
 class _Silent:
@@ -44,12 +53,13 @@ class _Silent:
 def run(
     spec: SweepSpec, output: str | os.PathLike[str] | None = None,
     *, observer: Observer | None = None, progress: Progress | None = None,
-    announce: Callable[[Preflight | Unpredictable], None] | None = None,
+    announce: Callable[[Preflight | Unpredictable], None] | None = None, source: str | None = None,
 ) -> Sweep:  # fmt: skip
     """Runs a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
 
     `output` is the directory to make, `results/<name>` if it is None. `progress` is told images done and in all while
-    the data cache is built, and `announce` the prediction of collapse before anything is trained.
+    the data cache is built, and `announce` the prediction of collapse before anything is trained. `source` is the file
+    that `spec` came from, for messages.
 
     Raises:
         SweepDirectoryError: if `output` holds a sweep already.
@@ -58,7 +68,7 @@ def run(
         StorageError: if the directory cannot be written; what was done stays, and `resume` goes on.
     """
     directory = SweepDirectory.at(output if output is not None else Path("results") / spec.name)
-    _refuse_taken(directory)
+    _refuse_taken(directory, spec, source)
     cache = prepare(spec.data, progress)
     prediction = preflight(spec, cache)
     if announce is not None:
@@ -67,10 +77,10 @@ def run(
         nodes = cluster_nodes()
         slots = fit(spec, nodes)
         with driving(directory):
-            _refuse_taken(directory)
-            text = description_text(spec, open_cache(cache).info, slots, nodes, prediction)
-            write_atomically(directory.spec, text.encode())
-            ledger = Ledger.create(directory, spec)
+            _refuse_taken(directory, spec, source)
+            description = describe_sweep(spec, open_cache(cache).info, slots, nodes, prediction)
+            write_atomically(directory.spec, yaml_text(description).encode())
+            ledger = Ledger.create(directory, spec, description)
             writer = TensorBoardWriter(directory, spec)
             session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
             _drive(session)
@@ -79,15 +89,18 @@ def run(
 
 def resume(
     location: str | os.PathLike[str], trials: int | None = None,
-    *, observer: Observer | None = None, progress: Progress | None = None,
+    *, time_budget: float | None = None, file: str | os.PathLike[str] | None = None,
+    observer: Observer | None = None, progress: Progress | None = None,
 ) -> Sweep:  # fmt: skip
     """Goes on with a sweep: unfinished trials from their last epoch, then what is left, up to `trials` in all.
 
-    A sweep in which nothing is left to do is returned as it is.
+    `file` is a search space file to go on with, in place of the sweep's own sweep.yaml; `trials` and `time_budget`, in
+    seconds, replace what is in it. A sweep in which nothing is left to do is returned as it is.
 
     Raises:
-        SweepDirectoryError: if there is no sweep, or another driver is at work on it.
+        SweepDirectoryError: if there is no sweep, another driver is at work on it, or its search space is another one.
         LedgerError: if its journal cannot be read.
+        SpecError: if `file` is none that could be run.
         DataError: if the images cannot be had any more, or are others.
         ResourcesError: if no trial could ever start.
     """
@@ -95,30 +108,50 @@ def resume(
     directory.require_sweep()
     session = None
     with driving(directory):
-        spec, description = read_spec(directory)
-        if trials is not None:
-            spec = _with_trials(directory, spec, trials)
-        ledger = Ledger.open(directory, spec, writable=True)
+        spec, changes = wanted_spec(directory, trials, time_budget, file)
+        _, description = read_spec(directory)
+        with _logging_to(directory.log):
+            ledger = Ledger.open(directory, spec, writable=True)
         if sweep_status(ledger.records(), spec).is_open:
-            session = _resume(directory, spec, description, ledger, observer, progress)
+            session = _resume(directory, spec, description, ledger, changes, observer, progress)
+        elif changes or not directory.spec.exists():
+            _take_over(directory, spec, description, ledger, changes)
     return _conclude(session) if session else open_sweep(directory.root)
 
 
+def wanted_spec(
+    directory: SweepDirectory, trials: int | None = None, time_budget: float | None = None,
+    file: str | os.PathLike[str] | None = None,
+) -> tuple[SweepSpec, list[Change]]:  # fmt: skip
+    """What a sweep is to go on with, and how that differs from what it was run with last.
+
+    Raises:
+        SweepDirectoryError: if trials from before and after the changes would not compare; it lists all of them.
+        SpecError: if `file` has faults.
+    """
+    before, _ = read_spec(directory)
+    spec = load_spec(file) if file is not None else edited_spec(directory) or before
+    if trials is not None or time_budget is not None:
+        spec = _with_overrides(directory, before, spec, trials, time_budget)
+    changes = changes_between(before, spec)
+    require_compatible(directory, changes)
+    return spec, changes
+
+
 def _resume(
-    directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger,
+    directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger, changes: Sequence[Change],
     observer: Observer | None, progress: Progress | None,
 ) -> Session:  # fmt: skip
     """Trains what is left of a sweep that this process drives; the session, when it is over."""
     cache = prepare(spec.data, progress)
-    if open_cache(cache).info.checksum != description["data"]["checksum"]:
+    if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
             f"{shown(directory.root)}: was run on other images than {spec.data.dataset} has now; "
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
     with connected():
         slots = fit(spec, cluster_nodes())
-        if description["spec"] != spec.as_mapping():
-            write_atomically(directory.spec, yaml_text({**description, "spec": spec.as_mapping()}).encode())
+        _take_over(directory, spec, description, ledger, changes)
         rebuild(directory, spec, ledger.records())
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
@@ -127,21 +160,45 @@ def _resume(
     return session
 
 
-def _with_trials(directory: SweepDirectory, spec: SweepSpec, trials: int) -> SweepSpec:
-    """The specification with another total, checked like the file it came from.
+def _take_over(
+    directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger, changes: Sequence[Change]
+) -> None:
+    """Writes down what the sweep goes on with: in sweep.yaml, and after that in the ledger, which decides.
+
+    In this order, since a driver that dies between the two leaves what looks like a file edited by hand.
+    """
+    described = {**description, "spec": spec.as_mapping()}
+    there = read_description(directory)
+    if there is None or there["spec"] != described["spec"]:
+        write_atomically(directory.spec, yaml_text(described).encode())
+    ledger.describe(described)
+    with _logging_to(directory.log):
+        if there is None:
+            _log.warning("%s was missing, and is written anew from the ledger", shown(directory.spec))
+        if changes:
+            _log.info("the search space is another one from here on:\n%s", listed(changes))
+
+
+def _with_overrides(
+    directory: SweepDirectory, before: SweepSpec, spec: SweepSpec, trials: int | None, time_budget: float | None
+) -> SweepSpec:
+    """The specification with another total or time budget, checked like the file it came from.
 
     Raises:
         SweepDirectoryError: if the total is less than before, or more than a grid has.
     """
-    if trials < spec.trials:
+    if trials is not None and trials < before.trials:
         raise SweepDirectoryError(
-            f"{shown(directory.root)}: is a sweep of {spec.trials} trials; a total can only grow, got --trials {trials}"
+            f"{shown(directory.root)}: is a sweep of {before.trials} trials; a total can only grow, "
+            f"got --trials {trials}"
         )
     try:
-        return parse_spec(yaml_text(spec.as_mapping()), overrides={"trials": trials})
+        overrides = {"trials": trials, "time_budget": time_budget}
+        return parse_spec(yaml_text(spec.as_mapping()), overrides=overrides)
     except SpecError as error:
         faults = "; ".join(fault.message for fault in error.faults)
-        raise SweepDirectoryError(f"{shown(directory.root)}: cannot have {trials} trials: {faults}") from None
+        wanted = f"{trials} trials" if trials is not None else f"a time budget of {time_budget} s"
+        raise SweepDirectoryError(f"{shown(directory.root)}: cannot have {wanted}: {faults}") from None
 
 
 @contextmanager
@@ -219,12 +276,16 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _refuse_taken(directory: SweepDirectory) -> None:
+def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None) -> None:
     root, name = directory.root, shown(directory.root)
     if directory.holds_a_sweep():
-        raise SweepDirectoryError(
-            f"{name}: holds a sweep already. To go on with it, type: raysweep resume {typed(root)}\n"
-            f"For a new one, give another directory with --output, or move {name} away"
-        )
+        try:
+            before, _ = read_spec(directory)
+        except RaysweepError as error:
+            raise SweepDirectoryError(
+                f"{name}: holds a sweep already, which cannot be read: {error}\n"
+                f"For a new one, give another directory with --output, or move {name} away"
+            ) from error
+        raise SweepDirectoryError(taken_message(directory, before, spec, source))
     if root.exists() and not root.is_dir():
         raise SweepDirectoryError(f"{name}: is a file; give another directory with --output")

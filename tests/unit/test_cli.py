@@ -278,3 +278,59 @@ def test_sweeps_that_make_different_claims_of_one_name_are_refused(tmp_path: Pat
     code, output = run("findings", one, two)
     assert code == 2
     assert "its claim small_weight is another one than that of" in output
+
+
+def test_resume_shows_what_is_another_and_refuses_what_would_not_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid_sweep(tmp_path / "one", grid_text())
+    Path("other.yaml").write_text(grid_text().replace("1e-2", "1e-3"))
+    before = {path: path.read_bytes() for path in Path("one").rglob("*") if path.is_file()}
+    code, output = run("resume", "one", "--file", "other.yaml")
+    assert code == 2
+    assert "\n    trial.kld_weight.choices[1]: 0.01 -> 0.001\n" in output
+    assert "raysweep resume one" in output
+    code, output = run("run", "other.yaml", "--output", "one")
+    assert code == 2
+    assert "\n    trial.kld_weight.choices[1]: 0.01 -> 0.001\n" in output
+    code, output = run("resume", "one", "--time-budget", "soon")
+    assert (code, "must be a duration" in output) == (2, True)
+    after = {path: path.read_bytes() for path in Path("one").rglob("*") if path.is_file() and path.name[0] != "."}
+    assert after == before
+
+
+def test_a_finished_sweep_takes_over_claims_that_were_added_to_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    none = grid_text() + "evaluation: {final_metrics: none}\n"
+    grid_sweep(tmp_path / "one", none)
+    Path("claims.yaml").write_text(none + CLAIMS)
+    code, output = run("resume", "one", "--file", "claims.yaml")
+    assert code == 0, output
+    assert "goes on with another search space:\n    claims: " in output
+    assert "nothing is left to do" in output
+    assert "small_weight" in SweepDirectory.at("one").spec.read_text()
+    assert "claims: " in SweepDirectory.at("one").log.read_text()
+    code, output = run("findings", "one")
+    assert (code, "1 claim: 1 holds" in output) == (0, True)
+    code, output = run("resume", "one")
+    assert (code, "another search space" in output) == (0, False)
+
+
+def test_a_description_that_is_missing_is_written_anew_by_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid_sweep(tmp_path / "one", grid_text() + "evaluation: {final_metrics: none}\n")
+    place = SweepDirectory.at("one")
+    description = yaml.safe_load(place.spec.read_text()) | {"data": {"checksum": "x"}}
+    spec = parse_spec(yaml.safe_dump(description["spec"]))
+    Ledger.open(place, spec, writable=True).describe(description)
+    place.spec.unlink()
+    assert run("status", "one")[0] == 0
+    code, output = run("resume", "one")
+    assert (code, "wrote one/sweep.yaml anew" in output) == (0, True), output
+    assert yaml.safe_load(place.spec.read_text()) == description
+    assert "anew" not in run("resume", "one")[1]

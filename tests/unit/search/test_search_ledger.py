@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -189,24 +188,6 @@ def test_a_grid_visits_every_point_once_also_when_reopened(tmp_path_factory: pyt
     points = run_to(Ledger.open(directory, spec, writable=True), spec.trials)
     assert len(points) == 6
     assert points == list(spec.trial.grid())
-
-
-def test_an_ask_cut_short_is_completed_within_the_space(
-    directory: SweepDirectory, ledger: Ledger, reopen: Reopen, spec: SweepSpec
-) -> None:
-    ledger.ask()
-    ledger.ask()
-    ledger.ask()
-    lines = directory.journal.read_bytes().splitlines(keepends=True)
-    parameters = [index for index, line in enumerate(lines) if "param_name" in json.loads(line)]
-    directory.journal.write_bytes(b"".join(lines[: parameters[-1]]))
-    again = reopen()
-    assert len(again.record(2).params) == 1
-    readers = Ledger.open(directory, spec, writable=False).records()
-    assert [record.number for record in readers] == [0, 1], "readers wait for the whole point"
-    record = again.complete_point(2)
-    assert set(record.params) == {"kld_weight", "latent_size"}
-    assert reopen().record(2).params == record.params
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))

@@ -28,6 +28,8 @@ STOPPED_S = 30.0
 """Longest time from a signal to the driver's end: the epoch, the report, and Ray's own end, on a busy machine."""
 LEFT_S = 15.0
 """How long after a driver's end processes of its Ray may still be there."""
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Ray's own watchers of a raylet. They end by themselves, up to a minute after it was killed, and touch no sweep."""
 MOST_ACTOR_DEATHS = 3
 """In one life of a driver; they may all befall one trial, which survives that many."""
 NODE_LOSS = {
@@ -211,11 +213,16 @@ class Round:
         log = self._workplace.epochs_log
         offset = log.stat().st_size if log.exists() else 0
         most_lives = 2 * len(self._plan) + 4
-        while not self._live():
-            if len(self._lives) > most_lives:
-                self._fail(f"is not done after {most_lives} lives")
-                break
-        self._check_processes()
+        try:
+            while not self._live():
+                if len(self._lives) > most_lives:
+                    self._fail(f"is not done after {most_lives} lives")
+                    break
+            self._check_processes()
+        finally:
+            for mark, _ in self._lives:
+                for pid in processes.marked("CHAOS_LIFE", mark):
+                    processes.kill(pid)
         if self._directory.exists():
             self._judge(reference, log.read_text()[offset:].splitlines())
         self._result.lives = len(self._lives)
@@ -359,11 +366,9 @@ class Round:
     def _check_processes(self) -> None:
         """Whether every process of every driver's Ray is gone; those that are not are ended."""
         for life, (mark, _) in enumerate(self._lives):
-            left = processes.left_after("CHAOS_LIFE", mark, LEFT_S)
+            left = processes.left_after("CHAOS_LIFE", mark, LEFT_S, AGENTS)
             if left:
                 self._fail(f"life {life} has left processes: {sorted(left.values())}")
-            for pid in left:
-                processes.kill(pid)
         if self._setting.cluster:
             deadline = time.monotonic() + LEFT_S
             while left_actors := processes.actors("CHAOS_CLUSTER", self._workplace.mark):

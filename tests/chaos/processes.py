@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -50,10 +51,10 @@ def kill(pid: int) -> bool:
     return True
 
 
-def left_after(name: str, value: str, seconds: float) -> dict[int, str]:
-    """The marked processes that are still there after at most `seconds`."""
+def left_after(name: str, value: str, seconds: float, but: Collection[str] = ()) -> dict[int, str]:
+    """The marked processes that are still there after at most `seconds`, but those of these titles."""
     deadline = time.monotonic() + seconds
-    while left := marked(name, value):
+    while left := {pid: title for pid, title in marked(name, value).items() if title not in but}:
         if time.monotonic() > deadline:
             return left
         time.sleep(0.2)

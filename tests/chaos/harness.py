@@ -143,7 +143,11 @@ class Workplace:
     def nodes(self) -> Nodes:
         """A cluster of two nodes, started when it is first wanted."""
         if self._nodes is None:
-            self._nodes = Nodes(2, self.environment(CHAOS_CLUSTER=self.mark))
+            (self.root / "n").mkdir()
+            temporary = str(self.root / "n")
+            self._nodes = Nodes(
+                2, self.environment(CHAOS_CLUSTER=self.mark, RAY_TMPDIR=temporary, TMPDIR=temporary)
+            )
         return self._nodes
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -177,10 +181,9 @@ class Workplace:
         return raysweep.open_sweep(directory)
 
     def clear_temporary(self) -> None:
-        """Removes what Ray's ended sessions have left, unless a cluster's own session is among them."""
-        if self._nodes is None:
-            shutil.rmtree(self.root / "t", ignore_errors=True)
-            (self.root / "t").mkdir()
+        """Removes what the ended drivers' Ray and Tune have left."""
+        shutil.rmtree(self.root / "t", ignore_errors=True)
+        (self.root / "t").mkdir()
 
     def close(self) -> None:
         if self._nodes is not None:

@@ -138,8 +138,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     if waits:
         lines.append(
-            f"| from `resume` to the first new epoch | median {statistics.median(waits):.1f} s, worst {waits[-1]:.1f} s, "
-            f"n = {len(waits)} |"
+            f"| from `resume` to the first new epoch | median {statistics.median(waits):.1f} s, "
+            f"worst {waits[-1]:.1f} s, n = {len(waits)} |"
         )
     lines += ["", "| fault | times |", "| --- | --- |"]
     lines += [f"| {kind} | {count} |" for kind, count in faults.most_common()]

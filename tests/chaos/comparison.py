@@ -8,6 +8,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ def compare(sweep: raysweep.Sweep, reference: raysweep.Sweep, *, whole: bool) ->
 def differences_within(sweep: raysweep.Sweep) -> list[str]:
     """Where the files of a sweep that has ended contradict its ledger, or are not whole, or should not be there."""
     root = sweep.directory.root
-    found = [f"{path.relative_to(root)}: is left over" for stray in STRAYS for path in root.rglob(stray)]
+    found = damages(root)
     for path, table in (
         (sweep.directory.trials_parquet, sweep.trials()),
         (sweep.directory.epochs_parquet, sweep.epochs()),
@@ -75,11 +76,17 @@ def differences_within(sweep: raysweep.Sweep) -> list[str]:
             found.append(f"{path.relative_to(root)}: is not what the ledger says")
     keys = Counter((row["trial"], row["epoch"]) for row in sweep.epochs().select(["trial", "epoch"]).to_pylist())
     found += [f"epochs: {key} stands there {count} times" for key, count in keys.items() if count > 1]
+    for record in sweep.records:
+        found += _checkpoint_differences(sweep, record) + _curve_differences(sweep, record)
+    return found
+
+
+def damages(root: Path) -> list[str]:
+    """Files below a directory that are not whole, or were left by a writer that is gone."""
+    found = [f"{path.relative_to(root)}: is left over" for stray in STRAYS for path in root.rglob(stray)]
     for path in sorted(root.rglob("*")):
         if path.is_file() and (fault := _damage(path)):
             found.append(f"{path.relative_to(root)}: {fault}")
-    for record in sweep.records:
-        found += _checkpoint_differences(sweep, record) + _curve_differences(sweep, record)
     return found
 
 
@@ -111,7 +118,7 @@ def repeated_epochs(lines: Sequence[str], records: Sequence[TrialRecord], fault_
     by_fault: Counter[tuple[int, int]] = Counter()
     for (number, epoch), times in begun.items():
         times.sort()
-        for before, again in zip(times, times[1:], strict=False):
+        for before, again in pairwise(times):
             faults = [index for index, at in enumerate(fault_times) if at <= again]
             if not faults:
                 unexplained.append(f"trial {number}: epoch {epoch} was begun twice before any fault")

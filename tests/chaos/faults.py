@@ -86,9 +86,9 @@ def _early(chance: random.Random, cluster: bool) -> Planned:
         moment = chance.choice([Moment.TRAINING, Moment.TRAINING, Moment.CHECKPOINT])
         return Planned(Fault.KILL_ACTOR, moment, epochs, delay_s if moment is Moment.TRAINING else 0.0)
     fault = _driver_fault(chance, cluster)
-    moment = chance.choices(
-        [Moment.TRAINING, Moment.STARTING, Moment.ASKING, Moment.CHECKPOINT], weights=[5, 2, 2, 2]
-    )[0]
+    moment = chance.choices([Moment.TRAINING, Moment.STARTING, Moment.ASKING, Moment.CHECKPOINT], weights=[5, 2, 2, 2])[
+        0
+    ]
     if moment is Moment.STARTING:
         return Planned(fault, moment, 0, chance.uniform(0, 8), gap_s, group)
     if moment is Moment.TRAINING:

@@ -145,9 +145,7 @@ class Workplace:
         if self._nodes is None:
             (self.root / "n").mkdir()
             temporary = str(self.root / "n")
-            self._nodes = Nodes(
-                2, self.environment(CHAOS_CLUSTER=self.mark, RAY_TMPDIR=temporary, TMPDIR=temporary)
-            )
+            self._nodes = Nodes(2, self.environment(CHAOS_CLUSTER=self.mark, RAY_TMPDIR=temporary, TMPDIR=temporary))
         return self._nodes
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -199,7 +197,7 @@ class Round:
         self._setting = setting
         self._plan = list(plan)
         self._seed = seed
-        self._chance = random.Random(f"{seed}:{name}")  # noqa: S311 (reproducible, not secret)
+        self._chance = random.Random(f"{seed}:{name}")
         self._place = workplace.root / "rounds" / name
         self._directory = self._place / setting.name
         self._journal = Journal(self._directory / "study.journal")

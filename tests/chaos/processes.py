@@ -1,4 +1,4 @@
-"""Processes of this machine, told apart by what stands in their environment: a mark that all of their children inherit."""
+"""Processes of this machine, told apart by a mark in their environment, which children inherit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a line for every epoch that any process begins and ends: what a sweep has trained in truth, whoever died of it.
+"""Writes a line for every epoch that any process begins and ends: what a sweep has trained in truth, whoever died.
 
 Python imports this module at its start from a directory on PYTHONPATH, which Ray's workers inherit. Nothing of
 raysweep is changed but that `Training.run_epoch` is seen from outside; the ledger cannot tell what was trained twice.

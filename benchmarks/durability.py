@@ -5,7 +5,7 @@
 
 Without: workers write no checkpoints and the study's journal is kept in memory. The two sides take turns, each run in a
 process and a Ray of its own, with the same trials. A run is timed from the first trial's order to the end of the
-report; Ray's start is left out. Because the machine's own spread is easily larger than the cost, the seconds spent inside
+report; Ray's start is left out. Because the machine's own spread is easily larger than the cost, the seconds spent in
 `save_checkpoint` and in writing the journal are added up as well.
 """
 
@@ -50,7 +50,8 @@ def main() -> None:
                 rows[side] = row = in_a_process_of_its_own(side, place, options)
                 print(
                     f"pair {pair}, {side:7}: {row['took_s']:7.2f} s for {row['epochs']} epochs; "
-                    f"{row['checkpoint_s']:.2f} s in {row['checkpoints']} checkpoints, {row['journal_s']:.2f} s in {row['appends']} journal writes",
+                    f"{row['checkpoint_s']:.2f} s in {row['checkpoints']} checkpoints, "
+                    f"{row['journal_s']:.2f} s in {row['appends']} journal writes",
                     flush=True,
                 )
             ratios.append(rows["with"]["took_s"] / rows["without"]["took_s"])

@@ -9,6 +9,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 
+OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE", "ray::_measure")
+"""How titles of Ray's processes begin that train nothing."""
+
+
 def marked(name: str, value: str) -> dict[int, str]:
     """The live processes whose environment has `name=value`, and their titles."""
     wanted = f"{name}={value}".encode()
@@ -29,8 +33,10 @@ def marked(name: str, value: str) -> dict[int, str]:
 
 
 def actors(name: str, value: str) -> list[int]:
-    """Those of the marked processes that train a trial."""
-    return [pid for pid, title in marked(name, value).items() if title.startswith("ray::") and "Trainable" in title]
+    """Those of the marked processes that train a trial: of Ray's workers all that have no other use."""
+    return [
+        pid for pid, title in marked(name, value).items() if title.startswith("ray::") and not title.startswith(OTHERS)
+    ]
 
 
 def measurers(name: str, value: str) -> list[int]:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 import raysweep
+from raysweep.errors import CheckpointError
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.status import ENDED
@@ -59,6 +61,9 @@ def compare(sweep: raysweep.Sweep, reference: raysweep.Sweep, *, whole: bool) ->
     if whole:
         found += [f"{name}: is missing" for name in sorted(_files(reference) - _files(sweep))]
         found += [f"{name}: is one too many" for name in sorted(_files(sweep) - _files(reference))]
+        for name in sorted(_files(sweep) & _files(reference)):
+            if name.startswith("trials/") and not _same(sweep.directory.root / name, reference.directory.root / name):
+                found.append(f"{name}: is another than undisturbed")
     return Outcome(found, len(lost), len(doubled))
 
 
@@ -153,7 +158,22 @@ def _outcome(record: TrialRecord, whole: bool) -> dict[str, Any]:
 def _files(sweep: raysweep.Sweep) -> set[str]:
     """The files of a sweep by name, without event files, whose names are of a moment and a process."""
     root = sweep.directory.root
-    return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and ".tfevents." not in p.name}
+    strays = {path for stray in STRAYS for path in root.rglob(stray)}
+    found = {path for path in root.rglob("*") if path.is_file() and ".tfevents." not in path.name}
+    return {str(path.relative_to(root)) for path in found - strays}
+
+
+def _same(ours: Path, theirs: Path) -> bool:
+    """Whether two files of a trial are the same: a checkpoint by its tensors, for its header has timings, else all."""
+    if ours.suffix != ".safetensors":
+        return ours.read_bytes() == theirs.read_bytes()
+    try:
+        one, other = read_checkpoint(ours), read_checkpoint(theirs)
+    except CheckpointError:
+        return True  # named among the files that are not whole
+    return one.tensors.keys() == other.tensors.keys() and all(
+        torch.equal(value, other.tensors[name]) for name, value in one.tensors.items()
+    )
 
 
 def _damage(path: Path) -> str | None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-
 OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE", "ray::_measure")
 """How titles of Ray's processes begin that train nothing."""
 

@@ -186,6 +186,8 @@ def _damage(path: Path) -> str | None:
         elif path.suffix == ".png":
             with Image.open(path) as picture:
                 picture.load()
+            if path.read_bytes()[-8:-4] != b"IEND":  # without which Pillow is content
+                return "ends too early"
         elif path.suffix == ".journal":
             for line in path.read_bytes().split(b"\n")[:-1]:
                 json.loads(line)

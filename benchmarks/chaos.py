@@ -104,6 +104,7 @@ def row_of(result: Result, seed: int, number: int) -> dict[str, Any]:
         "epochs_trained_again": result.trained_again,
         "most_repeated": result.most_repeated,
         "resumed_s": [round(seconds, 2) for seconds in result.resumed_s],
+        "stopped_s": [round(seconds, 2) for seconds in result.stopped_s],
         "lives": result.lives,
         "took_s": round(result.took_s, 1),
     }
@@ -121,7 +122,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     """All rounds so far as Markdown."""
     faults = Counter(kind for row in rows for kind, _ in row["faults"])
     moments = Counter(moment for row in rows for _, moment in row["faults"])
-    waits = sorted(seconds for row in rows for seconds in row["resumed_s"])
     whole = [row for row in rows if not row["failures"]]
     survived = sum(len(row["faults"]) for row in whole)
     days = sorted({row["date"][:10] for row in rows})
@@ -136,11 +136,16 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"| epochs begun again | {sum(r['epochs_cut_short'] for r in rows)} that a fault cut short, "
         f"{sum(r['epochs_trained_again'] for r in rows)} that were trained and not yet kept |",
     ]
-    if waits:
-        lines.append(
-            f"| from `resume` to the first new epoch | median {statistics.median(waits):.1f} s, "
-            f"worst {waits[-1]:.1f} s, n = {len(waits)} |"
-        )
+    for what, key in (
+        ("`resume` to the first new epoch", "resumed_s"),
+        ("INT or TERM to the driver's end", "stopped_s"),
+    ):
+        seconds = [value for row in rows for value in row[key]]
+        if seconds:
+            lines.append(
+                f"| from {what} | median {statistics.median(seconds):.1f} s, worst {max(seconds):.1f} s, "
+                f"n = {len(seconds)} |"
+            )
     lines += ["", "| fault | times |", "| --- | --- |"]
     lines += [f"| {kind} | {count} |" for kind, count in faults.most_common()]
     lines += ["", "| moment | faults |", "| --- | --- |"]

@@ -24,7 +24,7 @@ from tests.chaos.nodes import Nodes
 REPOSITORY = Path(__file__).parents[2]
 STALLED_S = 90.0
 """A driver that neither writes nor ends for so long hangs: epochs take a tenth of a second, final metrics a few."""
-STOPPED_S = 30.0
+STOPPED_S = 45.0
 """Longest time from a signal to the driver's end: the epoch, the report, and Ray's own end, on a busy machine."""
 LEFT_S = 15.0
 """How long after a driver's end processes of its Ray may still be there."""
@@ -113,6 +113,8 @@ class Result:
     """The most that one fault cost one trial, in epochs begun again."""
     resumed_s: list[float] = field(default_factory=list)
     """From each `raysweep resume` to the first new epoch in the ledger."""
+    stopped_s: list[float] = field(default_factory=list)
+    """From each lone INT or TERM to the driver's end, the report written."""
     lives: int = 0
     took_s: float = 0.0
 
@@ -264,7 +266,10 @@ class Round:
             self._result.faults.append(planned)
             actor_deaths += planned.fault in (Fault.KILL_ACTOR, Fault.KILL_NODE)
             if planned.fault.ends_the_driver:
+                struck = time.monotonic()
                 watch.wait_for_end(STOPPED_S if planned.fault is not Fault.KILL_RAYLET else STALLED_S)
+                if planned.fault in (Fault.INT, Fault.TERM):
+                    self._result.stopped_s.append(time.monotonic() - struck)
                 self._end(driver, watch, f"after {planned}")
                 return planned
         watch.wait_for_end(None)

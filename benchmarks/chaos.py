@@ -16,6 +16,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.simplefilter("ignore", ResourceWarning)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     alone = options.round is not None
     began = time.monotonic()
     try:

@@ -86,7 +86,7 @@ def _early(chance: random.Random, cluster: bool) -> Planned:
         moment = chance.choice([Moment.TRAINING, Moment.TRAINING, Moment.CHECKPOINT])
         return Planned(Fault.KILL_ACTOR, moment, epochs, delay_s if moment is Moment.TRAINING else 0.0)
     fault = _driver_fault(chance, cluster)
-    moment = chance.choices([Moment.TRAINING, Moment.STARTING, Moment.ASKING, Moment.CHECKPOINT], weights=[5, 2, 2, 2])[
+    moment = chance.choices([Moment.TRAINING, Moment.STARTING, Moment.ASKING, Moment.CHECKPOINT], weights=[5, 3, 2, 2])[
         0
     ]
     if moment is Moment.STARTING:

@@ -31,7 +31,7 @@ LEFT_S = 15.0
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Ray's own watchers of a raylet. They end by themselves, up to a minute after it was killed, and touch no sweep."""
 MOST_ACTOR_DEATHS = 3
-"""In one life of a driver; they may all befall one trial, which survives that many."""
+"""In one life of a driver; they may all befall one trial at one epoch, which survives that many."""
 NODE_LOSS = {
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
@@ -127,6 +127,9 @@ class Workplace:
         self.epochs_log = root / "epochs.log"
         self.mark = uuid.uuid4().hex
         self._nodes: Nodes | None = None
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # As of whatever a shell starts with `&`. Drivers would inherit it, and be right to ignore every Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         for name in ("home", "t"):
             (root / name).mkdir(parents=True, exist_ok=True)
 
@@ -358,7 +361,7 @@ class Round:
                 Fault.INT: by_signal[signal.SIGINT],
                 Fault.INT_TWICE: by_signal[signal.SIGINT],
                 Fault.TERM: by_signal[signal.SIGTERM],
-                Fault.TERM_TWICE: {130, *by_signal[signal.SIGTERM]},
+                Fault.TERM_TWICE: by_signal[signal.SIGTERM],
                 Fault.KILL_DRIVER: {-signal.SIGKILL},
                 Fault.KILL_RAYLET: {0, 1},
             }[last.fault] | ({0} if done else set())

@@ -106,6 +106,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         order = self._order
         trial_directory = SweepDirectory(order.directory).trial(order.number)
         if self._training is None:
+            for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
+                stray.unlink(missing_ok=True)
             training = self._open()
             restored = restore_checkpoint(trial_directory, training)
             self._training = training

@@ -51,7 +51,7 @@ def compare(sweep: raysweep.Sweep, reference: raysweep.Sweep, *, whole: bool) ->
         ours, theirs = (_outcome(r, whole) for r in (records[number], expected[number]))
         found += [
             f"trial {number}: {key} is {ours.get(key)!r}, undisturbed {theirs.get(key)!r}"
-            for key in sorted(ours.keys() | theirs.keys())
+            for key in sorted(ours.keys() | theirs.keys(), key=lambda key: (key.startswith("epoch "), key))
             if repr(ours.get(key)) != repr(theirs.get(key))
         ]
         epochs = [epoch.metrics.epoch for epoch in records[number].epochs]

@@ -174,6 +174,7 @@ def connected() -> Iterator[None]:
         else:
             (node,) = local_nodes()
             ray.init(
+                address="local",  # else it joins whatever Ray was started on this machine, and refuses our resources
                 num_cpus=int(node["CPU"]),
                 num_gpus=int(node["GPU"]),
                 include_dashboard=False,

@@ -101,28 +101,37 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def _next_epoch(self) -> EpochMetrics:
         """The result of the next epoch: of the checkpoint's, re-sent, where there is one; else of a fresh one."""
-        from raysweep.search.pictures import draw_grids, draw_strip
         from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
 
         order = self._order
         trial_directory = SweepDirectory(order.directory).trial(order.number)
         if self._training is None:
+            for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
+                stray.unlink(missing_ok=True)
             training = self._open()
             restored = restore_checkpoint(trial_directory, training)
             self._training = training
             if training.epoch < order.epochs_done:
                 self._warn_of_lost_checkpoints(training.epoch)
             if restored is not None:
+                self._draw(restored.epoch)  # the process that wrote the checkpoint may have died before its pictures
                 return restored
         metrics: EpochMetrics = self._training.run_epoch()
         if math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss):
             save_checkpoint(trial_directory, self._training, metrics)
-            directory = SweepDirectory(order.directory)
-            if metrics.epoch in order.strip_epochs:
-                draw_strip(self._training, directory, order.number)
-            if metrics.epoch in order.picture_epochs:
-                draw_grids(self._training, directory, order.number)
+            self._draw(metrics.epoch)
         return metrics
+
+    def _draw(self, epoch: int) -> None:
+        """Draws the pictures that are due after an epoch, the one the training stands at."""
+        from raysweep.search.pictures import draw_grids, draw_strip
+
+        order = self._order
+        directory = SweepDirectory(order.directory)
+        if epoch in order.strip_epochs:
+            draw_strip(self._training, directory, order.number)
+        if epoch in order.picture_epochs:
+            draw_grids(self._training, directory, order.number)
 
     def _warn_of_lost_checkpoints(self, epoch: int) -> None:
         where = f"the ledger has {self._order.epochs_done} epochs, the newest checkpoint that can be read"

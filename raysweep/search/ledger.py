@@ -304,6 +304,8 @@ def repair_journal(journal: Path) -> None:
     """
     for lock in journal.parent.glob(f"{journal.name}.lock*"):
         lock.unlink(missing_ok=True)
+    if not journal.exists():
+        return
     try:
         with storage_errors(journal), open(journal, "r+b") as file:
             content = file.read()

@@ -89,7 +89,9 @@ def _checked_header(content: bytes) -> dict[str, Any]:
         if len(shape) > _MAX_DIMENSIONS or not all(isinstance(side, int) and side >= 0 for side in shape):
             raise TensorFileError(f"{name[:80]} has no shape that can be: {str(shape)[:80]}")
         if math.prod(shape) > 8 * len(content):
-            raise TensorFileError(f"{name[:80]} promises {math.prod(shape):,} numbers, the file has {len(content):,} bytes")
+            raise TensorFileError(
+                f"{name[:80]} promises {math.prod(shape):,} numbers, the file has {len(content):,} bytes"
+            )
     return described
 
 

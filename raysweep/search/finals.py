@@ -90,7 +90,9 @@ def measure_trial(order: TestOrder) -> FinalMetrics:
         subject.model, subject.config, subject.shown, subject.seen, paths, known_kl, mixture, subject.sigma2
     )
     if not directory.trial(number).is_dir():  # from which the checkpoint came
-        raise StorageError(f"{directory.trial(number)}: is no longer there; was the sweep moved, or its disk taken away?")
+        raise StorageError(
+            f"{directory.trial(number)}: is no longer there; was the sweep moved, or its disk taken away?"
+        )
     draw_portrait(portrait, directory, number)
     named = [("test", test), ("train", train)]
     keep_latents(directory, number, named, known_kl, splits.info.classes, order.projected)

@@ -17,27 +17,29 @@ class LogFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
         self.lost = 0
+        """Lines that could not be written since the last one that could."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.lost:
-            lost, self.lost = self.lost, 0
-            super().emit(logging.makeLogRecord({
-                "name": "raysweep", "levelno": logging.WARNING, "levelname": "WARNING",
-                "msg": "%d lines could not be written here", "args": (lost,),
-            }))  # fmt: skip
-            if self.lost:
-                self.lost += lost
-                return
-        super().emit(record)
+        lost, self.lost = self.lost, 0
+        try:
+            if lost:
+                said = f"{lost} lines could not be written here"
+                super().emit(logging.makeLogRecord({"name": "raysweep", "levelname": "WARNING", "msg": said}))
+            if not self.lost:
+                super().emit(record)
+                lost = 0
+        except OSError:  # of opening the file; those of writing go to handleError
+            self.handleError(record)
+        self.lost += lost
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
-        """Counts the line; the stream is opened anew for the next one, without what is left in its buffer."""
+        """Counts the line. The file is opened anew for the next one, without what is left in the buffer."""
         self.lost += 1
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        stream, self.stream = self.stream, None
         if stream is not None:
             with suppress(OSError):
                 stream.close()
 
-    def flush(self) -> None:
+    def close(self) -> None:
         with suppress(OSError):
-            super().flush()
+            super().close()

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from raysweep.errors import SweepDirectoryError
 from raysweep.layout import SweepDirectory, read_bounded, replacing
 from raysweep.records import TrialRecord
+from raysweep.report.pages import promised_bytes
 from raysweep.report.tables import SCHEMA_VERSION, epochs_table, trials_table
 from raysweep.spec import SweepSpec
 
 MAX_TABLE_BYTES = 1 << 31
 """Of a table in memory: some 8 million epochs."""
-_VALUE_BYTES = 8
 
 
 def write_parquet(directory: SweepDirectory, records: Sequence[TrialRecord], spec: SweepSpec) -> None:
@@ -37,27 +37,21 @@ def write_parquet(directory: SweepDirectory, records: Sequence[TrialRecord], spe
 def read_bounded_table(path: Path, limit_bytes: int = MAX_TABLE_BYTES) -> pa.Table:
     """A Parquet file that takes no more memory than that, whatever it says: a few bytes can stand for a billion rows.
 
-    Numbers are counted by the file's footer. Texts are read by their dictionaries, so that the length of all is known
-    before any is repeated.
+    Texts are read by their dictionaries, so that the length of all is known before any is repeated.
 
     Raises:
-        ValueError: if it would take more, or its footer contradicts itself.
+        ValueError: if it would take more, or contradicts itself.
         pa.ArrowException, OSError: if it cannot be read.
     """
     # Read whole, without memory mapping: a table that is replaced meanwhile must not change underfoot.
     content = pa.py_buffer(read_bounded(path, limit_bytes))
+    promised = promised_bytes(memoryview(content))
+    if promised > limit_bytes:
+        raise ValueError(f"it promises {promised:,} bytes")
     found = pq.ParquetFile(pa.BufferReader(content))
-    metadata = found.metadata
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    numbers = 0
-    for group in groups:
-        for index in range(metadata.num_columns):
-            column = group.column(index)
-            # A page of so many bytes is made before its content is looked at.
-            numbers += max(column.num_values, 0) + max(column.total_uncompressed_size, 0) // _VALUE_BYTES
-    rows = metadata.num_rows * max(1, metadata.num_columns)
-    if max(numbers, rows) * _VALUE_BYTES > limit_bytes:
-        raise ValueError(f"it promises {metadata.num_rows:,} rows, {numbers:,} values in all")
+    rows = found.metadata.num_rows
+    if rows * max(1, found.metadata.num_columns) > limit_bytes:
+        raise ValueError(f"it promises {rows:,} rows")
     texts = [field.name for field in found.schema_arrow if _is_text(field.type)]
     table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read()
     if table.nbytes > limit_bytes:

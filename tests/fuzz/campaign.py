@@ -64,13 +64,17 @@ def run_campaign(inputs: int, seed: int, only: str = "", kept: Path | None = Non
             now = json.loads(mark.read_text())
             cause = f"the process died: {child.returncode}\n{child.stderr.decode(errors='replace')[-3000:]}"
             failure = {"kind": "failure", "target": now["target"], "number": now["number"], "error": cause}
-            _count({**now, "kind": "progress", "accepted": now["accepted"], "refused": now["refused"]}, tallies, reached)
+            _count(
+                {**now, "kind": "progress", "accepted": now["accepted"], "refused": now["refused"]}, tallies, reached
+            )
             _count(failure, tallies, reached)
         for name, tally in tallies.items():
             for failure in tally.failures:
                 if kept is not None:
                     kept.mkdir(parents=True, exist_ok=True)
-                    (kept / f"{name.replace(' ', '_')}-{seed}-{failure['number']}.txt").write_text(str(failure["error"]))
+                    (kept / f"{name.replace(' ', '_')}-{seed}-{failure['number']}.txt").write_text(
+                        str(failure["error"])
+                    )
     return tallies
 
 

@@ -224,7 +224,9 @@ def replace_counts(source: BundledSource) -> BundledSource:
     """The first 60 digits alone, so that the header is a good part of the file."""
     from raysweep.data.images import Counts
 
-    chunks = [replace(chunk, images=chunk.images, labels=chunk.labels) for chunk in source.chunks(Fitting(8, 1, "resize"))]
+    chunks = [
+        replace(chunk, images=chunk.images, labels=chunk.labels) for chunk in source.chunks(Fitting(8, 1, "resize"))
+    ]
 
     class Few:
         name, origin, fingerprint, classes, channels = "digits", "60 digits", FINGERPRINT, source.classes, 1
@@ -305,7 +307,12 @@ def _cifar_records(place: Path) -> Target:
 
 
 def _cifar_pickle(place: Path) -> Target:
-    batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 9], b"batch_label": b"x", b"filenames": [b"a", b"b"]}
+    batch = {
+        b"data": np.zeros((2, 3072), np.uint8),
+        b"labels": [1, 9],
+        b"batch_label": b"x",
+        b"filenames": [b"a", b"b"],
+    }
     seeds = tuple(pickle.dumps(batch, protocol) for protocol in range(2, 6))
     return Target("cifar, the Python version", place / "data_batch_1", seeds, mutate_bytes, read_batch)
 

@@ -58,9 +58,9 @@ def _values_of(page: dict[int, Any]) -> int:
 
 def _pages(file: memoryview, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
     """The headers of a column's pages."""
-    place = column[_DATA_OFFSET]
-    if 0 < column.get(_DICTIONARY_OFFSET, 0) < place:
-        place = column[_DICTIONARY_OFFSET]
+    # A column without values may have a dictionary and no data page.
+    offsets = (column[_DATA_OFFSET], column.get(_DICTIONARY_OFFSET, 0))
+    place = min((offset for offset in offsets if offset > 0), default=0)
     end = place + column[_COMPRESSED_BYTES]
     if not 4 <= place <= end <= len(file):
         raise ValueError("a column lies outside of the file")

@@ -163,7 +163,7 @@ def _made(root: Path) -> Iterator[None]:
         yield
     finally:
         for path in missing:
-            if not any(path.iterdir()):
+            if path.is_dir() and not any(path.iterdir()):  # it may have been moved away meanwhile
                 path.rmdir()
 
 

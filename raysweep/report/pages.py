@@ -58,7 +58,9 @@ def _values_of(page: dict[int, Any]) -> int:
 
 def _pages(file: memoryview, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
     """The headers of a column's pages."""
-    # A column without values may have a dictionary and no data page.
+    # A column without values may have no page, or a dictionary alone.
+    if column[_COMPRESSED_BYTES] == 0:
+        return
     offsets = (column[_DATA_OFFSET], column.get(_DICTIONARY_OFFSET, 0))
     place = min((offset for offset in offsets if offset > 0), default=0)
     end = place + column[_COMPRESSED_BYTES]

@@ -50,7 +50,7 @@ def run_campaign(inputs: int, seed: int, only: str = "", kept: Path | None = Non
             order = {"inputs": inputs, "seed": seed, "only": only, "scratch": scratch, "reached": reached}
             child = subprocess.run(
                 [sys.executable, "-m", "tests.fuzz.campaign", json.dumps(order)],
-                cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                cwd=Path(__file__).parents[2], capture_output=True, check=False,
             )  # fmt: skip
             lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith(b"{")]
             for line in lines:

@@ -14,8 +14,9 @@ Mutator = Callable[[bytes, random.Random], bytes]
 NUMBERS = (0, 1, -1, 2, 7, 127, 128, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**64 - 1)
 WORDS = (
     "null", "true", "-1", "0", "1", "1e999", "-1e999", ".nan", "NaN", "Infinity", "-Infinity", "1" * 400, "9" * 5000,
-    "[]", "{}", "[[[[]]]]", "[" * 400, "{a: " * 300, '""', "''", '"\\ud800"', "\x00", "\ufeff", "&a [*a]", "*a", "<<: *a",
-    "!!python/object/apply:os.system [ls]", "!!timestamp x", "!!bool x", "!!binary x", "%YAML 1.1", "---", "...",
+    "[]", "{}", "[[[[]]]]", "[" * 400, "{a: " * 300, '""', "''", '"\\ud800"', "\x00", "\ufeff", "&a [*a]", "*a",
+    "<<: *a", "!!python/object/apply:os.system [ls]", "!!timestamp x", "!!bool x", "!!binary x", "%YAML 1.1",
+    "---", "...",
     "? [a]\n: b", "1000000000000", "3.5", "../../etc/passwd", "é", "-", ":", "#", ",", "}", "]", '"', "\n", "\t",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A disk that fills up, turns read-only or vanishes under a real sweep: one message, nothing truncated, and a resume."""
+"""A disk that fills up, turns read-only or vanishes under a sweep: one message, nothing truncated, and a resume."""
 
 from __future__ import annotations
 

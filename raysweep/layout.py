@@ -5,18 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from raysweep.errors import StorageError, SweepDirectoryError
 
-_STORAGE_ERRNOS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
-    errno.EFBIG,
-}  # fmt: skip
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESTALE}
+"""What a file system answers that was unmounted, unplugged or moved away."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,45 @@ class SweepDirectory:
     def holds_a_sweep(self) -> bool:
         return self.spec.exists() or self.journal.exists()
 
+    def require_present(self) -> None:
+        """Raises StorageError if the sweep that was here is gone: its disk unmounted, or the directory moved away.
+
+        Whoever has begun to write a sweep asks this before making a directory or appending to a file: below an empty
+        mount point both would succeed, and the sweep would be in two places.
+        """
+        if not self.holds_a_sweep():
+            raise StorageError(f"{self.root}: the sweep is no longer there; was it moved, or its disk taken away?")
+
+    def refuse_foreign(self) -> None:
+        """Raises SweepDirectoryError if something below the root leads elsewhere, or is no file to read or write.
+
+        A sweep directory may come from someone else: through a link in it, a write would land wherever it points, and
+        a pipe would be waited for without end. The root itself may be a link. A journal's lock is one, too; it is
+        taken away before the journal is written, and never followed.
+        """
+        root = self.root.resolve()
+        waiting = [self.root]
+        while waiting:
+            try:
+                entries = list(os.scandir(waiting.pop()))
+            except FileNotFoundError:  # dropped by a driver at work
+                continue
+            for entry in entries:
+                if entry.name.startswith(f"{self.journal.name}.lock"):
+                    continue
+                path = Path(entry.path)
+                if entry.is_symlink():
+                    target = Path(os.path.realpath(path))
+                    if not target.is_relative_to(root):
+                        raise SweepDirectoryError(
+                            f"{shown(path)}: is a link that leads out of the sweep, to {target}; nothing is written "
+                            "through it. Put the file itself in its place, or remove the link"
+                        )
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                elif not entry.is_file(follow_symlinks=False):
+                    raise SweepDirectoryError(f"{shown(path)}: is neither a file nor a directory; remove it")
+
     def require_sweep(self) -> None:
         """Raises SweepDirectoryError if there is no sweep here."""
         if not self.root.is_dir():
@@ -167,13 +205,23 @@ def typed(path: Path | str) -> str:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turns a full, read-only or vanished file system below `path` into a StorageError."""
+    """Turns every way in which writing at or below `path` fails into a StorageError: full, read-only, vanished."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _STORAGE_ERRNOS:
-            raise StorageError(f"{path}: cannot be written: {os.strerror(error.errno or 0)}") from error
+    except TimeoutError:  # of a lock that someone else holds
         raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    # pyarrow and Pillow raise OSErrors without a number, whose text is all there is.
+    if error.errno is None:
+        return str(error).partition("\n")[0] or type(error).__name__
+    reason = os.strerror(error.errno)
+    if error.errno in _GONE:
+        return f"{reason}; was the directory moved, or its disk taken away?"
+    return reason
 
 
 @contextmanager
@@ -203,10 +251,28 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             finally:
                 os.close(directory)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what keeps a file from being written also keeps its beginning from being removed
+                temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Writes a whole file; see `replacing`."""
     with replacing(path, durable) as temporary:
         temporary.write_bytes(content)
+
+
+def read_bounded(path: Path | str, limit_bytes: int) -> bytes:
+    """The whole of a file that is not larger than `limit_bytes`.
+
+    Raises:
+        OSError: if it cannot be read, is larger, or is no file: a pipe in its place is not waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+            raise OSError(kind, os.strerror(kind) if kind == errno.EISDIR else "is not a file", str(path))
+        if status.st_size > limit_bytes:
+            raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes, at most {limit_bytes:,} are read", str(path))
+        return file.read(status.st_size)  # no more, where it grows meanwhile

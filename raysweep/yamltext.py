@@ -15,15 +15,34 @@ from raysweep.errors import Fault
 KeyPath = tuple[str | int, ...]
 """Where a key stands: `("claims", 0, "where")`."""
 
+MAX_DEPTH = 32
+"""Of keys and values within each other; a search space file has 5."""
+
 
 class Loader(yaml.SafeLoader):
-    """YAML's safe subset, in which `5e-6` is a number and `yes`, `012` and `1:30` are not booleans, octals or times."""
+    """YAML's safe subset, in which `5e-6` is a number and `yes`, `012` and `1:30` are not booleans, octals or times.
+
+    Without aliases, by which a small file describes a huge value, without tags, and no deeper than `MAX_DEPTH`.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.MarkedYAMLError(problem="tags (!name) are not allowed", problem_mark=mark)
+        if self._depth == MAX_DEPTH:
+            problem = f"is nested more than {MAX_DEPTH} deep"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 Loader.yaml_implicit_resolvers = {}

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raysweep.data.framing import refuse_compression
 from raysweep.data.images import Fitting, Images, Source
 from raysweep.errors import CacheError, DataError
 from raysweep.layout import replacing, storage_errors
@@ -225,7 +226,10 @@ def _record_batch(
 
 def _map(path: Path) -> ImageCache:
     """Every number in a header is compared with what the file holds before anything is made of that size."""
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError("there is no such file")
     with pa.memory_map(str(path)) as file:
+        refuse_compression(memoryview(file.read_buffer()))
         reader = pa.ipc.open_file(file)
         metadata = reader.schema.metadata or {}
         version = metadata.get(b"format_version", b"").decode()

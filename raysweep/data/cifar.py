@@ -1,15 +1,10 @@
 """CIFAR-10: the Python and the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
 
-The Python version consists of pickles. They are read with stand-ins for the few names that arrays of bytes need; a
-pickle that asks for anything else is refused before it can run.
+The Python version consists of pickles, which are read without unpickling them.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import pickle
-import pickletools
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysweep.data.images import Chunk, Counts, Images, Source, Transform, hash_files
+from raysweep.data.pickled import PickledArray, PickleError, read_pickle
 from raysweep.errors import DataError
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -120,94 +116,17 @@ def _from_records(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
 
 def _from_pickle(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
     try:
-        _check_lengths(content)
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        batch = read_pickle(content)
         if not isinstance(batch, dict):
-            raise pickle.UnpicklingError(f"holds a {type(batch).__name__}, not a dictionary")
+            raise PickleError(f"holds a {type(batch).__name__}, not a dictionary")
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        if not isinstance(batch["data"], PickledArray) or not isinstance(batch["labels"], list):
+            raise PickleError("its data are no array, or its labels no list")
         pixels = batch["data"].to_numpy()
         labels = np.array(batch["labels"], np.int64)
         if pixels.ndim != 2 or pixels.shape[1] != _PIXELS or labels.shape != (len(pixels),) or len(labels) == 0:
-            raise pickle.UnpicklingError(f"holds data of shape {pixels.shape} and labels of shape {labels.shape}")
-    except Exception as error:  # A damaged pickle raises nearly anything
+            raise PickleError(f"holds data of shape {pixels.shape} and labels of shape {labels.shape}")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DataError(f"{path}: not a CIFAR-10 batch: {reason}") from error
     return pixels, labels
-
-
-def _check_lengths(content: bytes) -> None:
-    """Refuses a pickle that promises more than it has: the unpickler allocates first and looks later.
-
-    `genops` raises ValueError where a length goes beyond the end; a memo's index is a length too, of its table.
-    """
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in ("PUT", "LONG_BINPUT") and (argument or 0) > len(content):
-            raise pickle.UnpicklingError(f"numbers an object {argument}, in a file of {len(content)} bytes")
-
-
-class _Dtype:
-    """Stands for numpy.dtype in a pickle."""
-
-    def __init__(self, code: Any = None, *_: Any) -> None:
-        self.is_byte = code in ("u1", b"u1", "|u1", b"|u1", "uint8")
-
-    def __setstate__(self, state: Any) -> None:
-        """Byte order and the like, which a byte has none of."""
-
-
-class _Array:
-    """Stands for numpy.ndarray in a pickle: collects what describes an array of bytes, and allocates nothing."""
-
-    def __init__(self) -> None:
-        self._content: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, is_fortran, raw = state
-        self.fill(raw, dtype, shape, "F" if is_fortran else "C")
-
-    def fill(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
-        self._content = raw, dtype, shape, order
-
-    def to_numpy(self) -> Images:
-        raw, dtype, shape, order = self._content
-        if not (isinstance(dtype, _Dtype) and dtype.is_byte):
-            raise pickle.UnpicklingError("its data are not unsigned bytes")
-        if not (isinstance(raw, bytes | bytearray) and math.prod(shape) == len(raw)):
-            raise pickle.UnpicklingError("its data are not as long as their shape says")
-        return np.frombuffer(raw, np.uint8).reshape(shape, order=order)
-
-
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
-def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> _Array:
-    array = _Array()
-    array.fill(raw, dtype, shape, order)
-    return array
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"asks for the codec {encoding}")
-    return text.encode("latin1")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads dictionaries, lists, numbers, text, bytes and arrays of bytes, and no other thing."""
-
-    _stand_ins = {  # noqa: RUF012
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-        ("_codecs", "encode"): _encode,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._stand_ins[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"asks for {module}.{name}, which a batch of images has no use for") from None

@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,9 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 _SAMPLE = 64
 """Images whose headers decide whether the folder is grey."""
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
+_LARGE_PIXELS = 16_000_000
+_ONE_LARGE = threading.Lock()
+"""Held while a large image is decoded, which takes up to a gigabyte: a folder may be full of them."""
 _WINDOW = 64
 """Images that are decoded at once, by threads: Pillow lets go of the interpreter lock while it decodes."""
 
@@ -163,24 +167,28 @@ def decode(path: Path, channels: Literal[1, 3]) -> Images:
     """
     try:
         with Image.open(path, formats=_FORMATS) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-                image = Image.fromarray(grey)
-            elif image.mode in ("I", "F"):
-                raise BrokenImageError(
-                    f"its pixels are 32-bit ({image.mode}), which have no common range; save it in 8 bits"
-                )
-            elif image.has_transparency_data:
-                # The blend is with black in every channel: Pillow's own conversion would uncover hidden colours.
-                visible = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", visible.size, (0, 0, 0, 255)), visible).convert("RGB")
-            image = image.convert("L" if channels == 1 else "RGB")
-            return np.asarray(image).reshape(image.height, image.width, channels)
+            large = opened.width * opened.height > _LARGE_PIXELS
+            with _ONE_LARGE if large else nullcontext():
+                return _pixels(opened, channels)
     except BrokenImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise BrokenImageError(str(error) or type(error).__name__) from error
+
+
+def _pixels(opened: Image.Image, channels: Literal[1, 3]) -> Images:
+    image: Image.Image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        image = Image.fromarray(grey)
+    elif image.mode in ("I", "F"):
+        raise BrokenImageError(f"its pixels are 32-bit ({image.mode}), which have no common range; save it in 8 bits")
+    elif image.has_transparency_data:
+        # The blend is with black in every channel: Pillow's own conversion would uncover hidden colours.
+        visible = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", visible.size, (0, 0, 0, 255)), visible).convert("RGB")
+    image = image.convert("L" if channels == 1 else "RGB")
+    return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raysweep.layout import replacing
+from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
 
 FEATURES = 64
 """Dimensions of the feature space."""
@@ -187,8 +186,6 @@ def save_features(path: Path, network: FeatureNetwork, fingerprint: str) -> None
     Raises:
         StorageError: if the file system is full, read-only or gone.
     """
-    from safetensors.torch import save_file
-
     header = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -198,8 +195,7 @@ def save_features(path: Path, network: FeatureNetwork, fingerprint: str) -> None
         "accuracy": network.accuracy,
     }
     tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"raysweep": json.dumps(header)})
+    write_tensors(path, tensors, header)
 
 
 def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
@@ -207,12 +203,10 @@ def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
 
     A file that is there and of no use is named in the log: it is for the caller to train anew.
     """
-    from safetensors import SafetensorError, safe_open
-
+    if not path.exists():
+        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("raysweep", "{}"))
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors, header = read_tensors(path)
         if header.get("format") != FORMAT:
             raise ValueError(f"is not of this version of raysweep ({FORMAT})")
         if header["fingerprint"] != fingerprint:
@@ -222,15 +216,15 @@ def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
         if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
             raise ValueError("has weights that are not finite")
         channels, height, width = header["shape"]
-        network = FeatureNetwork((channels, height, width), header["classes"], header["kind"])
-        network.load_state_dict(tensors)
+        with torch.device("meta"):  # no memory is taken before the file's tensors are known to fit
+            network = FeatureNetwork((channels, height, width), header["classes"], header["kind"])
+        for name, value in network.state_dict().items():
+            if name in tensors and tensors[name].dtype != value.dtype:  # which assigning would take over
+                raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
+        network.load_state_dict(tensors, assign=True)
         network.accuracy = None if header["accuracy"] is None else float(header["accuracy"])
         return network.eval()
-    except FileNotFoundError:
-        return None
-    except (
-        SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
-    ) as error:  # fmt: skip
+    except (TensorFileError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
         _log.warning("%s: cannot be used as features: %s", path, str(error).partition("\n")[0])
         return None
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import io
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from raysweep.layout import read_bounded
+
 GRID_GREY = 128
 """Between the images: tells the border of a black image as well as that of a white one."""
 
 PADDING = 2
 """Pixels between images, and around them all."""
+
+MAX_PIXELS = 72_000_000
+"""Of a picture that is read: a grid of 64 images of 1024 x 1024 has 67 million."""
+MAX_PNG_BYTES = 256 << 20
 
 Pixels = NDArray[np.uint8]
 
@@ -74,7 +84,8 @@ def enlarge(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
         ValueError: if the picture is no PNG.
     """
     canvas = _canvas(png)
-    factor = max(1, round(width / canvas.shape[1]))
+    most = math.isqrt(max(1, MAX_PIXELS // (canvas.shape[0] * canvas.shape[1])))  # a picture may be narrow and long
+    factor = max(1, min(round(width / canvas.shape[1]), most))
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
     return _png(canvas), canvas.shape[1], canvas.shape[0]
 
@@ -96,6 +107,26 @@ def shrink(png: bytes | Path, width: int, colours: int | None = None) -> tuple[b
     return buffer.getvalue(), canvas.shape[1], canvas.shape[0]
 
 
+@contextmanager
+def open_picture(png: bytes | Path) -> Iterator[Image.Image]:
+    """A PNG of raysweep's, or of someone who says so: at most `MAX_PIXELS` are decoded, whatever it promises.
+
+    Raises:
+        ValueError: if it is no PNG, is damaged or larger; also for what goes wrong with it while it is open.
+    """
+    try:
+        content = read_bounded(png, MAX_PNG_BYTES) if isinstance(png, Path) else png
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is the lower one
+            picture = Image.open(io.BytesIO(content), formats=["PNG"])
+        with picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f"it has {picture.width} x {picture.height} pixels")
+            yield picture
+    except Exception as error:  # Pillow raises nearly anything on a damaged file
+        raise ValueError(f"the picture cannot be read: {error or type(error).__name__}") from error
+
+
 def _corner(index: int, height: int, width: int, columns: int, padding: int) -> tuple[int, int]:
     row, column = divmod(index, columns)
     return padding + row * (height + padding), padding + column * (width + padding)
@@ -109,9 +140,6 @@ def _png(canvas: Pixels) -> bytes:
 
 def _canvas(png: bytes | Path) -> Pixels:
     """[height, width, 1 or 3]"""
-    try:
-        with Image.open(io.BytesIO(png) if isinstance(png, bytes) else png, formats=["PNG"]) as image:
-            canvas = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"), dtype=np.uint8)
-    except (OSError, SyntaxError) as error:  # Pillow reports a broken PNG chunk as a SyntaxError
-        raise ValueError(f"the picture cannot be read: {error}") from error
+    with open_picture(png) as image:
+        canvas = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"), dtype=np.uint8)
     return canvas if canvas.ndim == 3 else canvas[:, :, np.newaxis]

@@ -17,6 +17,7 @@ from PIL import Image
 from raysweep.layout import replacing
 from raysweep.metrics import ACTIVE_VARIANCE
 from raysweep.report.images import Pixels
+from raysweep.report.parquet import read_bounded_table
 
 LATENTS_VERSION = 1
 MAX_ROWS = 10_000
@@ -110,14 +111,13 @@ def read_latents(path: Path) -> LatentTable:
         ValueError: if the file is missing, damaged, no table of latents, or of a later version.
     """
     try:
-        # Without memory mapping: a table that is replaced while it is read must not change underfoot.
-        table = pq.ParquetFile(path, memory_map=False).read()
+        table = read_bounded_table(path)
         metadata = table.schema.metadata or {}
         version = int(metadata[_VERSION])
         if version > LATENTS_VERSION:
             raise ValueError(f"{path}: has version {version} of latents, this raysweep reads up to {LATENTS_VERSION}")
         found = _checked(table, [float(value) for value in metadata[_KL].split()])
-    except (OSError, pa.ArrowException, KeyError, _Foreign) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError, MemoryError, _Foreign) as error:
         raise ValueError(f"{path}: is no table of latents: {error}") from error
     return found
 

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory, replacing
+from raysweep.layout import SweepDirectory, read_bounded, replacing
 from raysweep.records import TrialRecord
+from raysweep.report.pages import promised_bytes
 from raysweep.report.tables import SCHEMA_VERSION, epochs_table, trials_table
 from raysweep.spec import SweepSpec
+
+MAX_TABLE_BYTES = 1 << 31
+"""Of a table in memory: some 8 million epochs."""
 
 
 def write_parquet(directory: SweepDirectory, records: Sequence[TrialRecord], spec: SweepSpec) -> None:
@@ -29,6 +34,46 @@ def write_parquet(directory: SweepDirectory, records: Sequence[TrialRecord], spe
             pq.write_table(table, temporary, compression="zstd")
 
 
+def read_bounded_table(path: Path, limit_bytes: int = MAX_TABLE_BYTES) -> pa.Table:
+    """A Parquet file that takes no more memory than that, whatever it says: a few bytes can stand for a billion rows.
+
+    Texts are read by their dictionaries, so that the length of all is known before any is repeated.
+
+    Raises:
+        ValueError: if it would take more, or contradicts itself.
+        pa.ArrowException, OSError: if it cannot be read.
+    """
+    # Read whole, without memory mapping: a table that is replaced meanwhile must not change underfoot.
+    content = pa.py_buffer(read_bounded(path, limit_bytes))
+    promised = promised_bytes(memoryview(content))
+    if promised > limit_bytes:
+        raise ValueError(f"it promises {promised:,} bytes")
+    found = pq.ParquetFile(pa.BufferReader(content))
+    rows = found.metadata.num_rows
+    if rows * max(1, found.metadata.num_columns) > limit_bytes:
+        raise ValueError(f"it promises {rows:,} rows")
+    texts = [field.name for field in found.schema_arrow if _is_text(field.type)]
+    table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read()
+    if table.nbytes > limit_bytes:
+        raise ValueError(f"its content takes {table.nbytes:,} bytes")
+    decoded = sum(
+        pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
+        for name in texts
+        for chunk in table.column(name).chunks
+    )
+    if decoded > limit_bytes:
+        raise ValueError(f"its texts take {decoded:,} bytes")
+    plain = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(plain, metadata=table.schema.metadata))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+
+
 def read_table(path: Path) -> pa.Table:
     """One of the two tables of a sweep's report.
 
@@ -39,9 +84,8 @@ def read_table(path: Path) -> pa.Table:
     if not path.exists():
         raise SweepDirectoryError(f"{path}: there is no such table; {remedy}")
     try:
-        # Without memory mapping: a table that is replaced while it is read must not change underfoot.
-        table: pa.Table = pq.ParquetFile(path, memory_map=False).read()
-    except (pa.ArrowException, OSError) as error:
+        table = read_bounded_table(path)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise SweepDirectoryError(f"{path}: is damaged or no Parquet file ({error}); {remedy}") from error
     version = (table.schema.metadata or {}).get(b"raysweep.schema_version", b"")
     if not version.isdigit():

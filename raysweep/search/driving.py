@@ -23,8 +23,9 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
     """The right to write the sweep, held by one process at a time and gone with it.
 
     Raises:
-        SweepDirectoryError: naming the process that holds it.
+        SweepDirectoryError: naming the process that holds it, or what in the directory leads out of it.
     """
+    directory.refuse_foreign()
     identity = directory.driver_lock.with_suffix(".json")
     lock = FileLock(directory.driver_lock)
     try:

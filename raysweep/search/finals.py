@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raysweep.config import TrialConfig
 from raysweep.data.tensors import ImageSplits, load_splits, spread
-from raysweep.errors import CheckpointError
+from raysweep.errors import CheckpointError, StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import FinalMetrics
 from raysweep.quality.bounds import importance_weighted_bound
@@ -89,6 +89,10 @@ def measure_trial(order: TestOrder) -> FinalMetrics:
     portrait = Portrait(
         subject.model, subject.config, subject.shown, subject.seen, paths, known_kl, mixture, subject.sigma2
     )
+    if not directory.trial(number).is_dir():  # from which the checkpoint came
+        raise StorageError(
+            f"{directory.trial(number)}: is no longer there; was the sweep moved, or its disk taken away?"
+        )
     draw_portrait(portrait, directory, number)
     named = [("test", test), ("train", train)]
     keep_latents(directory, number, named, known_kl, splits.info.classes, order.projected)

@@ -90,6 +90,7 @@ class Sweep:
         """Writes report/findings.md and report/findings.parquet; their paths."""
         from raysweep.report.findings.page import write_findings
 
+        self.directory.refuse_foreign()
         write_findings(self.directory, findings)
         return [self.directory.findings_markdown, self.directory.findings_parquet]
 
@@ -103,6 +104,7 @@ class Sweep:
         from raysweep.report.findings.page import findings_markdown
         from raysweep.report.parquet import write_parquet
 
+        self.directory.require_present()
         write_parquet(self.directory, self.records, self.spec)
         collapse = self.prediction.critical_weight if self.prediction else None
         figures = draw_figures(self.directory, self.spec, self.records, collapse)
@@ -116,13 +118,14 @@ class Sweep:
         """Writes the whole report anew from the ledger and the trials' own files; its paths.
 
         Raises:
-            SweepDirectoryError: if a driver is at work, which writes the report itself.
+            SweepDirectoryError: if a driver is at work, which writes the report itself, or a link leads elsewhere.
             StorageError: if the directory cannot be written.
         """
         from raysweep.report.tensorboard.writer import rebuild
 
         if self.running:
             raise SweepDirectoryError(f"{shown(self.directory.root)}: is running and writes its report itself")
+        self.directory.refuse_foreign()
         figures, findings = self.write_pages()
         rebuild(self.directory, self.spec, self.records, figures, findings)
         written = [self.directory.trials_parquet, self.directory.epochs_parquet, *(figure.path for figure in figures)]

@@ -25,6 +25,7 @@ from raysweep.search.description import (
 )
 from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
+from raysweep.search.logfile import LogFile
 from raysweep.search.preflight import preflight
 from raysweep.search.resources import cluster_nodes, connected, fit
 from raysweep.search.review import Sweep, open_sweep
@@ -219,7 +220,7 @@ def _made(root: Path) -> Iterator[None]:
         yield
     finally:
         for path in missing:
-            if not any(path.iterdir()):
+            if path.is_dir() and not any(path.iterdir()):  # it may have been moved away meanwhile
                 path.rmdir()
 
 
@@ -258,7 +259,7 @@ def _conclude(session: Session) -> Sweep:
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Sends what raysweep, Ray, Tune and Optuna log to the sweep's log file, and nowhere else."""
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("raysweep", "ray", "optuna")]
     kept = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]

@@ -9,7 +9,6 @@ training the epoch twice.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import NamedTuple
 
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from raysweep.config import TrialConfig
-from raysweep.errors import CheckpointError
-from raysweep.layout import replacing
+from raysweep.errors import CheckpointError, StorageError
+from raysweep.layout import storage_errors
 from raysweep.metrics import EpochMetrics
+from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.training import Training
 
 FORMAT = "raysweep-checkpoint-2"
@@ -69,10 +67,13 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) 
         "val_losses": training.val_losses,
     }
     path = directory / f"epoch-{metrics.epoch:06d}.safetensors"
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"raysweep": json.dumps(header)})
-    for old in list_checkpoints(directory)[KEEP:]:
-        old.unlink(missing_ok=True)
+    if metrics.epoch > 1 and not directory.is_dir():
+        # It was there an epoch ago. Made again, below an empty mount point say, the trial would be in two places.
+        raise StorageError(f"{directory}: is no longer there; was the sweep moved, or its disk taken away?")
+    write_tensors(path, tensors, header)
+    with storage_errors(directory):
+        for old in list_checkpoints(directory)[KEEP:]:
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -89,10 +90,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: if the file is missing, torn, or no checkpoint of raysweep.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("raysweep", "{}"))
-            # Copies: the tensors as they come are a mapping of the file, which is dropped two epochs on.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors, header = read_tensors(path)
         if header.get("format") != FORMAT:
             raise CheckpointError(f"{path}: is not a checkpoint of this version of raysweep ({FORMAT})")
         checkpoint = Checkpoint(
@@ -105,7 +103,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if len(checkpoint.val_losses) != checkpoint.metrics.epoch:
             raise ValueError(f"{len(checkpoint.val_losses)} validation losses of {checkpoint.metrics.epoch} epochs")
         return checkpoint
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (TensorFileError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: is not a whole checkpoint: {error}") from error
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError, StorageError
-from raysweep.layout import write_atomically
+from raysweep.layout import read_bounded, write_atomically
+from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 from raysweep.vae.networks import ConvVAE
 
 FORMAT = "raysweep-model-1"
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+MAX_DESCRIPTION_BYTES = 1 << 20
 
 _README = """# {title}
 
@@ -81,8 +81,9 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
         metrics="\n".join(f"    {name} {value}" for name, value in metrics.items()),
     )
     try:
+        out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "README.md", readme.encode())
-        write_atomically(out / WEIGHTS, save(checkpoint.weights))
+        write_tensors(out / WEIGHTS, {name: value.contiguous() for name, value in checkpoint.weights.items()})
         write_atomically(out / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
     except OSError as error:
         raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
@@ -97,19 +98,21 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     """
     root = Path(folder)
     try:
-        description = json.loads((root / DESCRIPTION).read_text())
+        description = json.loads(read_bounded(root / DESCRIPTION, MAX_DESCRIPTION_BYTES))
         if description["format"] != FORMAT:
             raise CheckpointError(f"{root}: is a model of another version: {description['format']}, not {FORMAT}")
         config = TrialConfig.model_validate(description["config"])
         channels, height, width = description["shape"]
         with torch.device("meta"):  # no memory is taken and no weight drawn before the file's are known to fit
             model = ConvVAE.from_config(config, (channels, height, width))
-        tensors = load((root / WEIGHTS).read_bytes())
+        tensors, _ = read_tensors(root / WEIGHTS)
         for name, value in model.state_dict().items():
             if name in tensors and tensors[name].dtype != value.dtype:  # which assigning would take over
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
         model.load_state_dict(tensors, assign=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (
+        TensorFileError, OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise CheckpointError(
             f"{root}: holds no model that can be read ({error}); raysweep export DIR OUT makes one"
         ) from error

@@ -20,7 +20,7 @@ ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "search", "cli")
 BOTTOM = (
     "errors", "layout", "metrics", "config", "claims", "claimchecks", "expressions", "space", "spec", "loading",
-    "records", "yamltext",
+    "records", "tensorfile", "yamltext",
 )  # fmt: skip
 
 

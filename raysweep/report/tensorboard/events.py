@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,11 +25,18 @@ class EventFile:
     """One file of a run, in TensorBoard's record format; each event is readable as soon as it is added."""
 
     def __init__(self, run: Path) -> None:
-        run.mkdir(parents=True, exist_ok=True)
+        """Begins a file in the directory of a run, which is made, unless what it lies in is missing too.
+
+        Raises:
+            OSError: if it cannot be written, by `add` likewise.
+        """
+        run.mkdir(exist_ok=True)
         token = uuid.uuid4().hex[:8]
         name = f"events.out.tfevents.{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}.{token}"
         self.path = run / name
-        self._file: BinaryIO = open(self.path, "ab")  # noqa: SIM115
+        # Without a buffer: what a full disk keeps out of the file must not follow later, behind other records.
+        self._file: BinaryIO = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._whole_bytes = 0
         source = SourceMetadata(writer="raysweep.report.tensorboard.writer")
         self.add(Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=source))
 
@@ -37,8 +45,17 @@ class EventFile:
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         crcs = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        self._file.write(length + next(crcs) + data + next(crcs))
-        self._file.flush()
+        record = memoryview(length + next(crcs) + data + next(crcs))
+        written = 0
+        try:
+            while written < len(record):  # the last bytes of a disk are taken without an error
+                written += self._file.write(record[written:]) or 0
+        except OSError:
+            # A reader never gets past half a record, whatever follows it.
+            with suppress(OSError):
+                self._file.truncate(self._whole_bytes)
+            raise
+        self._whole_bytes += written
 
     def close(self) -> None:
         self._file.close()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from raysweep.layout import SweepDirectory, storage_errors, write_atomically
 from raysweep.records import TrialRecord, ranked
+from raysweep.report.images import open_picture
 from raysweep.report.latents import LatentTable, cells_a_row, read_latents
 
 CONFIG = "projector_config.pbtxt"
@@ -83,7 +84,7 @@ def _place_sprites(source: Path, target: Path, count: int) -> tuple[int, int] | 
     """Puts the sheet of `count` images at `target`; width and height of one image, None if there is no such sheet."""
     cells = cells_a_row(count)
     try:
-        with Image.open(source, formats=["PNG"]) as sheet:
+        with open_picture(source) as sheet:
             width, height = sheet.size
             if width % cells or height % cells:
                 return None
@@ -94,10 +95,13 @@ def _place_sprites(source: Path, target: Path, count: int) -> tuple[int, int] | 
                 small = io.BytesIO()
                 size = (cell[0] * cells, cell[1] * cells)
                 sheet.resize(size, Image.Resampling.BOX).save(small, "PNG")
-                write_atomically(target, small.getvalue())
-                return cell
-    except (OSError, SyntaxError):  # Pillow reports a broken PNG chunk as a SyntaxError
+            else:
+                small = None
+    except ValueError:
         return None
+    if small is not None:
+        write_atomically(target, small.getvalue())
+        return cell
     with storage_errors(target):
         target.unlink(missing_ok=True)
         try:

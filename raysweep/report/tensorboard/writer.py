@@ -81,6 +81,8 @@ class TensorBoardWriter:
         self._spec = spec
         self._objective = spec.search.objective.metric
         self._files: dict[str, EventFile] = {}
+        with storage_errors(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
         if not (self._directory / SWEEP_RUN).exists():
             self._write(SWEEP_RUN, time.time(), 0, [experiment(spec)])
         for record in records:

@@ -132,10 +132,10 @@ def test_a_damaged_pickle_is_refused_or_still_a_batch(tmp_path: Path, data: st.D
         assert len(images) == len(labels)
 
 
-def test_a_pickle_that_asks_for_a_vast_table_is_refused_before_it_is_made(tmp_path: Path) -> None:
+def test_a_pickle_that_numbers_an_object_in_the_billions_makes_no_table_of_that_size(tmp_path: Path) -> None:
     path = tmp_path / "data_batch_1"
     path.write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")
-    with pytest.raises(DataError, match="numbers an object 4294967295, in a file of 9 bytes"):
+    with pytest.raises(DataError, match="not a CIFAR-10 batch: has no 'data'"):
         read_batch(path)
 
 

@@ -58,8 +58,9 @@ def read_bounded_table(path: Path, limit_bytes: int = MAX_TABLE_BYTES) -> pa.Tab
         raise ValueError(f"its content takes {table.nbytes:,} bytes")
     decoded = sum(
         pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
-        for name in texts
-        for chunk in table.column(name).chunks
+        for column in table.columns
+        if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type)
+        for chunk in column.chunks
     )
     if decoded > limit_bytes:
         raise ValueError(f"its texts take {decoded:,} bytes")

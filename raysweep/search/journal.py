@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 
-from raysweep.errors import LedgerError, StorageError
+from raysweep.errors import LedgerError
 from raysweep.layout import shown, storage_errors
 
 Operation = dict[str, Any]
@@ -113,7 +113,7 @@ class Journal(BaseJournalBackend):
     def read_logs(self, log_number_from: int) -> Iterator[Operation]:
         """The operations from one on; Optuna goes on where it stopped."""
         assert log_number_from == self.line, "one storage reads a journal, in order"
-        with self._storage_errors(), open(self.path, "rb") as file:
+        with storage_errors(self.path), open(self.path, "rb") as file:
             file.seek(self._offset)
             content = file.read()
         for line in content[: sound_length(content)].split(b"\n")[:-1]:
@@ -126,7 +126,7 @@ class Journal(BaseJournalBackend):
             self._held += logs
             return
         lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
-        with self._storage_errors():
+        with storage_errors(self.path):
             self._lock.acquire()
             try:
                 self._append(lines)
@@ -150,14 +150,6 @@ class Journal(BaseJournalBackend):
                 raise
         finally:
             os.close(descriptor)
-
-    @contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        try:
-            with storage_errors(self.path):
-                yield
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StorageError(f"{self.path}: has vanished") from error
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -243,6 +243,6 @@ def test_a_write_for_which_there_is_no_room_leaves_no_half_line(
 def test_a_journal_that_vanishes_is_one_error_and_not_begun_anew(directory: SweepDirectory, ledger: Ledger) -> None:
     ledger.ask()
     directory.journal.unlink()
-    with pytest.raises(StorageError, match="has vanished"):
+    with pytest.raises(StorageError, match="was the directory moved, or its disk taken away"):
         ledger.add_epoch(0, epoch_metrics(1, -77.0), "host", "cpu")
     assert not directory.journal.exists()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tensor_images import small_config, small_training, untimed
 from torch import Tensor
 
-from raysweep.errors import CheckpointError
+from raysweep.errors import CheckpointError, StorageError
 from raysweep.metrics import EpochMetrics
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint, restore_checkpoint, save_checkpoint
 from raysweep.vae.training import Training
@@ -361,3 +361,12 @@ def test_no_bytes_at_all_are_worse_than_a_checkpoint_error(
     content: bytes, tmp_path_factory: pytest.TempPathFactory, victim: Training
 ) -> None:
     restore_from(content, tmp_path_factory.getbasetemp() / "noise", victim)
+
+
+def test_a_trial_whose_directory_is_gone_is_not_continued_in_a_second_place(tmp_path: Path) -> None:
+    training = trained(tmp_path / "mount" / "trials" / "0000")
+    (tmp_path / "mount").rename(tmp_path / "elsewhere")
+    metrics = training.run_epoch()
+    with pytest.raises(StorageError, match="was the sweep moved, or its disk taken away"):
+        save_checkpoint(tmp_path / "mount" / "trials" / "0000", training, metrics)
+    assert not (tmp_path / "mount").exists()

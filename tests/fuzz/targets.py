@@ -164,8 +164,10 @@ def _journal(place: Path) -> Target:
         Ledger.open(directory, spec, writable=False).records()
         assert path.read_bytes() == before, "a reader has changed the journal"
         ledger = Ledger.open(directory, spec, writable=True)
-        lost = before[len(os.path.commonprefix([before, path.read_bytes()])) :]  # noqa: RUF071 (of bytes)
-        assert b"\n" not in lost.strip(b"\0\r\n\t "), "repairing has done more than cut off the last line"
+        same = len(os.path.commonprefix([before, path.read_bytes()]))  # noqa: RUF071 (of bytes)
+        lost = before[before.rfind(b"\n", 0, same) + 1 :].split(b"\n")[:-1]
+        # A crash of the machine leaves zeros where lines were to be written.
+        assert all(b"\0" in line or not line.strip() for line in lost), "repairing has cut off a whole line"
         for number in ledger.unfinished():
             ledger.complete_point(number)
         ledger.ask()

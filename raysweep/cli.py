@@ -78,7 +78,12 @@ def main() -> None:
 
 @main.command()
 @click.argument("file", type=click.Path())
-@click.option("--output", type=click.Path(), metavar="DIR", help="Directory of the results.  [default: results/<name>]")
+@click.option(
+    "--output",
+    type=click.Path(),
+    metavar="DIR",
+    help="Directory of the results, or s3://bucket/path.  [default: results/<name>]",
+)
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials in all, in place of the file's number.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="Most trials at once.")
 @click.option("--time-budget", type=_Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
@@ -146,7 +151,7 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
         console.print(listed(changes), soft_wrap=True)
     is_missing = not before.directory.spec.exists()
     if not before.running and not status.is_open:
-        if changes or is_missing:
+        if changes or is_missing or before.directory.origin is not None:  # what its bucket still lacks is sent
             resume_sweep(directory, trials, time_budget=time_budget, file=file)
         if is_missing:
             console.print(f"wrote {shown(before.directory.spec)} anew, from the ledger", soft_wrap=True)
@@ -242,7 +247,7 @@ def best(directory: str, form: str) -> None:
         "params": record.params,
         "config": record.config.model_dump(mode="json"),
         "metrics": dataclasses.asdict(record.final),
-        "checkpoints": str(sweep.directory.trial(record.number)),
+        "checkpoints": _checkpoints_of(sweep, record.number),
     }
     click.echo(json.dumps(strict_json(answer), indent=2))
 
@@ -254,8 +259,12 @@ def report(directory: str) -> None:
     """Write the report of the sweep in DIR anew, from its ledger and its trials."""
     from raysweep.search.review import open_sweep
 
-    for path in open_sweep(directory).write_report():
+    sweep = open_sweep(directory)
+    for path in sweep.write_report():
         click.echo(f"wrote {shown(path)}")
+    if sweep.directory.origin is not None:
+        click.echo(f"\nand sent it to {sweep.directory.origin}. To look at it, type:")
+        click.echo(f"    tensorboard --logdir {typed(sweep.directory.report)}")
 
 
 @main.command()
@@ -421,7 +430,7 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     """
     from raysweep.search.views import causes, count_text, finals_view, summary_lines, trials_view
 
-    root = sweep.directory.root
+    address = sweep.directory.address
     status = sweep.status()
     if sweep.best():
         console.print()
@@ -437,19 +446,19 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     if status.ended < status.trials:
         left = status.trials - status.ended
         console.print(f"\nStopped by {sweep.stopped_by} with {left} trials to go. To go on, type:")
-        console.print(f"    raysweep resume {typed(root)}", soft_wrap=True)
+        console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
     elif status.untested:
         console.print(f"\n{count_text(len(status.untested), 'finalist')} not tested yet. To go on, type:")
-        console.print(f"    raysweep resume {typed(root)}", soft_wrap=True)
+        console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
     for number, cause in sweep.untested.items():
         console.print(f"    trial {number} could not be tested: {cause}", soft_wrap=True)
     if sweep.best():
         console.print("\nTo look at it:")
         for line in (
-            f"tensorboard --logdir {typed(root / 'report')}",
-            *([f"raysweep findings {typed(root)}"] if sweep.spec.claims else []),
-            f"raysweep best {typed(root)}",
-            f"raysweep export {typed(root)} exported/{sweep.spec.name}",
+            f"tensorboard --logdir {typed(sweep.directory.report)}",
+            *([f"raysweep findings {typed(address)}"] if sweep.spec.claims else []),
+            f"raysweep best {typed(address)}",
+            f"raysweep export {typed(address)} exported/{sweep.spec.name}",
         ):
             console.print(f"    {line}", soft_wrap=True)
     elif sweep.signal is None and sweep.stopped_by is None:
@@ -457,6 +466,11 @@ def _conclude(console: Console, sweep: Sweep) -> None:
         raise SystemExit(1)
     if sweep.signal is not None:
         raise SystemExit(128 + sweep.signal)
+
+
+def _checkpoints_of(sweep: Sweep, number: int) -> str:
+    place, origin = sweep.directory.trial(number), sweep.directory.origin
+    return str(place) if origin is None else f"{origin}/{place.relative_to(sweep.directory.root)}"
 
 
 def _console() -> Console:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from raysweep.errors import StorageError, SweepDirectoryError
 
@@ -23,6 +24,8 @@ class SweepDirectory:
     """Every path of a sweep below its root."""
 
     root: Path
+    origin: str | None = None
+    """The URI of the sweep, if it is in a bucket and `root` is this machine's copy of it (search/workingcopy.py)."""
 
     @classmethod
     def at(cls, location: str | os.PathLike[str]) -> SweepDirectory:
@@ -32,14 +35,21 @@ class SweepDirectory:
             SweepDirectoryError: for an address of another file system than this machine's, or an impossible path.
         """
         text = os.fspath(location)
-        if "://" in text:
-            raise SweepDirectoryError(f"{text}: a sweep directory is a path on this machine, such as results/kld")
+        if text.startswith("file://"):
+            text = unquote(text.removeprefix("file://").removeprefix("localhost"))
+        elif "://" in text:
+            raise SweepDirectoryError(f"{text}: is not a path on this machine, such as results/kld")
         path = Path(text).absolute()
         try:
             path.exists()
         except OSError as error:
             raise SweepDirectoryError(f"{shown(path)}: cannot be a directory here: {error.strerror}") from None
         return cls(path)
+
+    @property
+    def address(self) -> str:
+        """What a person types to name the sweep."""
+        return self.origin or shown(self.root)
 
     @property
     def spec(self) -> Path:
@@ -182,10 +192,10 @@ class SweepDirectory:
     def require_sweep(self) -> None:
         """Raises SweepDirectoryError if there is no sweep here."""
         if not self.root.is_dir():
-            raise SweepDirectoryError(f"{shown(self.root)}: there is no such directory; raysweep run FILE makes one")
+            raise SweepDirectoryError(f"{self.address}: there is no such directory; raysweep run FILE makes one")
         if not self.holds_a_sweep():
             raise SweepDirectoryError(
-                f"{shown(self.root)}: holds no sweep (sweep.yaml is what makes one); "
+                f"{self.address}: holds no sweep (sweep.yaml is what makes one); "
                 "name the directory that raysweep run printed, such as results/kld"
             )
 
@@ -200,7 +210,7 @@ def shown(path: Path) -> str:
 
 def typed(path: Path | str) -> str:
     """A path as it goes into a command that one can copy."""
-    return shlex.quote(shown(Path(path)))
+    return shlex.quote(path if isinstance(path, str) and "://" in path else shown(Path(path)))
 
 
 @contextmanager

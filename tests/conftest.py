@@ -17,4 +17,9 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("RAYSWEEP_CACHE", str(home / "cache"))
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.delenv("XDG_CACHE_HOME", raising=False)
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", "of-the-tests")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-tests")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield home

@@ -48,7 +48,7 @@ def require_compatible(directory: SweepDirectory, changes: Sequence[Change]) -> 
     """Raises SweepDirectoryError, with every difference, if trials from before and after them would not compare."""
     if all(change.is_compatible for change in changes):
         return
-    name, root = shown(directory.root), typed(directory.root)
+    name, root = directory.address, typed(directory.address)
     fewer = [change for change in changes if change.key == "search.trials" and not change.is_compatible]
     if fewer and all(change.is_compatible for change in changes if change not in fewer):
         raise SweepDirectoryError(
@@ -66,7 +66,7 @@ def require_compatible(directory: SweepDirectory, changes: Sequence[Change]) -> 
 
 def taken_message(directory: SweepDirectory, before: SweepSpec, now: SweepSpec, source: str | None = None) -> str:
     """Why `run` refuses a directory with a sweep, how what it was to run differs, and what to type next."""
-    name, root = shown(directory.root), typed(directory.root)
+    name, root = directory.address, typed(directory.address)
     changes = changes_between(before, now)
     otherwise = f"For a new one, give another directory with --output, or move {name} away"
     if not changes:

@@ -83,7 +83,7 @@ def read_description(directory: SweepDirectory) -> dict[str, Any] | None:
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         hint = ""
         if recorded_description(directory.journal) is not None:
-            hint = f"; move it away, and raysweep resume {typed(directory.root)} writes it anew"
+            hint = f"; move it away, and raysweep resume {typed(directory.address)} writes it anew"
         raise SweepDirectoryError(f"{name}: cannot be read: {str(error)[:300]}{hint}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT or "spec" not in description:
         raise SweepDirectoryError(f"{name}: is not the description of a sweep of this version ({FORMAT})")

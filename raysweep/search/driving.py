@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown, storage_errors, write_atomically
+from raysweep.layout import SweepDirectory, storage_errors, write_atomically
 
 
 @contextmanager
@@ -25,6 +25,9 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
     Raises:
         SweepDirectoryError: naming the process that holds it, or what in the directory leads out of it.
     """
+    if directory.origin is not None:
+        with storage_errors(directory.root):
+            directory.root.mkdir(parents=True, exist_ok=True)
     directory.refuse_foreign()
     identity = directory.driver_lock.with_suffix(".json")
     lock = FileLock(directory.driver_lock)
@@ -34,7 +37,7 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
     except Timeout:
         holder = _holder(identity)
         raise SweepDirectoryError(
-            f"{shown(directory.root)}: another driver is at work here, process {holder.get('pid', '?')} on "
+            f"{directory.address}: another driver is at work here, process {holder.get('pid', '?')} on "
             f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it, or stop it with Ctrl-C"
         ) from None
     try:

@@ -37,6 +37,8 @@ class TrialOrder:
     """Epochs that the ledger has of it: the checkpoints should be that far."""
     epoch_timeout_s: float | None = None
     """After how many seconds of one epoch the process that trains it ends itself."""
+    origin: str | None = None
+    """The URI of a sweep in a bucket: `directory` is then the driver's, and the actor has its own."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class TestOrder:
     gpu: bool
     timeout_s: float | None = None
     """After how many seconds the process that measures it ends itself."""
+    origin: str | None = None
+    """As in `TrialOrder`."""
 
 
 @dataclass(frozen=True)

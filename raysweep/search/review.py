@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.claims import Claim
 from raysweep.errors import CheckpointError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown, typed
+from raysweep.layout import SweepDirectory, typed
 from raysweep.records import TrialRecord, ranked
 from raysweep.search.description import read_spec
 from raysweep.search.driving import is_driven
+from raysweep.search.lease import holder
 from raysweep.search.ledger import Ledger
 from raysweep.search.status import SweepStatus, sweep_status
+from raysweep.search.workingcopy import at_hand, fetch_checkpoints, fetch_pictures, remote_of, send_report
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight
 
@@ -92,7 +94,9 @@ class Sweep:
 
         self.directory.refuse_foreign()
         write_findings(self.directory, findings)
-        return [self.directory.findings_markdown, self.directory.findings_parquet]
+        written = [self.directory.findings_markdown, self.directory.findings_parquet]
+        send_report(self.directory, only=written)
+        return written
 
     def write_pages(self) -> tuple[list[Figure], str | None]:
         """Writes all of the report but TensorBoard's part; the figures, and the findings as Markdown if it has claims.
@@ -101,7 +105,7 @@ class Sweep:
             StorageError: if the directory cannot be written.
         """
         from raysweep.report.figures.gallery import draw_figures
-        from raysweep.report.findings.page import findings_markdown
+        from raysweep.report.findings.page import findings_markdown, write_findings
         from raysweep.report.parquet import write_parquet
 
         self.directory.require_present()
@@ -111,7 +115,7 @@ class Sweep:
         if not self.spec.claims:
             return figures, None
         findings = self.findings()
-        self.write_findings(findings)
+        write_findings(self.directory, findings)
         return figures, findings_markdown(findings)
 
     def write_report(self) -> list[Path]:
@@ -124,10 +128,14 @@ class Sweep:
         from raysweep.report.tensorboard.writer import rebuild
 
         if self.running:
-            raise SweepDirectoryError(f"{shown(self.directory.root)}: is running and writes its report itself")
+            raise SweepDirectoryError(f"{self.directory.address}: is running and writes its report itself")
         self.directory.refuse_foreign()
+        remote = remote_of(self.directory)
+        if remote is not None:
+            fetch_pictures(self.directory, remote)
         figures, findings = self.write_pages()
         rebuild(self.directory, self.spec, self.records, figures, findings)
+        send_report(self.directory)
         written = [self.directory.trials_parquet, self.directory.epochs_parquet, *(figure.path for figure in figures)]
         if findings is not None:
             written += [self.directory.findings_markdown, self.directory.findings_parquet]
@@ -146,16 +154,19 @@ class Sweep:
             best = self.best()
             if not best:
                 raise CheckpointError(
-                    f"{shown(self.directory.root)}: no trial has a result yet, so there is no model to export"
+                    f"{self.directory.address}: no trial has a result yet, so there is no model to export"
                 )
             record = best[0]
         else:
             found = [record for record in self.records if record.number == trial]
             if not found:
                 raise SweepDirectoryError(
-                    f"{shown(self.directory.root)}: has no trial {trial}; it has trials 0 to {len(self.records) - 1}"
+                    f"{self.directory.address}: has no trial {trial}; it has trials 0 to {len(self.records) - 1}"
                 )
             record = found[0]
+        remote = remote_of(self.directory)
+        if remote is not None and not is_driven(self.directory):
+            fetch_checkpoints(self.directory, remote, record.number)
         origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value}
         export_model(
             self.directory.trial(record.number), Path(out), origin | {"data": self.spec.data.model_dump(mode="json")}
@@ -171,11 +182,12 @@ def _claims_of(sweeps: Sequence[Sweep]) -> list[Claim]:
             before, owner = found.setdefault(claim.name, (claim, sweep))
             if before != claim:
                 raise SweepDirectoryError(
-                    f"{shown(sweep.directory.root)}: its claim {claim.name} is another one than that of "
-                    f"{shown(owner.directory.root)}; name the file whose claims are meant: --claims FILE"
+                    f"{sweep.directory.address}: its claim {claim.name} is another one than that of "
+                    f"{owner.directory.address}; name the file whose claims are meant: --claims FILE"
                 )
     if not found:
-        places = " and ".join(shown(sweep.directory.root) for sweep in sweeps)
+        commands = " ".join(typed(sweep.directory.address) for sweep in sweeps)
+        places = " and ".join(sweep.directory.address for sweep in sweeps)
         raise SweepDirectoryError(
             f"{places}: no claims were made. Add some to a search space file, for example\n\n"
             "    claims:\n"
@@ -184,7 +196,7 @@ def _claims_of(sweeps: Sequence[Sweep]) -> list[Claim]:
             "        test: always\n"
             "        condition: rate_nats >= 0\n"
             "        each: epoch\n\n"
-            f"and type: raysweep findings {' '.join(typed(sweep.directory.root) for sweep in sweeps)} --claims FILE\n"
+            f"and type: raysweep findings {commands} --claims FILE\n"
             "docs/findings.md has all the tests."
         )
     return [claim for claim, _ in found.values()]
@@ -200,15 +212,25 @@ def strict_json(value: Any) -> Any:
 
 
 def open_sweep(location: str | os.PathLike[str]) -> Sweep:
-    """The sweep in a directory, running or ended.
+    """The sweep in a directory or at a URI, running or ended.
 
     Raises:
         SweepDirectoryError: if there is none.
         LedgerError: if its journal cannot be read.
+        StorageError: if the bucket it is in does not answer.
     """
-    directory = SweepDirectory.at(location)
-    directory.require_sweep()
+    directory = at_hand(location)
+    remote = remote_of(directory)
+    return read_sweep(directory, is_driven(directory) or (remote is not None and holder(remote) is not None))
+
+
+def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:
+    """The sweep in a directory of this machine, be it the copy of one in a bucket as it was fetched last.
+
+    Raises:
+        SweepDirectoryError: if its description cannot be read.
+        LedgerError: if its journal cannot be read.
+    """
     spec, description = read_spec(directory)
-    running = is_driven(directory)
     ledger = Ledger.open(directory, spec, writable=False, running=running)
     return Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from raysweep.errors import RayLost, RaysweepError, StorageError
-from raysweep.layout import SweepDirectory, shown, typed
+from raysweep.layout import SweepDirectory, typed
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
 from raysweep.report.tensorboard.projector import MAX_PROJECTED
-from raysweep.report.tensorboard.writer import FINDINGS_TAG
+from raysweep.report.tensorboard.writer import FINDINGS_TAG, rebuild
 from raysweep.search.exchange import EpochReport, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from raysweep.report.tensorboard.writer import TensorBoardWriter
+    from raysweep.search.mirror import Mirror
 
 REPORT_INTERVAL_S = 2.0
 """Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
@@ -89,6 +90,8 @@ class Session:
         """Number of the signal that stopped the session, if one did."""
         self.failure: RaysweepError | None = None
         self.begun = time.monotonic()
+        self.mirror: Mirror | None = None
+        """What sends the sweep to its bucket, if it is in one."""
         self.untested: dict[int, str] = {}
         """Finalists whose final metrics could not be measured, and why."""
         self._cache = cache
@@ -149,6 +152,7 @@ class Session:
             share=self._share(record.number),
             epochs_done=len(record.epochs),
             epoch_timeout_s=self.spec.search.epoch_timeout,
+            origin=self.directory.origin,
         )
 
     def started(self, number: int) -> None:
@@ -236,6 +240,7 @@ class Session:
             threads=self.slots.threads,
             gpu=self.slots.gpu > 0,
             timeout_s=self.spec.search.epoch_timeout,
+            origin=self.directory.origin,
         )
 
     def receive_tested(self, number: int, report: TestReport) -> None:
@@ -251,6 +256,8 @@ class Session:
             return
         record = self.ledger.add_tested(number, report.metrics)
         _log.info("trial %d tested on %s in %.1f s", number, report.node, report.metrics.measured_s)
+        if self.mirror is not None:
+            self.mirror.fetch_trial(number, report.node)
         self._writer.add_tested(record)
         self._observer.trial_tested(self, record)
 
@@ -269,9 +276,9 @@ class Session:
 
     def lose_ray(self) -> None:
         """Takes the news that Ray is gone, which may have died of the signal that stops the session."""
-        where = shown(self.directory.root)
+        where = self.directory.address
         cause = f"{where}: Ray ended in the middle: its processes were killed, or their machine ran out of memory"
-        advice = f"What was done is kept. To go on, type: raysweep resume {typed(self.directory.root)}"
+        advice = f"What was done is kept. To go on, type: raysweep resume {typed(self.directory.address)}"
         self.stop("the end of Ray", None if self.signal else RayLost(f"{cause}\n{advice}"))
 
     def stop(self, reason: str, failure: RaysweepError | None = None, signal: int | None = None) -> None:
@@ -299,6 +306,8 @@ class Session:
 
     def tick(self) -> None:
         self._observer.tick(self)
+        if self.mirror is not None and self.mirror.failure is not None:
+            self.stop("a bucket that cannot be written", self.mirror.failure)
 
     def close(self) -> None:
         """Writes the report as it now is: trials that have not ended are interrupted from here on."""
@@ -306,6 +315,7 @@ class Session:
             replace(r, state=TrialState.INTERRUPTED) if r.state is TrialState.RUNNING else r
             for r in self.ledger.records()
         ]
+        pictures_came = self.mirror is not None and self.mirror.fetch_pictures()
         prediction = self._prediction if isinstance(self._prediction, Preflight) else None
         figures, findings = Sweep(self.directory, self.spec, records, False, prediction).write_pages()
         self._writer.add_projections(records)
@@ -313,6 +323,8 @@ class Session:
         if findings is not None:
             self._writer.add_text(FINDINGS_TAG, findings)
         self._writer.close()
+        if pictures_came:
+            rebuild(self.directory, self.spec, records, figures, findings)
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:
         """How a trial ends at its latest epoch; None if it goes on."""
@@ -360,6 +372,8 @@ class Session:
     def _finish(self, number: int, state: TrialState, cause: str, error: str | None = None) -> None:
         record = self.ledger.finish(number, state, cause, error)
         _log.info("trial %d %s: %s", number, state.value, cause)
+        if self.mirror is not None:
+            self.mirror.fetch_trial(number, record.node)
         self._writer.finish_trial(record)
         self._observer.trial_ended(self, record)
         now = time.monotonic()

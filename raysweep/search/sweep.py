@@ -26,12 +26,14 @@ from raysweep.search.description import (
 from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
+from raysweep.search.mirror import Mirror, mirroring
 from raysweep.search.preflight import preflight
 from raysweep.search.resources import cluster_nodes, connected, fit
-from raysweep.search.review import Sweep, open_sweep
+from raysweep.search.review import Sweep, read_sweep
 from raysweep.search.session import Observer, Session
 from raysweep.search.status import sweep_status
 from raysweep.search.stopping import stopping_on_signals
+from raysweep.search.workingcopy import at_hand, is_taken, locate, remote_of
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
@@ -68,7 +70,7 @@ def run(
         ResourcesError: if no trial could ever start.
         StorageError: if the directory cannot be written; what was done stays, and `resume` goes on.
     """
-    directory = SweepDirectory.at(output if output is not None else Path("results") / spec.name)
+    directory = locate(output if output is not None else Path("results") / spec.name)
     _refuse_taken(directory, spec, source)
     cache = prepare(spec.data, progress)
     prediction = preflight(spec, cache)
@@ -77,13 +79,16 @@ def run(
     with _made(directory.root), connected():
         nodes = cluster_nodes()
         slots = fit(spec, nodes)
-        with driving(directory):
+        with driving(directory), mirroring(directory, new=True) as mirror:
             _refuse_taken(directory, spec, source)
             description = describe_sweep(spec, open_cache(cache).info, slots, nodes, prediction)
             write_atomically(directory.spec, yaml_text(description).encode())
             ledger = Ledger.create(directory, spec, description)
+            if mirror is not None:
+                mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
             writer = TensorBoardWriter(directory, spec)
             session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
+            session.mirror = mirror
             _drive(session)
     return _conclude(session)
 
@@ -105,19 +110,20 @@ def resume(
         DataError: if the images cannot be had any more, or are others.
         ResourcesError: if no trial could ever start.
     """
-    directory = SweepDirectory.at(location)
-    directory.require_sweep()
+    directory = locate(location)
+    if directory.origin is None:
+        directory.require_sweep()
     session = None
-    with driving(directory):
+    with driving(directory), mirroring(directory, new=False) as mirror:
         spec, changes = wanted_spec(directory, trials, time_budget, file)
         _, description = read_spec(directory)
         with _logging_to(directory.log):
             ledger = Ledger.open(directory, spec, writable=True)
         if sweep_status(ledger.records(), spec).is_open:
-            session = _resume(directory, spec, description, ledger, changes, observer, progress)
+            session = _resume(directory, spec, description, ledger, changes, observer, progress, mirror)
         elif changes or not directory.spec.exists():
             _take_over(directory, spec, description, ledger, changes)
-    return _conclude(session) if session else open_sweep(directory.root)
+    return _conclude(session) if session else read_sweep(directory, running=False)
 
 
 def wanted_spec(
@@ -141,13 +147,13 @@ def wanted_spec(
 
 def _resume(
     directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger, changes: Sequence[Change],
-    observer: Observer | None, progress: Progress | None,
+    observer: Observer | None, progress: Progress | None, mirror: Mirror | None,
 ) -> Session:  # fmt: skip
     """Trains what is left of a sweep that this process drives; the session, when it is over."""
     cache = prepare(spec.data, progress)
     if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
-            f"{shown(directory.root)}: was run on other images than {spec.data.dataset} has now; "
+            f"{directory.address}: was run on other images than {spec.data.dataset} has now; "
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
     with connected():
@@ -157,6 +163,7 @@ def _resume(
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
         session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
+        session.mirror = mirror
         _drive(session)
     return session
 
@@ -190,8 +197,7 @@ def _with_overrides(
     """
     if trials is not None and trials < before.trials:
         raise SweepDirectoryError(
-            f"{shown(directory.root)}: is a sweep of {before.trials} trials; a total can only grow, "
-            f"got --trials {trials}"
+            f"{directory.address}: is a sweep of {before.trials} trials; a total can only grow, got --trials {trials}"
         )
     try:
         overrides = {"trials": trials, "time_budget": time_budget}
@@ -199,7 +205,7 @@ def _with_overrides(
     except SpecError as error:
         faults = "; ".join(fault.message for fault in error.faults)
         wanted = f"{trials} trials" if trials is not None else f"a time budget of {time_budget} s"
-        raise SweepDirectoryError(f"{shown(directory.root)}: cannot have {wanted}: {faults}") from None
+        raise SweepDirectoryError(f"{directory.address}: cannot have {wanted}: {faults}") from None
 
 
 @contextmanager
@@ -251,7 +257,7 @@ def _close(session: Session) -> None:
 
 
 def _conclude(session: Session) -> Sweep:
-    sweep = open_sweep(session.directory.root)
+    sweep = read_sweep(session.directory, running=False)
     sweep.stopped_by, sweep.signal, sweep.untested = session.stopped_by, session.signal, session.untested
     return sweep
 
@@ -278,7 +284,11 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None) -> None:
-    root, name = directory.root, shown(directory.root)
+    root, name = directory.root, directory.address
+    if remote_of(directory) is not None:
+        if not is_taken(directory):
+            return
+        at_hand(name)
     if directory.holds_a_sweep():
         try:
             before, _ = read_spec(directory)

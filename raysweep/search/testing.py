@@ -86,6 +86,7 @@ def _measure(order: TestOrder) -> TestReport:
     import torch
 
     from raysweep.search.finals import measure_trial
+    from raysweep.search.outpost import at_the_outpost
     from raysweep.search.trial import Notes, ending_hangs
 
     notes = Notes()
@@ -95,7 +96,9 @@ def _measure(order: TestOrder) -> TestReport:
     node = socket.gethostname()
     try:
         with ending_hangs(order.timeout_s, SweepDirectory(order.directory).hang(order.number)):
-            return TestReport(measure_trial(order), node, notes=notes.take())
+            with at_the_outpost(order) as here:
+                metrics = measure_trial(here)
+            return TestReport(metrics, node, notes=notes.take())
     except StorageError as error:
         return TestReport(None, node, cause=str(error), notes=notes.take(), storage_failed=True)
     except Exception as error:  # noqa: BLE001 (whatever measuring raises is its result, traceback included)

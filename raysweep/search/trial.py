@@ -24,6 +24,7 @@ from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.search.exchange import EpochReport, TrialOrder
+from raysweep.search.outpost import Outpost
 
 REPORT = "report"
 """Key of the `EpochReport` in a result, and of the `TrialOrder` in a trial's configuration."""
@@ -55,6 +56,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         self._notes = Notes()
+        self._outpost: Outpost | None = None
         logging.getLogger("raysweep").addHandler(self._notes)
         self._begin(config)
 
@@ -64,9 +66,16 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         """Only takes the order: what can fail happens in `step`, where a failure is reported rather than retried."""
+        self.cleanup()
         self._order: TrialOrder = config[ORDER]
         self._training: Any = None
+        self._resent: list[EpochMetrics] = []
         self._failed = False
+
+    def cleanup(self) -> None:
+        if self._outpost is not None:
+            self._outpost.close()
+            self._outpost = None
 
     def step(self) -> dict[str, Any]:
         import torch
@@ -104,7 +113,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
 
         order = self._order
-        trial_directory = SweepDirectory(order.directory).trial(order.number)
+        if self._resent:
+            return self._resent.pop(0)
+        if order.origin is not None and self._outpost is None:
+            self._outpost = Outpost(order)
+        trial_directory = self._directory.trial(order.number)
         if self._training is None:
             for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
                 stray.unlink(missing_ok=True)
@@ -114,20 +127,31 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             if training.epoch < order.epochs_done:
                 self._warn_of_lost_checkpoints(training.epoch)
             if restored is not None:
+                self._resent = [*(self._outpost.before(restored) if self._outpost else ()), restored]
                 self._draw(restored.epoch)  # the process that wrote the checkpoint may have died before its pictures
-                return restored
+                if self._outpost is not None:
+                    self._outpost.send(restored)
+                return self._resent.pop(0)
         metrics: EpochMetrics = self._training.run_epoch()
         if math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss):
+            if self._outpost is not None:
+                self._outpost.keep(metrics)
             save_checkpoint(trial_directory, self._training, metrics)
             self._draw(metrics.epoch)
+            if self._outpost is not None:
+                self._outpost.send(metrics)
         return metrics
+
+    @property
+    def _directory(self) -> SweepDirectory:
+        """Where this machine has the sweep."""
+        return self._outpost.directory if self._outpost else SweepDirectory(self._order.directory)
 
     def _draw(self, epoch: int) -> None:
         """Draws the pictures that are due after an epoch, the one the training stands at."""
         from raysweep.search.pictures import draw_grids, draw_strip
 
-        order = self._order
-        directory = SweepDirectory(order.directory)
+        order, directory = self._order, self._directory
         if epoch in order.strip_epochs:
             draw_strip(self._training, directory, order.number)
         if epoch in order.picture_epochs:

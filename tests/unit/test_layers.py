@@ -20,7 +20,7 @@ ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "search", "cli")
 BOTTOM = (
     "errors", "layout", "metrics", "config", "claims", "claimchecks", "expressions", "space", "spec", "loading",
-    "records", "tensorfile", "yamltext",
+    "records", "remote", "tensorfile", "yamltext",
 )  # fmt: skip
 
 
@@ -140,14 +140,14 @@ def test_optuna_is_imported_under_search_and_by_space_alone() -> None:
     complain([found for found in foreign("optuna") if room(found.importer) not in ("search", "space")])
 
 
-def test_pyarrow_is_imported_by_data_report_and_layout_alone() -> None:
+def test_pyarrow_is_imported_by_data_report_and_remote_alone() -> None:
     """And, for an annotation, by search/review.py, which hands tables on."""
     assert foreign("pyarrow")
     complain(
         [
             found
             for found in foreign("pyarrow")
-            if room(found.importer) not in ("data", "report", "layout")
+            if room(found.importer) not in ("data", "report", "remote")
             and not (found.importer == "search.review" and found.for_types_only)
         ]
     )

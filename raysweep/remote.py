@@ -1,0 +1,251 @@
+"""Directories in buckets: s3:// and gs:// through pyarrow.fs, with one clear error for whatever goes wrong there.
+
+An object appears whole or not at all, which is all that raysweep asks of a file system. A URI is read as `aws s3` reads
+it: what stands after the bucket is the name itself, blanks and umlauts included, and not percent-encoded. S3 beside
+Amazon's: `AWS_ENDPOINT_URL` in the environment of every machine, or `?endpoint_override=http://host:9000` in the URI.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from raysweep.errors import StorageError, SweepDirectoryError
+from raysweep.layout import replacing
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+SCHEMES = ("s3", "gs")
+CONNECT_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
+ATTEMPTS = 3
+_OPTIONS = ("endpoint_override", "region")
+_REFUSALS = (
+    "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "SIGNATURE_DOES_NOT_MATCH",
+    "UNRECOGNIZED_CLIENT", "INVALID_SIGNATURE", "MISSING_AUTHENTICATION_TOKEN", "HTTP status 403", "HTTP status 401",
+    "PermissionDenied", "Permission denied", "Unauthenticated",
+)  # fmt: skip
+
+
+def is_remote(location: str | os.PathLike[str]) -> bool:
+    """Whether this is a directory in a bucket, or some other URI, rather than a path on this machine."""
+    text = os.fspath(location)
+    return "://" in text and not text.startswith("file://")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One object below a directory."""
+
+    size: int
+    """Bytes."""
+    modified: datetime
+    """By the clock of the other side."""
+
+
+class RemoteDirectory:
+    """A directory in a bucket. `name` in its methods is a path below it, with slashes.
+
+    Every method raises StorageError, which names the URI, if the other side does not answer or refuses.
+    """
+
+    def __init__(self, uri: str, files: FileSystem, base: str) -> None:
+        self.uri = uri
+        self._files = files
+        self._base = base
+
+    @classmethod
+    def at(cls, uri: str) -> RemoteDirectory:
+        """The directory that a URI names, whether there is anything yet or not; asks nobody.
+
+        Raises:
+            SweepDirectoryError: if the URI is none that can be used.
+        """
+        scheme, _, rest = uri.partition("://")
+        if scheme not in SCHEMES:
+            allowed = ", ".join(f"{name}://bucket/path" for name in SCHEMES)
+            raise SweepDirectoryError(
+                f"{uri}: a sweep directory is a path on this machine, such as results/kld, or one of {allowed}"
+            )
+        address, _, query = rest.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        parts = PurePosixPath(address).parts
+        bucket = parts[0] if parts else ""
+        if "@" in bucket or ":" in bucket:
+            raise SweepDirectoryError(
+                f"{scheme}://...: keys do not belong into an address, where everyone reads them; "
+                "put them into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or ~/.aws/credentials"
+            )
+        if len(parts) < 2 or ".." in parts or bucket == "/":
+            raise SweepDirectoryError(f"{uri}: names no directory in a bucket, such as {scheme}://bucket/results/kld")
+        unknown = [name for name in options if scheme != "s3" or name not in _OPTIONS]
+        if unknown or bool(query) != bool(options):
+            allowed = ", ".join(_OPTIONS) if scheme == "s3" else "none"
+            raise SweepDirectoryError(f"{uri}: unknown option {', '.join(unknown) or query}; allowed: {allowed}")
+        return cls(uri, _s3(uri, options) if scheme == "s3" else _gcs(), posixpath.join(*parts))
+
+    def require_access(self) -> None:
+        """Looks whether the bucket is there and lets itself be read.
+
+        Raises:
+            SweepDirectoryError: if it is not there, or refuses.
+            StorageError: if it does not answer.
+        """
+        from pyarrow.fs import FileSelector
+
+        try:
+            with self._errors():
+                try:
+                    self._files.get_file_info(FileSelector(self._base, recursive=False))
+                except FileNotFoundError:  # no such directory yet, in a bucket that is there
+                    return
+        except _Refused as error:
+            raise SweepDirectoryError(str(error)) from error
+
+    def list(self, below: str = "") -> dict[str, RemoteFile]:
+        """All objects of the directory, or of one below it, by name; hidden ones too."""
+        from pyarrow.fs import FileSelector, FileType
+
+        with self._errors():
+            selector = FileSelector(self._path(below), recursive=True, allow_not_found=True)
+            found = self._files.get_file_info(selector)
+        return {
+            info.path.removeprefix(f"{self._base}/"): RemoteFile(info.size, _utc(info.mtime))
+            for info in found
+            if info.type == FileType.File
+        }
+
+    def find(self, name: str) -> RemoteFile | None:
+        """One object; None if it is not there."""
+        from pyarrow.fs import FileType
+
+        with self._errors(name):
+            info = self._files.get_file_info(self._path(name))
+        return RemoteFile(info.size, _utc(info.mtime)) if info.type == FileType.File else None
+
+    def read(self, name: str) -> bytes | None:
+        """The content of an object; None if it is not there."""
+        with self._errors(name):
+            try:
+                with self._files.open_input_stream(self._path(name)) as stream:
+                    return bytes(stream.read())
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Makes an object, or replaces it: who reads it sees the old one or the new one."""
+        with self._errors(name), self._files.open_output_stream(self._path(name)) as stream:
+            stream.write(content)
+
+    def fetch(self, name: str, path: Path) -> bool:
+        """Copies an object to a file, which appears whole and is as old as the object; False if it is not there.
+
+        Raises:
+            StorageError: also if the file cannot be written.
+        """
+        found = self.find(name)
+        content = self.read(name) if found is not None else None
+        if found is None or content is None:
+            return False
+        with replacing(path, durable=False) as temporary:
+            temporary.write_bytes(content)
+            os.utime(temporary, (found.modified.timestamp(), found.modified.timestamp()))
+        return True
+
+    def delete(self, name: str) -> None:
+        """Removes an object; nothing if it is not there."""
+        with self._errors(name):
+            try:
+                self._files.delete_file(self._path(name))
+            except FileNotFoundError:
+                return
+
+    def _path(self, name: str) -> str:
+        if ".." in PurePosixPath(name).parts or name.startswith("/"):
+            raise ValueError(f"{name} is not below {self.uri}")
+        return posixpath.join(self._base, name) if name else self._base
+
+    @contextmanager
+    def _errors(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _translated(self.uri if not name else f"{self.uri.rstrip('/')}/{name}", self._base, error) from error
+
+
+class _Refused(StorageError):
+    """The other side answers, and says no: to wait does not help."""
+
+
+def is_final(error: StorageError) -> bool:
+    """Whether to try the same again is of no use."""
+    return isinstance(error, _Refused)
+
+
+def below(root: Path, name: str) -> Path:
+    """The file of an object in a copy of the directory on this machine.
+
+    Raises:
+        StorageError: if the name leads out of it: someone else's object.
+    """
+    if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name:
+        raise StorageError(f"{name}: the name of an object that is no file of a sweep; nothing was fetched")
+    return root / name
+
+
+def _translated(uri: str, base: str, error: OSError) -> StorageError:
+    text = str(error)
+    bucket = base.split("/")[0]
+    if "NO_SUCH_BUCKET" in text or "bucket does not exist" in text:
+        return _Refused(f"{uri}: there is no bucket {bucket}; make it, or name another one")
+    if any(refusal in text for refusal in _REFUSALS):
+        return _Refused(
+            f"{uri}: access denied; give this machine credentials that may list, read, write and delete there "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role of the machine)"
+        )
+    brief = text.split(" operation: ")[-1].split(" (Request ID")[0].splitlines()[0] if text else repr(error)
+    where = " (AWS_ENDPOINT_URL and the network are to be checked)" if "NETWORK_CONNECTION" in text else ""
+    return StorageError(f"{uri}: does not answer: {brief}{where}")
+
+
+def _s3(uri: str, options: dict[str, str]) -> FileSystem:
+    import pyarrow as pa
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    # The constructor, unlike from_uri, takes time limits, and looks at no variable of the environment.
+    endpoint = (
+        options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    )
+    settings: dict[str, Any] = {}
+    if endpoint:
+        settings["endpoint_override"] = endpoint.rstrip("/")
+    if "region" in options:
+        settings["region"] = options["region"]
+    try:
+        return S3FileSystem(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            request_timeout=REQUEST_TIMEOUT_S,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            allow_delayed_open=True,  # a small object is one request
+            **settings,
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SweepDirectoryError(f"{uri}: cannot be used: {error}") from error
+
+
+def _gcs() -> FileSystem:
+    from pyarrow.fs import GcsFileSystem
+
+    return GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S))
+
+
+def _utc(moment: datetime | None) -> datetime:
+    return datetime.fromtimestamp(0, UTC) if moment is None else moment.astimezone(UTC)

@@ -102,6 +102,8 @@ class Outpost:
         theirs = self._remote.read(f"{self._name}/{EPOCHS}")
         ours = here.read_bytes() if here.exists() else None
         self._epochs = max(read_epochs(ours), read_epochs(theirs), key=len)
+        if self._epochs:
+            write_epochs(here, self._epochs)
         fetch_checkpoints(self.directory, self._remote, order.number)
         known = max(order.epochs_done, len(self._epochs)) + 1
         for name in files_below(self.directory, self._trial):
@@ -128,7 +130,8 @@ class Outpost:
         names = files_below(self.directory, self._trial)
         checkpoints = [name for name in names if checkpoint_epoch(name) is not None]
         pictures = [name for name in names if is_picture(name)]
-        for name in [f"{self._name}/{EPOCHS}", *checkpoints, *pictures]:
+        epochs = [f"{self._name}/{EPOCHS}"] if self._epochs else []
+        for name in [*epochs, *checkpoints, *pictures]:
             path = self.directory.root / name
             found = path.stat()
             if self._sent.get(name) != (found.st_size, found.st_mtime_ns):

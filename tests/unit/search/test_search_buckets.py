@@ -267,6 +267,7 @@ def test_a_trial_goes_on_where_another_machine_left_it_and_tells_what_the_ledger
     assert restored.epoch == 4
     told = [metrics.epoch for metrics in two.outpost.before(restored)]
     assert told == list(range(ledger + 1, 4))
+    two.outpost.send(restored)
     two.train(1)
     one.training.run_epoch()
     assert two.training.val_losses == one.training.val_losses
@@ -279,8 +280,12 @@ def test_a_checkpoint_from_which_the_ledger_cannot_be_reached_is_not_used(
     one.train(4)
     RemoteDirectory.at(uri).delete("trials/0000/epochs.json")
     assert list_checkpoints(Machine(uri, tmp_path / "two", monkeypatch, epochs_done=1).trial) == []
-    kept = list_checkpoints(Machine(uri, tmp_path / "three", monkeypatch, epochs_done=2).trial)
-    assert [path.name for path in kept] == ["epoch-000003.safetensors"]
+    three = Machine(uri, tmp_path / "three", monkeypatch, epochs_done=2)
+    assert [path.name for path in list_checkpoints(three.trial)] == ["epoch-000003.safetensors"]
+    restored = restore_checkpoint(three.trial, three.training)
+    assert restored is not None
+    three.outpost.send(restored)
+    three.outpost.wait()
 
 
 def test_a_checkpoint_of_a_lost_suggestion_is_not_used(

@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 
 from raysweep.errors import ResourcesError
 from raysweep.search.exchange import Share
+from raysweep.search.stopping import signals_deferred
 from raysweep.spec import SweepSpec
 
 QUIET = {
@@ -148,6 +147,46 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
+def _without_rays_handler() -> Iterator[None]:
+    """Keeps `ray.init` from replacing the handler of SIGTERM by one that ends the process on the spot."""
+    from ray._private import utils
+
+    kept = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = kept
+
+
+def _start(address: str | None) -> None:
+    """Joins the cluster at this address, or starts a Ray on this machine alone."""
+    import ray
+
+    try:
+        if address:
+            _knock(address)
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
+        else:
+            (node,) = local_nodes()
+            ray.init(
+                address="local",  # else it joins whatever Ray was started on this machine, and refuses our resources
+                num_cpus=int(node["CPU"]),
+                num_gpus=int(node["GPU"]),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at RAY_ADDRESS={address}" if address else "on this machine"
+        advice = (
+            "check the address, or unset RAY_ADDRESS to run here" if address else "see Ray's logs in its session folder"
+        )
+        raise ResourcesError(f"Ray does not answer {where}: {str(error).splitlines()[0]}; {advice}") from error
+
+
+@contextmanager
 def connected() -> Iterator[None]:
     """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
 
@@ -166,34 +205,8 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    terminating = signal.getsignal(signal.SIGTERM)
-    try:
-        if address:
-            _knock(address)
-            ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
-        else:
-            (node,) = local_nodes()
-            ray.init(
-                address="local",  # else it joins whatever Ray was started on this machine, and refuses our resources
-                num_cpus=int(node["CPU"]),
-                num_gpus=int(node["GPU"]),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"at RAY_ADDRESS={address}" if address else "on this machine"
-        raise ResourcesError(
-            f"Ray does not answer {where}: {str(error).splitlines()[0]}; "
-            + (
-                "check the address, or unset RAY_ADDRESS to run here"
-                if address
-                else "see Ray's logs in its session folder"
-            )
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminating)  # Ray has set its own
+    with _without_rays_handler(), nullcontext() if address else signals_deferred():
+        _start(address)
     try:
         yield
     finally:

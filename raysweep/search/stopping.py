@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from raysweep.search.session import Session
+if TYPE_CHECKING:
+    from raysweep.search.session import Session
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -56,6 +58,26 @@ def stopping_on_signals(session: Session) -> Iterator[None]:
 
     with _handled_by(handle):
         yield
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Holds signals back while this lasts; processes started meanwhile get none of them, also when a group is sent one.
+
+    For the start of Ray, which an exception in the middle can crash, and whose processes `timeout`, Slurm and systemd
+    would else end together with the driver, which needs them to stop cleanly.
+    """
+    caught: list[tuple[int, FrameType | None]] = []
+    with _handled_by(lambda number, frame: caught.append((number, frame))):
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which is what the processes inherit
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    for number, frame in caught[:1]:
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handler(number, frame)
 
 
 @contextmanager

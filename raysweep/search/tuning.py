@@ -119,6 +119,10 @@ class _Lost(BaseException):
     """Ray is gone. It is no Exception, after which Tune would ask Ray to clean up."""
 
 
+_kept: list[_Lost] = []
+"""Holds what Tune had when Ray went: whoever collected it as garbage would ask Ray to clean up, and wait a minute."""
+
+
 def _what_happened(error: str) -> tuple[Fault, str]:
     """Why a process is gone that told nothing, from Ray's own words."""
     if "low on memory" in error:
@@ -162,5 +166,6 @@ def run_trials(session: Session) -> None:
         )
         try:
             tuner.fit()
-        except _Lost:
+        except _Lost as lost:
+            _kept.append(lost)
             session.lose_ray()

@@ -115,7 +115,9 @@ def run(
         console.print(f"collapse {summary(prediction, spec.trial)[0]}", soft_wrap=True)
 
     with interrupting(), _display(console) as display, _preparing(console) as progress:
-        sweep = run_sweep(spec, output, observer=display, progress=progress, announce=announce, source=file)
+        sweep = run_sweep(
+            spec, output, observer=display, progress=progress, announce=announce, warn=_warner(console), source=file
+        )
     _conclude(console, sweep)
 
 
@@ -151,18 +153,24 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
         console.print(listed(changes), soft_wrap=True)
     is_missing = not before.directory.spec.exists()
     if not before.running and not status.is_open:
-        if changes or is_missing or before.directory.origin is not None:  # what its bucket still lacks is sent
+        is_behind = before.directory.unreported.exists()
+        if changes or is_missing or is_behind or before.directory.origin is not None:  # its bucket may lack something
             resume_sweep(directory, trials, time_budget=time_budget, file=file)
         if is_missing:
             console.print(f"wrote {shown(before.directory.spec)} anew, from the ledger", soft_wrap=True)
-        if changes:
+        if is_behind:
+            console.print(f"wrote {shown(before.directory.report)}, which the last session could not", soft_wrap=True)
+        elif changes:
             console.print(f"For the report of it, type: raysweep report {typed(directory)}", soft_wrap=True)
         console.print(f"{directory}: all {status.ended} trials have ended; nothing is left to do.", soft_wrap=True)
         console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
         return
     console.print(f"{before.spec.name}  resuming: {status.ended} of {spec.trials} trials done")
     with interrupting(), _display(console) as display, _preparing(console) as progress:
-        sweep = resume_sweep(directory, trials, time_budget=time_budget, file=file, observer=display, progress=progress)
+        sweep = resume_sweep(
+            directory, trials, time_budget=time_budget, file=file, observer=display, progress=progress,
+            warn=_warner(console),
+        )  # fmt: skip
     _conclude(console, sweep)
 
 
@@ -209,6 +217,8 @@ def status(directory: str) -> None:
     if len(state.untested) < len(state.finalists):
         console.print("\nOn the test split, beside real images:")
         console.print(finals_view(state.finalists))
+    if not sweep.running and sweep.directory.unreported.exists():
+        console.print(f"\nThe report is behind. To write it, type: raysweep report {typed(directory)}", soft_wrap=True)
     if standing == "stopped":
         console.print(f"\nTo go on, type: raysweep resume {typed(directory)}", soft_wrap=True)
 
@@ -389,6 +399,10 @@ def prepare(name: str, root: str | None, image_size: int) -> None:
         path = prepare_cache(spec, progress)
     info = open_cache(path).info
     click.echo(f"{info.count:,} images of {info.channels}x{info.height}x{info.width} from {info.origin}\n{path}")
+
+
+def _warner(console: Console) -> Callable[[str], None]:
+    return lambda warning: console.print(f"warning  {warning}", soft_wrap=True, markup=False)
 
 
 def _slots(spec: SweepSpec) -> tuple[Any, str]:

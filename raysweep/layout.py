@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -62,6 +63,11 @@ class SweepDirectory:
     @property
     def driver_lock(self) -> Path:
         return self.root / ".driver.lock"
+
+    @property
+    def unreported(self) -> Path:
+        """Is there while the report may be behind the ledger: from the start of a session until it has written it."""
+        return self.root / ".unreported"
 
     @property
     def log(self) -> Path:
@@ -188,6 +194,16 @@ class SweepDirectory:
                     waiting.append(path)
                 elif not entry.is_file(follow_symlinks=False):
                     raise SweepDirectoryError(f"{shown(path)}: is neither a file nor a directory; remove it")
+
+    def remove_leftovers(self) -> None:
+        """Removes what processes that were killed had begun to write beside the files that it would have become.
+
+        Only who drives the sweep may ask for it.
+        """
+        for path in self.root.glob(".tensorboard.*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.root.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def require_sweep(self) -> None:
         """Raises SweepDirectoryError if there is no sweep here."""

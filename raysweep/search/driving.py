@@ -45,6 +45,8 @@ def driving(directory: SweepDirectory) -> Iterator[None]:
         write_atomically(
             identity, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
         )
+        with storage_errors(directory.root):
+            directory.remove_leftovers()
         yield
     finally:
         lock.release()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.claims import Claim
 from raysweep.errors import CheckpointError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, typed
+from raysweep.layout import SweepDirectory, typed, write_atomically
 from raysweep.records import TrialRecord, ranked
 from raysweep.search.description import read_spec
 from raysweep.search.driving import is_driven
@@ -133,8 +133,10 @@ class Sweep:
         remote = remote_of(self.directory)
         if remote is not None:
             fetch_pictures(self.directory, remote)
+        write_atomically(self.directory.unreported, b"", durable=False)
         figures, findings = self.write_pages()
         rebuild(self.directory, self.spec, self.records, figures, findings)
+        self.directory.unreported.unlink(missing_ok=True)
         send_report(self.directory)
         written = [self.directory.trials_parquet, self.directory.epochs_parquet, *(figure.path for figure in figures)]
         if findings is not None:

@@ -22,8 +22,8 @@ _ADAM = 3
 """A weight and its two moments."""
 
 
-def needed_bytes(spec: SweepSpec, shape: tuple[int, int, int], concurrent: int) -> int:
-    """The most that the sweep directory of a specification can come to.
+def needed_bytes(spec: SweepSpec, shape: tuple[int, int, int], trials: int, concurrent: int) -> int:
+    """The most that so many trials of a specification can take in the sweep directory.
 
     Args:
         shape: of the images: channels, height, width.
@@ -32,7 +32,7 @@ def needed_bytes(spec: SweepSpec, shape: tuple[int, int, int], concurrent: int) 
     from raysweep.vae.checkpoint import KEEP
 
     checkpoint = _largest_checkpoint_bytes(spec.trial, shape)
-    return checkpoint * (KEEP * spec.trials + concurrent) + PICTURES_BYTES * spec.trials
+    return checkpoint * (KEEP * trials + concurrent) + PICTURES_BYTES * trials
 
 
 def free_space_fault(directory: Path, needed_bytes: int) -> str | None:

@@ -325,6 +325,7 @@ class Session:
         self._writer.close()
         if pictures_came:
             rebuild(self.directory, self.spec, records, figures, findings)
+        self.directory.unreported.unlink(missing_ok=True)
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:
         """How a trial ends at its latest epoch; None if it goes on."""

@@ -28,8 +28,9 @@ from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
 from raysweep.search.preflight import preflight
-from raysweep.search.resources import cluster_nodes, connected, fit
+from raysweep.search.resources import Slots, cluster_nodes, connected, fit
 from raysweep.search.review import Sweep, read_sweep
+from raysweep.search.room import free_space_fault, needed_bytes
 from raysweep.search.session import Observer, Session
 from raysweep.search.status import sweep_status
 from raysweep.search.stopping import stopping_on_signals
@@ -38,6 +39,7 @@ from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
 Progress = Callable[[int, int], None]
+Warn = Callable[[str], None]
 _log = logging.getLogger("raysweep")
 
 
@@ -56,13 +58,14 @@ class _Silent:
 def run(
     spec: SweepSpec, output: str | os.PathLike[str] | None = None,
     *, observer: Observer | None = None, progress: Progress | None = None,
-    announce: Callable[[Preflight | Unpredictable], None] | None = None, source: str | None = None,
+    announce: Callable[[Preflight | Unpredictable], None] | None = None, warn: Warn | None = None,
+    source: str | None = None,
 ) -> Sweep:  # fmt: skip
     """Runs a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
 
     `output` is the directory to make, `results/<name>` if it is None. `progress` is told images done and in all while
-    the data cache is built, and `announce` the prediction of collapse before anything is trained. `source` is the file
-    that `spec` came from, for messages.
+    the data cache is built, `announce` the prediction of collapse before anything is trained, and `warn` of what may
+    end it early. `source` is the file that `spec` came from, for messages.
 
     Raises:
         SweepDirectoryError: if `output` holds a sweep already.
@@ -79,6 +82,7 @@ def run(
     with _made(directory.root), connected():
         nodes = cluster_nodes()
         slots = fit(spec, nodes)
+        _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
         with driving(directory), mirroring(directory, new=True) as mirror:
             _refuse_taken(directory, spec, source)
             description = describe_sweep(spec, open_cache(cache).info, slots, nodes, prediction)
@@ -96,12 +100,13 @@ def run(
 def resume(
     location: str | os.PathLike[str], trials: int | None = None,
     *, time_budget: float | None = None, file: str | os.PathLike[str] | None = None,
-    observer: Observer | None = None, progress: Progress | None = None,
+    observer: Observer | None = None, progress: Progress | None = None, warn: Warn | None = None,
 ) -> Sweep:  # fmt: skip
     """Goes on with a sweep: unfinished trials from their last epoch, then what is left, up to `trials` in all.
 
     `file` is a search space file to go on with, in place of the sweep's own sweep.yaml; `trials` and `time_budget`, in
-    seconds, replace what is in it. A sweep in which nothing is left to do is returned as it is.
+    seconds, replace what is in it. A sweep in which nothing is left to do is returned as
+    it is; if the driver that finished it was killed before its report was written, that is written now.
 
     Raises:
         SweepDirectoryError: if there is no sweep, another driver is at work on it, or its search space is another one.
@@ -120,9 +125,12 @@ def resume(
         with _logging_to(directory.log):
             ledger = Ledger.open(directory, spec, writable=True)
         if sweep_status(ledger.records(), spec).is_open:
-            session = _resume(directory, spec, description, ledger, changes, observer, progress, mirror)
-        elif changes or not directory.spec.exists():
-            _take_over(directory, spec, description, ledger, changes)
+            session = _resume(directory, spec, description, ledger, changes, observer, progress, warn, mirror)
+        else:
+            if changes or not directory.spec.exists():
+                _take_over(directory, spec, description, ledger, changes)
+            if directory.unreported.exists():  # by a driver that was killed while it wrote the report, or before
+                read_sweep(directory, running=False).write_report()
     return _conclude(session) if session else read_sweep(directory, running=False)
 
 
@@ -147,7 +155,7 @@ def wanted_spec(
 
 def _resume(
     directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger, changes: Sequence[Change],
-    observer: Observer | None, progress: Progress | None, mirror: Mirror | None,
+    observer: Observer | None, progress: Progress | None, warn: Warn | None, mirror: Mirror | None,
 ) -> Session:  # fmt: skip
     """Trains what is left of a sweep that this process drives; the session, when it is over."""
     cache = prepare(spec.data, progress)
@@ -158,6 +166,8 @@ def _resume(
         )
     with connected():
         slots = fit(spec, cluster_nodes())
+        left = spec.trials - sweep_status(ledger.records(), spec).ended
+        _warn_of_room(directory, spec, cache, slots, left, warn)
         _take_over(directory, spec, description, ledger, changes)
         rebuild(directory, spec, ledger.records())
         writer = TensorBoardWriter(directory, spec, ledger.records())
@@ -166,6 +176,17 @@ def _resume(
         session.mirror = mirror
         _drive(session)
     return session
+
+
+def _warn_of_room(
+    directory: SweepDirectory, spec: SweepSpec, cache: Path, slots: Slots, trials: int, warn: Warn | None
+) -> None:
+    """Says so if the disk of the sweep's directory might not hold what so many trials leave there."""
+    info = open_cache(cache).info
+    needed = needed_bytes(spec, (info.channels, info.height, info.width), trials, slots.count)
+    fault = free_space_fault(directory.root, needed)
+    if fault is not None and warn is not None:
+        warn(fault)
 
 
 def _take_over(
@@ -236,6 +257,7 @@ def _drive(session: Session) -> None:
     from raysweep.search.tuning import run_trials
 
     with _logging_to(session.directory.log), stopping_on_signals(session):
+        write_atomically(session.directory.unreported, b"", durable=False)
         try:
             if session.remaining:
                 run_trials(session)

@@ -23,7 +23,7 @@ search: {trials: 10}
 def test_every_shipped_search_space_has_an_upper_bound(path: Path) -> None:
     spec = load_spec(path)
     side = spec.data.image_size
-    assert needed_bytes(spec, (spec.data.channels or 1, side, side), 2) > spec.trials
+    assert needed_bytes(spec, (spec.data.channels or 1, side, side), spec.trials, 2) > spec.trials
 
 
 def test_the_bound_is_no_less_than_what_checkpoints_of_the_largest_model_take(tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_the_bound_is_no_less_than_what_checkpoints_of_the_largest_model_take(tm
     config = spec.trial.config({"kld_weight": 1e-3, "latent_size": 32})
     training = Training(config, _Images(), _Images(), torch.device("cpu"))
     path = save_checkpoint(tmp_path, training, training.run_epoch())
-    bound = needed_bytes(spec, (1, 8, 8), concurrent=2)
+    bound = needed_bytes(spec, (1, 8, 8), spec.trials, concurrent=2)
     assert bound > path.stat().st_size * KEEP * spec.trials
     smaller = parse_spec(TEXT.replace("LATENTS", "{low: 2, high: 16}"))
-    assert needed_bytes(smaller, (1, 8, 8), concurrent=2) < bound
+    assert needed_bytes(smaller, (1, 8, 8), spec.trials, concurrent=2) < bound
 
 
 def test_too_little_room_is_said_with_both_figures_also_for_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import click
 from raysweep import __version__
 from raysweep.errors import RaysweepError
 from raysweep.layout import shown, typed
+from raysweep.search.stopping import interrupting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,8 @@ def _reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with interrupting():
+                return command(*args, **kwargs)
         except RaysweepError as error:
             click.echo(str(error), err=True)
             raise SystemExit(error.exit_code) from error
@@ -103,7 +105,6 @@ def run(
     overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
     spec = load_spec(file, overrides)
 
-    from raysweep.search.stopping import interrupting
     from raysweep.search.sweep import run as run_sweep
     from raysweep.search.views import what_runs
     from raysweep.vae.preflight import summary
@@ -114,7 +115,7 @@ def run(
     def announce(prediction: Preflight | Unpredictable) -> None:
         console.print(f"collapse {summary(prediction, spec.trial)[0]}", soft_wrap=True)
 
-    with interrupting(), _display(console) as display, _preparing(console) as progress:
+    with _display(console) as display, _preparing(console) as progress:
         sweep = run_sweep(
             spec, output, observer=display, progress=progress, announce=announce, warn=_warner(console), source=file
         )
@@ -140,7 +141,6 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
     from raysweep.search.changes import listed
     from raysweep.search.review import open_sweep
     from raysweep.search.status import sweep_status
-    from raysweep.search.stopping import interrupting
     from raysweep.search.sweep import resume as resume_sweep
     from raysweep.search.sweep import wanted_spec
 
@@ -166,7 +166,7 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
         console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
         return
     console.print(f"{before.spec.name}  resuming: {status.ended} of {spec.trials} trials done")
-    with interrupting(), _display(console) as display, _preparing(console) as progress:
+    with _display(console) as display, _preparing(console) as progress:
         sweep = resume_sweep(
             directory, trials, time_budget=time_budget, file=file, observer=display, progress=progress,
             warn=_warner(console),

@@ -356,7 +356,7 @@ class Round:
         if last is not None:
             done = (self._directory / "sweep.yaml").exists()
             done = done and not raysweep.open_sweep(self._directory).status().is_open
-            by_signal = {signal.SIGINT: {130}, signal.SIGTERM: {143, -signal.SIGTERM}}
+            by_signal = {signal.SIGINT: {130}, signal.SIGTERM: {143}}
             allowed = {
                 Fault.INT: by_signal[signal.SIGINT],
                 Fault.INT_TWICE: by_signal[signal.SIGINT],

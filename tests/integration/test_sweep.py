@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -13,9 +14,11 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import raysweep
+from raysweep.cli import main
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
@@ -120,6 +123,31 @@ def test_resuming_a_finished_sweep_changes_nothing(finished: Sweep) -> None:
     assert not again.running
     assert again.trials().equals(finished.trials())
     assert finished.directory.journal.read_bytes() == journal
+
+
+def test_a_report_that_a_killed_driver_could_not_write_is_written_by_resume(finished: Sweep, tmp_path: Path) -> None:
+    """What is left of a driver that was killed in the middle of its closing report."""
+    root = Path(shutil.copytree(finished.directory.root, tmp_path / "tiny"))
+    sweep = raysweep.open_sweep(root)
+    directory = sweep.directory
+    directory.unreported.touch()
+    directory.trials_parquet.unlink()
+    shutil.rmtree(directory.tensorboard)
+    leftovers = [root / ".tensorboard.1a2b3c4d.new", directory.report / ".trials.parquet.1a2b3c4d.tmp"]
+    leftovers[0].mkdir()
+    leftovers[1].touch()
+    journal = directory.journal.read_bytes()
+
+    before = CliRunner().invoke(main, ["status", str(root)])
+    assert f"The report is behind. To write it, type: raysweep report {root}" in before.stdout
+    again = CliRunner().invoke(main, ["resume", str(root)])
+    assert (again.exit_code, "nothing is left to do" in again.stdout) == (0, True)
+    assert f"wrote {root / 'report'}, which the last session could not" in again.stdout
+    test_tensorboard_has_a_run_a_trial_and_the_figures_of_the_sweep(raysweep.open_sweep(root))
+    assert pq.read_table(directory.trials_parquet).equals(pq.read_table(finished.directory.trials_parquet))
+    assert not any(path.exists() for path in [*leftovers, directory.unreported])
+    assert directory.journal.read_bytes() == journal
+    assert "behind" not in CliRunner().invoke(main, ["status", str(root)]).stdout
 
 
 def test_the_best_model_is_exported_and_opens_in_two_lines(finished: Sweep, tmp_path: Path) -> None:

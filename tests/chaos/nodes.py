@@ -1,63 +1,83 @@
-"""A small Ray cluster of this machine's own, whose nodes can be killed and added again."""
+"""A small Ray cluster of this machine's own, whose nodes can be killed and added again.
+
+It is led by a process of its own, `python -m tests.chaos.nodes`: Ray decides when it is imported what it listens on,
+and the process of the tests may have had it closed to others by then.
+"""
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.chaos.processes import kill
 
 OBJECT_STORE_BYTES = 80 << 20
+REPOSITORY = Path(__file__).parents[2]
 
 
 class Nodes:
-    """A head without CPUs in this process, and worker nodes of one CPU each."""
+    """A head without CPUs, and worker nodes of one CPU each."""
 
     def __init__(self, count: int, environment: Mapping[str, str]) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._environment = environment
-        with self._surroundings():
-            self._cluster = Cluster(
-                initialize_head=True,
-                head_node_args={
-                    "num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES,
-                },
-            )  # fmt: skip
-        self._workers: list[Any] = []
+        self._leader = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.nodes"],
+            cwd=REPOSITORY, env=dict(environment), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self.address = self._answer()
+        self._workers = 0
         for _ in range(count):
             self.add()
 
-    @property
-    def address(self) -> str:
-        return str(self._cluster.address)
-
     def add(self) -> None:
         """Adds a worker node and waits until the cluster knows it."""
-        with self._surroundings():
-            node = self._cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
-        self._workers.append(node)
+        self._ask("add")
+        self._workers += 1
 
     def kill_one(self, chance: random.Random) -> None:
         """Kills the raylet of a worker node with -9, and takes away what it leaves."""
-        node = self._workers.pop(chance.randrange(len(self._workers)))
-        kill(node.all_processes["raylet"][0].process.pid)
-        self._cluster.remove_node(node, allow_graceful=False)
+        self._ask(f"kill {chance.randrange(self._workers)}")
+        self._workers -= 1
 
     def close(self) -> None:
-        self._cluster.shutdown()
+        self._leader.communicate(timeout=60)
 
-    @contextmanager
-    def _surroundings(self) -> Iterator[None]:
-        """The environment of the cluster's processes, which inherit that of this one."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith("RAY_")]:
-                patch.delenv(name)
-            for name, value in self._environment.items():
-                patch.setenv(name, value)
-            yield
+    def _ask(self, what: str) -> None:
+        assert self._leader.stdin is not None
+        print(what, file=self._leader.stdin, flush=True)
+        self._answer()
+
+    def _answer(self) -> str:
+        assert self._leader.stdout is not None
+        for line in self._leader.stdout:
+            word, _, answer = line.strip().partition(" ")
+            if word == "done":
+                return answer
+        raise RuntimeError("the cluster has ended")
+
+
+def lead() -> None:
+    """Starts a head and does what the lines of standard input say, until it is closed."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    workers: list[Any] = []
+    print("done", cluster.address, flush=True)
+    for line in sys.stdin:
+        what, *which = line.split()
+        if what == "add":
+            workers.append(cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES))
+        else:
+            node = workers.pop(int(which[0]))
+            kill(node.all_processes["raylet"][0].process.pid)
+            cluster.remove_node(node, allow_graceful=False)
+        print("done", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    lead()

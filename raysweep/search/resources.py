@@ -6,10 +6,12 @@ import logging
 import os
 import secrets
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import floor
 from pathlib import Path
 
@@ -147,16 +149,22 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def _without_rays_handler() -> Iterator[None]:
-    """Keeps `ray.init` from replacing the handler of SIGTERM by one that ends the process on the spot."""
-    from ray._private import utils
+def _apart_from_signals() -> Iterator[None]:
+    """Has signals mean to Ray nothing but what raysweep makes of them.
 
-    kept = utils.set_sigterm_handler
+    `ray.init` would replace the handler of SIGTERM by one that ends the process on the spot. And `timeout`, Slurm or a
+    closed terminal send theirs to a whole process group: Ray's own processes, which a clean stop still needs, get one
+    of their own.
+    """
+    from ray._private import services, utils
+
+    kept = utils.set_sigterm_handler, services.ConsolePopen
     utils.set_sigterm_handler = lambda handler: None
+    services.ConsolePopen = partial(subprocess.Popen, process_group=0)
     try:
         yield
     finally:
-        utils.set_sigterm_handler = kept
+        utils.set_sigterm_handler, services.ConsolePopen = kept
 
 
 def _start(address: str | None) -> None:
@@ -205,7 +213,7 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with _without_rays_handler(), nullcontext() if address else signals_deferred():
+    with _apart_from_signals(), nullcontext() if address else signals_deferred():
         _start(address)
     try:
         yield

@@ -62,18 +62,10 @@ def stopping_on_signals(session: Session) -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Holds signals back while this lasts; processes started meanwhile get none of them, also when a group is sent one.
-
-    For the start of Ray, which an exception in the middle can crash, and whose processes `timeout`, Slurm and systemd
-    would else end together with the driver, which needs them to stop cleanly.
-    """
+    """Holds signals back while this lasts: while Ray starts, which an exception in the middle can crash."""
     caught: list[tuple[int, FrameType | None]] = []
     with _handled_by(lambda number, frame: caught.append((number, frame))):
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which is what the processes inherit
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        yield
     for number, frame in caught[:1]:
         handler = signal.getsignal(number)
         if callable(handler):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raysweep.loading import parse_spec
-from raysweep.search.resources import connected
+from raysweep.search.resources import CLOSED, connected
 from raysweep.spec import SweepSpec
 
 TINY = """
@@ -60,11 +60,15 @@ def tiny_file(tmp_path: Path) -> Path:
 
 
 def start_raysweep(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """`raysweep` with these arguments, as a person starts it: in a process group of its own."""
+    """`raysweep` with these arguments, as a person starts it: in a process group of its own.
+
+    It starts a Ray of its own, however this process has its Ray, unless a RAY_ADDRESS is given.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in {*CLOSED, "RAY_AUTH_TOKEN"}}
     return subprocess.Popen(
         [sys.executable, "-m", "raysweep.cli", *map(str, arguments)],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl
 
 from raysweep.errors import StorageError, SweepDirectoryError
@@ -27,6 +27,7 @@ SCHEMES = ("s3", "gs")
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 ATTEMPTS = 3
+BLOCK_BYTES = 8 << 20
 _OPTIONS = ("endpoint_override", "region")
 _REFUSALS = (
     "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "SIGNATURE_DOES_NOT_MATCH",
@@ -152,13 +153,34 @@ class RemoteDirectory:
             StorageError: also if the file cannot be written.
         """
         found = self.find(name)
-        content = self.read(name) if found is not None else None
-        if found is None or content is None:
+        if found is None:
             return False
-        with replacing(path, durable=False) as temporary:
-            temporary.write_bytes(content)
+        with replacing(path, durable=False) as temporary, open(temporary, "wb") as file:
+            if not self._copy(name, file):
+                return False
+            file.flush()
             os.utime(temporary, (found.modified.timestamp(), found.modified.timestamp()))
         return True
+
+    def upload(self, path: Path, name: str) -> None:
+        """Makes an object of a file, however large, or replaces it."""
+        with open(path, "rb") as file, self._errors(name), self._files.open_output_stream(self._path(name)) as stream:
+            while block := file.read(BLOCK_BYTES):
+                stream.write(block)
+
+    def _copy(self, name: str, file: BinaryIO) -> bool:
+        with self._errors(name):
+            try:
+                stream = self._files.open_input_stream(self._path(name))
+            except FileNotFoundError:
+                return False
+        with stream:
+            while True:
+                with self._errors(name):
+                    block = stream.read(BLOCK_BYTES)
+                if not block:
+                    return True
+                file.write(block)
 
     def delete(self, name: str) -> None:
         """Removes an object; nothing if it is not there."""

@@ -166,12 +166,16 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         import torch
 
         from raysweep.data.tensors import load_splits
+        from raysweep.search.delivery import local_images
         from raysweep.vae.training import Training
 
         order = self._order
-        device = torch.device("cuda" if order.share.gpu else "cpu")
+        has_gpu = bool(order.share.gpu) and torch.cuda.is_available()
+        if order.share.gpu and not has_gpu:
+            _log.warning("Ray gives it %g GPU, and torch finds none; it trains on the CPU", order.share.gpu)
+        device = torch.device("cuda" if has_gpu else "cpu")
         torch.set_num_threads(order.threads)
-        splits = load_splits(order.cache, order.data, device)
+        splits = load_splits(local_images(order.images), order.data, device)
         return Training(order.config, splits.train, splits.validation, device)
 
 

@@ -7,6 +7,7 @@ has one, else through Ray from the driver's machine. Whoever comes first holds a
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,10 +47,14 @@ def local_images(images: ImageFile) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
             if _fault(path, images) is not None:
-                _fetch(images, path)
+                begun = time.monotonic()
+                whence = _fetch(images, path)
                 fault = _fault(path, images)
                 if fault is not None:
-                    raise CacheError(f"{path}: fetched from the driver's, and still {fault}")
+                    raise CacheError(f"{path}: fetched from {whence}, and still {fault}")
+                _log.warning(
+                    "%s: fetched from %s, %.1f MB in %.1f s", path, whence, images.size / 1e6, time.monotonic() - begun
+                )
     _verified.add((path, images.checksum))
     return path
 
@@ -109,12 +114,14 @@ def _fault(path: Path, images: ImageFile) -> str | None:
     return None if found == images.checksum else "of other images"
 
 
-def _fetch(images: ImageFile, path: Path) -> None:
+def _fetch(images: ImageFile, path: Path) -> str:
+    """Replaces the file; says where it came from."""
     if images.origin is not None and RemoteDirectory.at(images.origin).fetch(images.name, path):
-        return
+        return f"{images.origin}/{images.name}"
     with replacing(path) as temporary, open(temporary, "wb") as file:
         for block in _blocks(images):
             file.write(block)
+    return "the driver's machine"
 
 
 def _blocks(images: ImageFile) -> Iterator[bytes]:

@@ -44,11 +44,16 @@ def test_a_signal_ends_the_work_at_once_and_handlers_are_as_before(number: signa
 
 def test_a_signal_while_others_are_held_back_comes_afterwards() -> None:
     done = []
-    with pytest.raises(Interrupted), interrupting():
-        with signals_deferred():
-            send(signal.SIGTERM)
-            done.append("held")
-        done.append("not reached")
+
+    def work() -> None:
+        with interrupting():
+            with signals_deferred():
+                send(signal.SIGTERM)
+                done.append("held")
+            done.append("not reached")
+
+    with pytest.raises(Interrupted):
+        work()
     assert done == ["held"]
 
 

@@ -81,6 +81,8 @@ class EpochReport:
     """What was logged on the way, for the sweep's own log."""
     storage_failed: bool = False
     """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""
+    gpus: tuple[str, ...] = ()
+    """Which of its machine's Ray has given it."""
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ class Session:
         except ResourcesError:  # all that could hold one are gone, and may come back
             return
         if slots.count != self.slots.count:
-            _log.info("%d trials at once from here on, %d before", slots.count, self.slots.count)
+            _log.info("trials at once: %d from here on, %d before", slots.count, self.slots.count)
         self.slots = slots
 
     def started(self, number: int) -> None:
@@ -191,7 +191,8 @@ class Session:
             flight.failure = report  # its process ends itself next, which `lose` hears of
             return self.stopped_by is not None
         if flight.process != report.pid:
-            _log.info("trial %d trains on %s (%s) in process %d", number, report.node, report.device, report.pid)
+            device = report.device + "".join(f", GPU {gpu}" for gpu in report.gpus)
+            _log.info("trial %d trains on %s (%s) in process %d", number, report.node, device, report.pid)
         flight.process, flight.heard, flight.epoch_s = report.pid, time.monotonic(), report.metrics.epoch_s
         is_new = report.metrics.epoch > len(record.epochs)
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from raysweep.errors import StorageError
@@ -102,7 +103,9 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         import torch
 
         device = torch.cuda.get_device_name() if self._order.share.gpu and torch.cuda.is_available() else "cpu"
-        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), notes=self._notes.take(), **ending)
+        gpus = tuple(map(str, ray.get_gpu_ids()))
+        notes = self._notes.take()
+        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), notes=notes, gpus=gpus, **ending)
 
     def _failure(self, state: TrialState, error: BaseException) -> EpochReport:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,38 +10,11 @@ import pytest
 import raysweep
 from raysweep.data.cache import open_cache
 from raysweep.metrics import TrialState
-from raysweep.search.resources import CLOSED
-from tests.integration.conftest import TINY, call_raysweep
-from tests.nodes import Nodes
+from tests.integration.conftest import TINY, Machines, call_raysweep
 from tests.s3server import BUCKET, s3_server
 
 SPACE = TINY.replace("early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}", "sampler: random")
 SPACE = SPACE.replace("d_size: 4", "d_size: 4\n  epochs: 6").replace("trials: 5", "trials: 6")
-
-
-class Machines:
-    """Worker nodes with data caches of their own, of two CPUs each."""
-
-    def __init__(self, nodes: Nodes, root: Path) -> None:
-        self.nodes = nodes
-        self._root = root
-        self.caches: list[Path] = []
-
-    def add(self, **environment: str) -> Path:
-        cache = self._root / f"node-{len(self.caches)}"
-        self.caches.append(cache)
-        self.nodes.add({"num_cpus": 2}, {"RAYSWEEP_CACHE": str(cache), **environment})
-        return cache
-
-
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Machines]:
-    inherited = {name: value for name, value in os.environ.items() if name not in {*CLOSED, "RAY_AUTH_TOKEN"}}
-    nodes = Nodes(0, {**inherited, "PYTHONPATH": str(Path(raysweep.__file__).parents[1]), "OMP_NUM_THREADS": "1"})
-    try:
-        yield Machines(nodes, tmp_path)
-    finally:
-        nodes.close()
 
 
 def fetches(log: str) -> list[str]:

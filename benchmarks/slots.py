@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -90,9 +91,7 @@ def measure(place: Path, name: str, environment: dict[str, str]) -> None:
     if filled is None:
         print(f"never more than {most} of {slots} at once")
         return
-    spans = [
-        (a, b, count) for (a, count), (b, _) in zip(busy, busy[1:], strict=False) if a >= filled and b <= last_full
-    ]
+    spans = [(a, b, count) for (a, count), (b, _) in pairwise(busy) if a >= filled and b <= last_full]
     whole = sum(b - a for a, b, _ in spans) * slots
     share = sum((b - a) * count for a, b, count in spans) / whole if whole else float("nan")
     print(f"all {slots} after {filled:.1f} s, then {share:.1%} of slot-seconds held over {whole / slots:.0f} s")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from raysweep.cluster.files import PLACEHOLDER, URI, ClusterFile, Kind, read_cluster_file
+from raysweep.cluster.files import PLACEHOLDER, ClusterFile, Kind, read_cluster_file
 from raysweep.cluster.kubernetes import check_job
 from raysweep.cluster.launcher import check_launcher
 from raysweep.cluster.slurm import check_script
@@ -83,13 +82,3 @@ def _check_token(file: ClusterFile) -> None:
         file.add_line(
             0, "", f"{path}: other users can read it (mode {stat.S_IMODE(status.st_mode):o}); type: chmod 600 {path}"
         )
-
-
-def named_storage(text: str) -> list[str]:
-    """The buckets that a text names, without placeholders."""
-    return [uri for uri in URI.findall(text) if not PLACEHOLDER.search(uri)]
-
-
-def same_version(found: str, wanted: str) -> bool:
-    """Whether two versions are the same but for a local part, as in 2.60.0+cpu."""
-    return re.sub(r"\+.*", "", found) == re.sub(r"\+.*", "", wanted)

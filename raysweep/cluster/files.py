@@ -21,6 +21,7 @@ MAX_VALUES = 100_000
 
 PLACEHOLDER = re.compile(r"<[A-Za-z][\w .-]*>|\b(?:FILL|CHANGE|REPLACE)[-_ ]?(?:ME|IN|THIS)\b")
 URI = re.compile(r"\b(?:s3|gs|abfss)://[^\s'\"]+")
+PINNED_RAY = re.compile(r"\bray(?:\[[\w,-]*\])?==([\w.+!-]+)")
 
 
 class Kind(StrEnum):
@@ -124,3 +125,13 @@ def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
         size = 1
     known[id(node)] = size
     return size
+
+
+def same_version(found: str, wanted: str) -> bool:
+    """Whether two versions are the same but for a local part, as in 2.60.0+cpu."""
+    return found.partition("+")[0] == wanted.partition("+")[0]
+
+
+def names_storage(text: str) -> bool:
+    """Whether a text has the address of a bucket, filled in or not: what is to be filled in is a fault of its own."""
+    return URI.search(text) is not None

@@ -1,4 +1,4 @@
-"""What is missing in a cluster file: looked up in the file and on this machine, without a network, credentials or Ray."""
+"""What is missing in a cluster file: looked up there and on this machine, without a network, credentials or Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of a file that describes a cluster, as `ray up`, Kubernetes or Slurm would read it, with its faults' lines."""
+"""The text of a file that describes a cluster, as what starts it would read it, and the lines of its faults."""
 
 from __future__ import annotations
 

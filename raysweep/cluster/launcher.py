@@ -21,7 +21,7 @@ from raysweep.yamltext import KeyPath, shown
 Found = Iterator[tuple[KeyPath, str]]
 
 CLOUDS = ("aws", "gcp", "azure")
-TOKEN_FILE = ".ray/auth_token"
+MOUNTED = ".ray/auth_token"
 WORLD = ("0.0.0.0/0", "::/0")
 
 
@@ -211,14 +211,14 @@ def _token(launcher: Launcher) -> Found:
             "Ray would answer to everyone who reaches it; wanted: RAY_AUTH_MODE=token in the environment of all nodes",
         )
     mounts = _mapping(launcher.config, "file_mounts")
-    if not any(str(remote).endswith(TOKEN_FILE) for remote in mounts) and "RAY_AUTH_TOKEN" not in launcher.all_commands:
-        yield ("file_mounts",), f"the token does not reach the machines; wanted: ~/{TOKEN_FILE}: ~/{TOKEN_FILE}"
+    if not any(str(remote).endswith(MOUNTED) for remote in mounts) and "RAY_AUTH_TOKEN" not in launcher.all_commands:
+        yield ("file_mounts",), f"the token does not reach the machines; wanted: ~/{MOUNTED}: ~/{MOUNTED}"
 
 
 def _local_files(launcher: Launcher) -> Found:
     for remote, local in _mapping(launcher.config, "file_mounts").items():
         path = Path(str(local)).expanduser()
-        if str(remote).endswith(TOKEN_FILE):  # looked at on its own
+        if str(remote).endswith(MOUNTED):  # looked at on its own
             continue
         if not PLACEHOLDER.search(str(local)) and not path.exists():
             yield ("file_mounts", str(remote)), f"{local} is not on this machine; wanted: what is to be sent there"

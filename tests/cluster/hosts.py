@@ -148,7 +148,7 @@ class Host:
         self.name = name
         self.address = addresses[0]
         self.home = Path("/home", USER)
-        self._network = network
+        self.network = network
         self._port = port
         self._process = process
         self._init = _child(_child(process.pid))
@@ -199,7 +199,7 @@ class Host:
             with suppress(ProcessLookupError):
                 os.kill(self._init, signal.SIGKILL)
         self.wait()
-        self._network.hosts.pop(self.name, None)
+        self.network.hosts.pop(self.name, None)
 
     def wait(self) -> None:
         """Waits until it is off."""
@@ -207,11 +207,11 @@ class Host:
 
     def cut(self) -> None:
         """Takes its cable out of the switch: nothing arrives, nothing is refused, its own link looks well."""
-        self._network.run_in_control("ip", "link", "set", self._port, "nomaster")
+        self.network.run_in_control("ip", "link", "set", self._port, "nomaster")
 
     def mend(self) -> None:
         """Puts the cable back."""
-        self._network.run_in_control("ip", "link", "set", self._port, "master", "switch")
+        self.network.run_in_control("ip", "link", "set", self._port, "master", "switch")
 
     def freeze(self) -> None:
         """Stops all its processes where they are; its network goes on to acknowledge what it receives."""

@@ -74,10 +74,14 @@ def _check_token(file: ClusterFile) -> None:
     try:
         status = path.stat()
     except OSError:
-        file.add_line(0, "", f"{path}: there is no token for the cluster; type: ray get-auth-token --generate")
+        file.add_line(
+            0, "", f"{path}: there is no token for the cluster; type: ray get-auth-token --generate && chmod 600 {path}"
+        )
         return
     if status.st_size == 0:
-        file.add_line(0, "", f"{path}: is empty; remove it, then type: ray get-auth-token --generate")
+        file.add_line(
+            0, "", f"{path}: is empty; remove it, then type: ray get-auth-token --generate && chmod 600 {path}"
+        )
     elif status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         file.add_line(
             0, "", f"{path}: other users can read it (mode {stat.S_IMODE(status.st_mode):o}); type: chmod 600 {path}"

@@ -11,7 +11,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,7 +113,9 @@ class Story:
         return found
 
     def _log(self) -> str:
-        said = self.type("ray exec cluster/aws.yaml 'ray job list; tail -n 60 /tmp/ray/session_latest/logs/monitor.*; tail -n 40 /tmp/ray/session_latest/logs/job-driver-*' || true")
+        said = self.type(
+            "ray exec cluster/aws.yaml 'ray job list; tail -n 60 /tmp/ray/session_latest/logs/monitor.*; tail -n 40 /tmp/ray/session_latest/logs/job-driver-*' || true"
+        )
         return f"{self.cloud.running()}\n{said}"
 
 
@@ -256,9 +257,9 @@ print(json.dumps({
     "log": sweep.directory.log.read_text(),
 }))
 """
-    found = json.loads(story.laptop.run(
-        sys.executable, "-c", code, uri, PYTHONPATH=f"{story.laptop.home}/raysweep"
-    ).stdout)
+    found = json.loads(
+        story.laptop.run(sys.executable, "-c", code, uri, PYTHONPATH=f"{story.laptop.home}/raysweep").stdout
+    )
     assert found["states"] == ["completed"] * 4
     assert found["epochs"] == [list(range(1, EPOCHS + 1))] * 4
     assert "is trained again" not in found["log"]

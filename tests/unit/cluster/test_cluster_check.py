@@ -147,7 +147,7 @@ BREAKS: dict[str, tuple[str, str, str, str, str]] = {
     "more heads": ("aws", "    max_workers: 0\n", "", "available_node_types.head.max_workers", "wanted: 0"),
     "no such head": ("gcp.yaml", "head_node_type: head", "head_node_type: haed", "head_node_type", "is 'haed'; wanted: one of head, gpu1, gpu4, cpu"),
     "no autoscaler": ("gcp.yaml", "--autoscaling-config=~/ray_bootstrap_config.yaml", "", "head_start_ray_commands", "no worker would ever be started"),
-    "no such mount": ("gcp.yaml", "~/raysweep: .", "~/raysweep: nowhere", "file_mounts.~/raysweep", "nowhere is not on this machine"),
+    "no such mount": ("gcp.yaml", "/search_spaces: search_spaces", "/search_spaces: nowhere", "file_mounts.~/raysweep/search_spaces", "nowhere is not on this machine"),
     "no such key": ("on-prem.yaml", "~/.ssh/id_ed25519", "~/.ssh/other", "auth.ssh_private_key", "ssh-keygen -t ed25519 -f ~/.ssh/other"),
     "stopped machines": ("azure.yaml", "cache_stopped_nodes: false", "cache_stopped_nodes: true", "provider.cache_stopped_nodes", "disks paid for; wanted: false"),
     "spot head": ("aws", "InstanceType: m7i.large", "InstanceType: m7i.large\n      InstanceMarketOptions: {MarketType: spot}", "available_node_types.head.node_config", "spot machine"),
@@ -224,7 +224,7 @@ def test_a_token_is_wanted_on_this_machine_that_nobody_else_can_read(home: Path,
     token.write_text("")
     assert "is empty" in faults_of(AWS, tmp_path)[0][1]
     token.unlink()
-    assert faults_of(AWS, tmp_path)[0][1].endswith("type: ray get-auth-token --generate")
+    assert faults_of(AWS, tmp_path)[0][1].endswith(f"type: ray get-auth-token --generate && chmod 600 {token}")
     assert faults_of(text_of("kuberay.yaml"), tmp_path) == []  # whose operator makes it
 
 

@@ -1,6 +1,6 @@
 """The files of cluster/ against the schemas of what reads them, and against each other: nothing is started here.
 
-Google Cloud, Azure and Kubernetes are exercised by this alone; AWS, machines of one's own and Slurm by whole clusters of
+Google Cloud, Azure and Kubernetes are exercised by this alone; AWS, own machines and Slurm by whole clusters of
 fake hosts beside it.
 """
 

@@ -63,6 +63,9 @@ def _check_placeholders(file: ClusterFile) -> None:
                 for found in dict.fromkeys(PLACEHOLDER.findall(line)):
                     file.add_line(number, "", f"{found} is still to be filled in")
         return
+    for beside in sorted(file.path.parent.glob(f"{file.path.stem}-*.json")):  # policies, which go by the same values
+        for found in dict.fromkeys(PLACEHOLDER.findall(beside.read_text(errors="replace"))):
+            file.add_line(0, "", f"{beside}: {found} is still to be filled in")
     for place, text in file.texts():
         for found in dict.fromkeys(PLACEHOLDER.findall(text)):
             file.faults.append(Fault(place.line, place.key, f"{found} is still to be filled in"))

@@ -77,10 +77,10 @@ def trials_on(directory: Path, node: str) -> dict[int, int]:
     return {r.number: len(r.epochs) for r in records if r.node == node and r.ended_at is None}
 
 
-def alive(head: Host, port: int = 6379) -> list[str]:
+def alive(head: Host, **environment: str) -> list[str]:
     """Host names of the machines that Ray's head holds for alive."""
     code = (
         "import ray; ray.init(logging_level=50); print(*(n['NodeManagerHostname'] for n in ray.nodes() if n['Alive']))"
     )
-    asked = head.run(sys.executable, "-c", code, check=False, RAY_ADDRESS=f"{head.address}:{port}")
+    asked = head.run(sys.executable, "-c", code, check=False, RAY_ADDRESS=f"{head.address}:6379", **environment)
     return asked.stdout.split()

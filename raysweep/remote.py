@@ -3,8 +3,8 @@
 An object appears whole or not at all, which is all that raysweep asks of a file system. A URI is read as `aws s3` reads
 it: what stands after the bucket is the name itself, blanks and umlauts included, and not percent-encoded. S3 beside
 Amazon's: `AWS_ENDPOINT_URL` in the environment of every machine, or `?endpoint_override=http://host:9000` in the URI.
-A container of Azure is `abfss://container@account.dfs.core.windows.net`; whoever is logged in there or has an identity is
-let in, or who has the account's key in `AZURE_STORAGE_KEY`.
+A container of Azure is `abfss://container@account.dfs.core.windows.net`; whoever is logged in there or has an identity
+is let in, or who has the account's key in `AZURE_STORAGE_KEY`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl
 
 from raysweep.errors import StorageError, SweepDirectoryError
@@ -30,6 +30,7 @@ SCHEMES = ("s3", "gs", "abfss")
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 ATTEMPTS = 3
+BLOCK_BYTES = 8 << 20
 _OPTIONS = {"s3": ("endpoint_override", "region"), "gs": (), "abfss": ("endpoint_override",)}
 _CONTAINER = re.compile(r"([a-z0-9-]+)@([a-z0-9]+)\.dfs\.core\.windows\.net")
 _REFUSALS = (
@@ -171,13 +172,34 @@ class RemoteDirectory:
             StorageError: also if the file cannot be written.
         """
         found = self.find(name)
-        content = self.read(name) if found is not None else None
-        if found is None or content is None:
+        if found is None:
             return False
-        with replacing(path, durable=False) as temporary:
-            temporary.write_bytes(content)
+        with replacing(path, durable=False) as temporary, open(temporary, "wb") as file:
+            if not self._copy(name, file):
+                return False
+            file.flush()
             os.utime(temporary, (found.modified.timestamp(), found.modified.timestamp()))
         return True
+
+    def upload(self, path: Path, name: str) -> None:
+        """Makes an object of a file, however large, or replaces it."""
+        with open(path, "rb") as file, self._errors(name), self._files.open_output_stream(self._path(name)) as stream:
+            while block := file.read(BLOCK_BYTES):
+                stream.write(block)
+
+    def _copy(self, name: str, file: BinaryIO) -> bool:
+        with self._errors(name):
+            try:
+                stream = self._files.open_input_stream(self._path(name))
+            except FileNotFoundError:
+                return False
+        with stream:
+            while True:
+                with self._errors(name):
+                    block = stream.read(BLOCK_BYTES)
+                if not block:
+                    return True
+                file.write(block)
 
     def delete(self, name: str) -> None:
         """Removes an object; nothing if it is not there."""

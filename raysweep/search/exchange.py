@@ -19,13 +19,38 @@ class Share:
 
 
 @dataclass(frozen=True)
+class ImageFile:
+    """The prepared images: where the driver has them, and how another machine gets them and knows them."""
+
+    path: Path
+    dataset: str
+    checksum: str
+    """Of the content, 64 hex digits."""
+    size: int
+    """Bytes."""
+    node: str | None = None
+    """Ray's id of the driver's machine; None if every machine reads the same `path`."""
+    origin: str | None = None
+    """The URI of a sweep in a bucket, which has them too."""
+
+    @property
+    def name(self) -> str:
+        """In the sweep's bucket."""
+        return self.name_of(self.dataset, self.checksum)
+
+    @staticmethod
+    def name_of(dataset: str, checksum: str) -> str:
+        return f"data/{dataset}-{checksum[:12]}.arrow"
+
+
+@dataclass(frozen=True)
 class TrialOrder:
     """All that an actor needs to train one trial; small, since data travels as a path."""
 
     number: int
     config: TrialConfig
     data: DataSpec
-    cache: Path
+    images: ImageFile
     directory: Path
     picture_epochs: frozenset[int]
     """Epochs after which the trial may end, and so draws its pictures."""
@@ -56,6 +81,8 @@ class EpochReport:
     """What was logged on the way, for the sweep's own log."""
     storage_failed: bool = False
     """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""
+    gpus: tuple[str, ...] = ()
+    """Which of its machine's Ray has given it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +94,7 @@ class TestOrder:
     number: int
     data: DataSpec
     evaluation: EvaluationSpec
-    cache: Path
+    images: ImageFile
     directory: Path
     projected: bool
     """Whether it is among the few whose latents TensorBoard's Projector shows."""

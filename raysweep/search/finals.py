@@ -30,6 +30,7 @@ from raysweep.quality.latents import (
 from raysweep.quality.mixture import LatentMixture, fit_mixture
 from raysweep.quality.paths import largest_step, monotonicity
 from raysweep.quality.sharpness import sharpness
+from raysweep.search.delivery import local_images
 from raysweep.search.exchange import TestOrder
 from raysweep.search.features import feature_space
 from raysweep.search.latents import Posteriors, keep_latents, posteriors
@@ -63,9 +64,10 @@ def measure_trial(order: TestOrder) -> FinalMetrics:
         CacheError: if the images cannot be read.
         StorageError: if a picture cannot be written.
     """
-    device = torch.device("cuda" if order.gpu else "cpu")
-    splits = load_splits(order.cache, order.data, device)
-    features = feature_space(order.cache, order.data, splits, device)
+    device = torch.device("cuda" if order.gpu and torch.cuda.is_available() else "cpu")
+    cache = local_images(order.images)
+    splits = load_splits(cache, order.data, device)
+    features = feature_space(cache, order.data, splits, device)
     start = time.perf_counter()
     subject = Subject.of(order, splits, device)
     test, train = (posteriors(subject.model, subject.config, images) for images in (splits.test, splits.train))

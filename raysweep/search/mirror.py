@@ -19,6 +19,8 @@ from filelock import FileLock
 from raysweep.errors import RaysweepError, StorageError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, storage_errors, typed
 from raysweep.remote import RemoteDirectory, is_final
+from raysweep.search.delivery import share_images
+from raysweep.search.exchange import ImageFile
 from raysweep.search.lease import RENEWAL_S, Lease
 from raysweep.search.workingcopy import (
     EPOCHS,
@@ -85,6 +87,14 @@ class Mirror:
                 self._remote.delete(name)
                 self._sent.pop(name, None)
                 self._unknown.discard(name)
+
+    def share(self, images: ImageFile) -> None:
+        """Puts the prepared images where every machine finds them, unless they are there.
+
+        Raises:
+            StorageError: if the bucket does not answer.
+        """
+        share_images(self._remote, images)
 
     def fetch_trial(self, number: int, node: str | None) -> None:
         """Fetches the pictures of a trial that another machine has made, so that the report can show them."""

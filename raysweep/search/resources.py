@@ -28,9 +28,11 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-"""Ray's and Tune's own output, loggers, signal handlers and snapshots, which the ledger and the display replace."""
+"""Without Ray's and Tune's own output, loggers, signal handlers and snapshots, which the ledger and the display
+replace, and Tune's limit of one trial that waits for a machine: the session hands out no more than can be at once."""
 
 OBJECT_STORE_BYTES = 128 << 20
 """Trials share data through the page cache; Ray's object store carries only small reports."""

@@ -8,18 +8,23 @@ there is room.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from raysweep.config import ConvBlock, parse_conv_blocks
 from raysweep.layout import shown
-from raysweep.space import Choices, TrialSpace
+from raysweep.space import TrialSpace
 from raysweep.spec import SweepSpec
 
+KEPT = 2
+"""Checkpoints of a trial."""
 PICTURES_BYTES = 1 << 20
 """Of one trial: a few grids, and a row of reconstructions now and then."""
-_SIZES = ("d_size", "latent_size", "hidden_size", "kernel_size")
 _ADAM = 3
 """A weight and its two moments."""
+_FLOAT_BYTES = 4
+_NORMALISED = 5
+"""What a channel has beside its weights: a bias, or scale, shift, mean and variance of its normalisation."""
 
 
 def needed_bytes(spec: SweepSpec, shape: tuple[int, int, int], trials: int, concurrent: int) -> int:
@@ -29,10 +34,8 @@ def needed_bytes(spec: SweepSpec, shape: tuple[int, int, int], trials: int, conc
         shape: of the images: channels, height, width.
         concurrent: trials at once, each of which writes one checkpoint before it drops another.
     """
-    from raysweep.vae.checkpoint import KEEP
-
     checkpoint = _largest_checkpoint_bytes(spec.trial, shape)
-    return checkpoint * (KEEP * trials + concurrent) + PICTURES_BYTES * trials
+    return checkpoint * (KEPT * trials + concurrent) + PICTURES_BYTES * trials
 
 
 def free_space_fault(directory: Path, needed_bytes: int) -> str | None:
@@ -48,37 +51,47 @@ def free_space_fault(directory: Path, needed_bytes: int) -> str | None:
 
 
 def _largest_checkpoint_bytes(space: TrialSpace, shape: tuple[int, int, int]) -> int:
-    import torch
-
-    from raysweep.vae.networks import ConvVAE
-
-    largest: dict[str, Any] = {name: _largest(space, name) for name in _SIZES}
-    for name, most in (("likelihood", "learned_gaussian"), ("batch_norm", "all")):
-        values = space.choices(name)
-        largest[name] = most if most in values else values[0]
-    sizes = []
-    for blocks in space.choices("conv_blocks"):
-        config = space.config({**largest, "conv_blocks": blocks, **_others(space, largest)})
-        with torch.device("meta"):  # shapes alone, whatever the size
-            model = ConvVAE.from_config(config, shape)
-        sizes.append(sum(value.numel() * value.element_size() for value in model.state_dict().values()))
-    return int(_ADAM * max(sizes))
+    """Of the largest network of the space, counted without torch, which a driver has no other use for."""
+    width, kernel = _largest(space, "d_size"), _largest(space, "kernel_size")
+    latents, hidden = _largest(space, "latent_size"), _largest(space, "hidden_size")
+    without = None in space.choices("hidden_size")
+    sizes = {size for size, is_possible in ((hidden, hidden > 0), (None, without)) if is_possible}
+    numbers = [
+        _network_numbers(parse_conv_blocks(str(blocks)), shape, width, kernel, latents, size)
+        for blocks in space.choices("conv_blocks")
+        for size in sizes
+    ]
+    return _ADAM * _FLOAT_BYTES * max(numbers)
 
 
-def _largest(space: TrialSpace, name: str) -> int | None:
+def _network_numbers(
+    blocks: Sequence[ConvBlock], shape: tuple[int, int, int], width: int, kernel: int, latents: int, hidden: int | None
+) -> int:
+    """The most numbers that a `ConvVAE` of these blocks can have: everything normalised, and two values a pixel."""
+    channels, height, side = shape
+    widths = [channels]
+    numbers = 0
+    for block in blocks:
+        into, out = widths[-1], block.multiple * width
+        edge = kernel if block.halves else 3
+        ends = into if len(widths) > 1 else 2 * into  # of the transposed convolution
+        numbers += (into + ends) * out * edge * edge + _NORMALISED * (ends + out)
+        if block.halves:
+            height, side = (height + 1) // 2, (side + 1) // 2
+        widths.append(out)
+    flat = widths[-1] * height * side
+    outer = hidden or flat
+    if hidden:
+        numbers += (flat + _NORMALISED) * hidden + (latents + _NORMALISED) * hidden
+    numbers += (outer + 1) * 2 * latents
+    return numbers + ((hidden or latents) + _NORMALISED) * (flat if blocks else 2 * flat)
+
+
+def _largest(space: TrialSpace, name: str) -> int:
+    """The largest value that a field can have; 0 for one that can only be none."""
     if name in space.searched and not space.choices(name):
         return int(space.ends(name)[1])
-    numbers = [int(value) for value in space.choices(name) if isinstance(value, int)]
-    return max(numbers, default=None)
-
-
-def _others(space: TrialSpace, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Some value of each searched field that has nothing to do with a network's size."""
-    return {
-        name: distribution.choices[0] if isinstance(distribution, Choices) else distribution.low
-        for name, distribution in space.searched.items()
-        if name not in chosen and name != "conv_blocks"
-    }
+    return max((int(value) for value in space.choices(name) if isinstance(value, int)), default=0)
 
 
 def _amount(amount_bytes: int) -> str:

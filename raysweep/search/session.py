@@ -6,19 +6,20 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from raysweep.errors import RayLost, RaysweepError, StorageError
+from raysweep.errors import RayLost, RaysweepError, ResourcesError, StorageError
 from raysweep.layout import SweepDirectory, typed
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
 from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import FINDINGS_TAG, rebuild
-from raysweep.search.exchange import EpochReport, Share, TestOrder, TestReport, TrialOrder
+from raysweep.search.exchange import EpochReport, ImageFile, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
-from raysweep.search.resources import Slots
+from raysweep.search.resources import Slots, fit
 from raysweep.search.retries import Fault, Retries
 from raysweep.search.review import Sweep
 from raysweep.search.scheduler import survives
@@ -27,8 +28,6 @@ from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from raysweep.report.tensorboard.writer import TensorBoardWriter
     from raysweep.search.mirror import Mirror
 
@@ -78,7 +77,7 @@ class Session:
     """The state of one driver: what is still to run, and whether to stop."""
 
     def __init__(
-        self, directory: SweepDirectory, spec: SweepSpec, ledger: Ledger, slots: Slots, cache: Path,
+        self, directory: SweepDirectory, spec: SweepSpec, ledger: Ledger, slots: Slots, images: ImageFile,
         writer: TensorBoardWriter, observer: Observer, prediction: Preflight | Unpredictable | None = None,
     ) -> None:  # fmt: skip
         self.directory = directory
@@ -94,7 +93,7 @@ class Session:
         """What sends the sweep to its bucket, if it is in one."""
         self.untested: dict[int, str] = {}
         """Finalists whose final metrics could not be measured, and why."""
-        self._cache = cache
+        self._images = images
         self._writer = writer
         self._prediction = prediction
         self._observer = observer
@@ -126,7 +125,7 @@ class Session:
 
         None if there is none now; one that is out may come back to be tried again.
         """
-        if self.stopped_by is not None:
+        if self.stopped_by is not None or len(self._flights) >= self.slots.count:
             return None
         if self._unfinished:
             record = self.ledger.complete_point(self._unfinished.popleft())
@@ -144,7 +143,7 @@ class Session:
             number=record.number,
             config=record.config,
             data=self.spec.data,
-            cache=self._cache,
+            images=self._images,
             directory=self.directory.root,
             picture_epochs=frozenset(ends),
             strip_epochs=strip_epochs(record.config.epochs),
@@ -154,6 +153,16 @@ class Session:
             epoch_timeout_s=self.spec.search.epoch_timeout,
             origin=self.directory.origin,
         )
+
+    def fit_to(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """Takes the news of what the machines now have, or may come to have: how many trials may be out at once."""
+        try:
+            slots = fit(self.spec, nodes)
+        except ResourcesError:  # all that could hold one are gone, and may come back
+            return
+        if slots.count != self.slots.count:
+            _log.info("trials at once: %d from here on, %d before", slots.count, self.slots.count)
+        self.slots = slots
 
     def started(self, number: int) -> None:
         """A trial that was handed out has its process now."""
@@ -182,7 +191,8 @@ class Session:
             flight.failure = report  # its process ends itself next, which `lose` hears of
             return self.stopped_by is not None
         if flight.process != report.pid:
-            _log.info("trial %d trains on %s (%s) in process %d", number, report.node, report.device, report.pid)
+            device = report.device + "".join(f", GPU {gpu}" for gpu in report.gpus)
+            _log.info("trial %d trains on %s (%s) in process %d", number, report.node, device, report.pid)
         flight.process, flight.heard, flight.epoch_s = report.pid, time.monotonic(), report.metrics.epoch_s
         is_new = report.metrics.epoch > len(record.epochs)
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
@@ -234,7 +244,7 @@ class Session:
             number=number,
             data=self.spec.data,
             evaluation=self.spec.evaluation,
-            cache=self._cache,
+            images=self._images,
             directory=self.directory.root,
             projected=number in [record.number for record in best],
             threads=self.slots.threads,

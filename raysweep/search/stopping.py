@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from raysweep.search.session import Session
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+IMPORT_WAIT_S = 0.05
+"""An import is not interrupted: half a module stays behind, or torch's C++ ends the process. The signal comes again."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -31,20 +36,8 @@ def name_of(number: int) -> str:
 @contextmanager
 def interrupting() -> Iterator[None]:
     """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it."""
-
-    caught: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        raise Interrupted(number)
-
-    with _handled_by(handle):
-        try:
-            yield
-        except BaseException:
-            if caught:  # who imports a library may have seen another error in its place
-                raise Interrupted(caught[0]) from None
-            raise
+    with _handled_by(_interrupt):
+        yield
 
 
 @contextmanager
@@ -53,7 +46,7 @@ def stopping_on_signals(session: Session) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if session.signal is not None:
-            raise Interrupted(number)
+            _interrupt(number, frame)
         session.stop(name_of(number), signal=number)
 
     with _handled_by(handle):
@@ -70,6 +63,21 @@ def signals_deferred() -> Iterator[None]:
         handler = signal.getsignal(number)
         if callable(handler):
             handler(number, frame)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):
+        threading.Timer(IMPORT_WAIT_S, os.kill, (os.getpid(), number)).start()
+    else:
+        raise Interrupted(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

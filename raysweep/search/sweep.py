@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.data.cache import open_cache, prepare
-from raysweep.errors import RaysweepError, SpecError, SweepDirectoryError
+from raysweep.errors import DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, write_atomically
 from raysweep.loading import load_spec, parse_spec
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
+from raysweep.search.autoscaling import possible_nodes
 from raysweep.search.changes import Change, changes_between, listed, require_compatible, taken_message
+from raysweep.search.delivery import image_file, images_from
 from raysweep.search.description import (
     describe_sweep,
     edited_spec,
@@ -80,18 +82,19 @@ def run(
     if announce is not None:
         announce(prediction)
     with _made(directory.root), connected():
-        nodes = cluster_nodes()
-        slots = fit(spec, nodes)
+        slots = fit(spec, possible_nodes(spec))
         _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
         with driving(directory), mirroring(directory, new=True) as mirror:
             _refuse_taken(directory, spec, source)
-            description = describe_sweep(spec, open_cache(cache).info, slots, nodes, prediction)
+            description = describe_sweep(spec, open_cache(cache).info, slots, cluster_nodes(), prediction)
             write_atomically(directory.spec, yaml_text(description).encode())
             ledger = Ledger.create(directory, spec, description)
+            images = image_file(cache, directory.origin)
             if mirror is not None:
                 mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
+                mirror.share(images)
             writer = TensorBoardWriter(directory, spec)
-            session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
+            session = Session(directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction)
             session.mirror = mirror
             _drive(session)
     return _conclude(session)
@@ -158,24 +161,42 @@ def _resume(
     observer: Observer | None, progress: Progress | None, warn: Warn | None, mirror: Mirror | None,
 ) -> Session:  # fmt: skip
     """Trains what is left of a sweep that this process drives; the session, when it is over."""
-    cache = prepare(spec.data, progress)
+    cache = _prepared(directory, spec, description, progress)
     if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
             f"{directory.address}: was run on other images than {spec.data.dataset} has now; "
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
     with connected():
-        slots = fit(spec, cluster_nodes())
+        slots = fit(spec, possible_nodes(spec))
         left = spec.trials - sweep_status(ledger.records(), spec).ended
         _warn_of_room(directory, spec, cache, slots, left, warn)
         _take_over(directory, spec, description, ledger, changes)
         rebuild(directory, spec, ledger.records())
+        images = image_file(cache, directory.origin)
+        if mirror is not None:
+            mirror.share(images)
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
-        session = Session(directory, spec, ledger, slots, cache, writer, observer or _Silent(), prediction)
+        session = Session(directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction)
         session.mirror = mirror
         _drive(session)
     return session
+
+
+def _prepared(
+    directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], progress: Progress | None
+) -> Path:
+    """The images of a sweep that was begun before, maybe on another machine: then as its bucket has them."""
+    try:
+        return prepare(spec.data, progress)
+    except DataUnavailable:
+        remote = remote_of(directory)
+        checksum = images_checksum(directory, description)
+        found = images_from(remote, spec.data.dataset, checksum) if remote is not None else None
+        if found is None:
+            raise
+        return found
 
 
 def _warn_of_room(

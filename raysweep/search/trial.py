@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from raysweep.errors import StorageError
@@ -102,7 +103,9 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         import torch
 
         device = torch.cuda.get_device_name() if self._order.share.gpu and torch.cuda.is_available() else "cpu"
-        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), notes=self._notes.take(), **ending)
+        gpus = tuple(map(str, ray.get_gpu_ids()))
+        notes = self._notes.take()
+        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), notes=notes, gpus=gpus, **ending)
 
     def _failure(self, state: TrialState, error: BaseException) -> EpochReport:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -166,12 +169,16 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         import torch
 
         from raysweep.data.tensors import load_splits
+        from raysweep.search.delivery import local_images
         from raysweep.vae.training import Training
 
         order = self._order
-        device = torch.device("cuda" if order.share.gpu else "cpu")
+        has_gpu = bool(order.share.gpu) and torch.cuda.is_available()
+        if order.share.gpu and not has_gpu:
+            _log.warning("Ray gives it %g GPU, and torch finds none; it trains on the CPU", order.share.gpu)
+        device = torch.device("cuda" if has_gpu else "cpu")
         torch.set_num_threads(order.threads)
-        splits = load_splits(order.cache, order.data, device)
+        splits = load_splits(local_images(order.images), order.data, device)
         return Training(order.config, splits.train, splits.validation, device)
 
 

@@ -15,6 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raysweep.errors import RaysweepError
+from raysweep.search.autoscaling import possible_nodes
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
@@ -92,6 +93,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         if time.monotonic() - self._looked > LOOK_S:
             if ray_has_ended():
                 raise _Lost
+            self._session.fit_to(possible_nodes(self._session.spec))
             self._looked = time.monotonic()
         doomed = self._session.overdue()
         stopping = self._session.should_stop()
@@ -150,7 +152,6 @@ def run_trials(session: Session) -> None:
                 num_samples=-1,  # until the session has none: a trial that is tried again is another of Tune's
                 search_alg=_OrderSearcher(session),
                 scheduler=_SessionScheduler(session),
-                max_concurrent_trials=session.slots.count,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

@@ -57,8 +57,7 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) 
         StorageError: if the file system is full, read-only or gone.
     """
     tensors = {f"model.{name}": value.contiguous() for name, value in training.model.state_dict().items()}
-    for index, state in training.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items()}
+    tensors |= {f"optimizer.{name}": value.contiguous() for name, value in training.optimizer.state().items()}
     header = {
         "format": FORMAT,
         "config": training.config.model_dump(mode="json"),
@@ -135,28 +134,16 @@ def restore_checkpoint(directory: Path, training: Training) -> EpochMetrics | No
 
 
 def _load(training: Training, tensors: dict[str, torch.Tensor]) -> None:
-    """Replaces the state of the model and of Adam; changes nothing unless every tensor is there and fits.
-
-    Adam's moments take the memory format of their parameter: its fused step walks both in memory order, so moments in
-    another order would be applied to the wrong weights.
-    """
-    parameters = dict(training.model.named_parameters())
+    """Replaces the state of the model and of Adam; changes nothing unless every tensor is there and fits."""
     # Parameters, and of batch normalisation the running statistics and the count of steps, which is no float.
     model_state: dict[str, torch.Tensor] = training.model.state_dict()
     wanted = {f"model.{name}": (value.shape, value.dtype) for name, value in model_state.items()}
-    for index, value in enumerate(parameters.values()):
-        shapes = {"exp_avg": value.shape, "exp_avg_sq": value.shape, "step": torch.Size()}
-        wanted |= {f"optimizer.{index}.{key}": (shape, torch.float32) for key, shape in shapes.items()}
+    wanted |= {f"optimizer.{name}": (value.shape, value.dtype) for name, value in training.optimizer.state().items()}
     found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     if found != wanted:
         odd = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
         raise CheckpointError(f"tensors are missing, or are not of this model: {', '.join(odd[:4])}")
-    state: dict[int, dict[str, torch.Tensor]] = {}
     with torch.no_grad():
         for name, value in model_state.items():
             value.copy_(tensors[f"model.{name}"])
-        for index, parameter in enumerate(parameters.values()):
-            state[index] = {"step": tensors[f"optimizer.{index}.step"]}
-            for key in ("exp_avg", "exp_avg_sq"):
-                state[index][key] = torch.empty_like(parameter).copy_(tensors[f"optimizer.{index}.{key}"])
-    training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": state})
+    training.optimizer.load({k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")})

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
+from raysweep.vae.adam import Adam
 from raysweep.vae.evaluation import Images, evaluate, mean_image_error
 from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair
 from raysweep.vae.likelihoods import data_term
@@ -48,7 +49,7 @@ class Training:
             )
         model = ConvVAE.from_config(config, train.shape)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.optimizer = Adam(self.model.parameters(), config.learning_rate)
         self.baseline_mse = mean_image_error(validation, train.mean_image(), self.device)
 
     @property
@@ -78,8 +79,7 @@ class Training:
         order_generator = seeded_generator("cpu", config.seed, self.epoch, "order")
         noise_generator = seeded_generator(self.device, config.seed, self.epoch, "noise")
         drawn = InputGenerators.of(config.seed, self.epoch, self.device) if changes_images(config) else None
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.val_losses)
+        self.optimizer.learning_rate = learning_rate(config, self.val_losses)
         order = torch.randperm(count, generator=order_generator).to(self.device)
         total = torch.zeros((), device=self.device)
         steps = self.steps_an_epoch
@@ -94,7 +94,7 @@ class Training:
             rate = charged_rate(kl_per_latent(mean, logvar), config.free_bits_nats)
             weight = warmed_weight(config, step, steps)
             loss = weighted_loss(data, rate, weight, config.reduction, pixels, config.latent_size)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if config.max_gradient_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)

@@ -19,7 +19,7 @@ from tests.chaos import processes
 from tests.chaos.comparison import compare, repeated_epochs
 from tests.chaos.driver import Driver, Journal
 from tests.chaos.faults import Fault, Moment, Planned
-from tests.chaos.nodes import Nodes
+from tests.nodes import Nodes
 
 REPOSITORY = Path(__file__).parents[2]
 STALLED_S = 90.0

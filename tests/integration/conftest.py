@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import raysweep
 from raysweep.loading import parse_spec
 from raysweep.search.resources import CLOSED, connected
 from raysweep.spec import SweepSpec
+from tests.nodes import Nodes
 
 TINY = """
 name: tiny
@@ -29,6 +31,33 @@ search:
   enqueue: [{kld_weight: 1e-4, learning_rate: 3e-3}]
 evaluation: {final_metrics: none}
 """
+
+
+class Machines:
+    """Worker nodes with data caches of their own."""
+
+    def __init__(self, nodes: Nodes, root: Path) -> None:
+        self.nodes = nodes
+        self._root = root
+        self.caches: list[Path] = []
+
+    def add(self, cpus: int = 2, gpus: int = 0, **environment: str) -> Path:
+        """Adds one, with logical GPUs: Ray hands them out, though there are none. Returns where its caches go."""
+        cache = self._root / f"node-{len(self.caches)}"
+        self.caches.append(cache)
+        self.nodes.add({"num_cpus": cpus, "num_gpus": gpus}, {"RAYSWEEP_CACHE": str(cache), **environment})
+        return cache
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    """A cluster that has no machine yet that could hold a trial."""
+    inherited = {name: value for name, value in os.environ.items() if name not in {*CLOSED, "RAY_AUTH_TOKEN"}}
+    nodes = Nodes(0, {**inherited, "PYTHONPATH": str(Path(raysweep.__file__).parents[1]), "OMP_NUM_THREADS": "1"})
+    try:
+        yield Machines(nodes, tmp_path)
+    finally:
+        nodes.close()
 
 
 @pytest.fixture(scope="session")

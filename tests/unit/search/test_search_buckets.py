@@ -21,7 +21,7 @@ from raysweep.errors import StorageError, SweepDirectoryError
 from raysweep.layout import SweepDirectory
 from raysweep.remote import RemoteDirectory
 from raysweep.search import lease as leases
-from raysweep.search.exchange import Share, TrialOrder
+from raysweep.search.exchange import ImageFile, Share, TrialOrder
 from raysweep.search.lease import Lease, holder
 from raysweep.search.mirror import Mirror, mirroring
 from raysweep.search.outpost import Outpost
@@ -230,8 +230,9 @@ class Machine:
         monkeypatch.setenv("RAYSWEEP_CACHE", str(home))
         config = TrialConfig(d_size=4, latent_size=4, hidden_size=16, epochs=20)
         order = TrialOrder(
-            number=0, config=config, data=data, cache=cache, directory=home, picture_epochs=frozenset({20}),
-            strip_epochs=frozenset(), threads=1, share=Share(1, 0), epochs_done=epochs_done, origin=uri,
+            number=0, config=config, data=data, images=ImageFile(cache, "digits", "", 0), directory=home,
+            picture_epochs=frozenset({20}), strip_epochs=frozenset(), threads=1, share=Share(1, 0),
+            epochs_done=epochs_done, origin=uri,
         )  # fmt: skip
         import torch
 

@@ -20,7 +20,7 @@ from raysweep.metrics import FinalMetrics
 from raysweep.report.images import untile
 from raysweep.report.latents import read_latents
 from raysweep.search import finals
-from raysweep.search.exchange import TestOrder
+from raysweep.search.exchange import ImageFile, TestOrder
 from raysweep.search.features import feature_space
 from raysweep.search.finals import measure_trial
 from raysweep.spec import DataSpec, EvaluationSpec
@@ -56,7 +56,9 @@ def trained(
     for _ in range(epochs):
         save_checkpoint(SweepDirectory(root).trial(3), training, training.run_epoch())
     evaluation = EvaluationSpec(images=100, importance_samples=5)
-    return TestOrder(3, data, evaluation, cache, root, projected=projected, threads=1, gpu=False)
+    return TestOrder(
+        3, data, evaluation, ImageFile(cache, data.dataset, "", 0), root, projected=projected, threads=1, gpu=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_the_pictures_and_the_latents_are_those_of_the_test_split(digits: tuple[
         assert len(untile(path, 16, columns=8)) == 64
     rows = untile(directory.sampled_reconstructions(3), 16, columns=16)
     assert len(rows) == 48
-    splits = load_splits(order.cache, order.data, "cpu")
+    splits = load_splits(order.images.path, order.data, "cpu")
     table = read_latents(directory.latents(3))
     assert len(table.means) == len(splits.test) + len(splits.train)
     assert table.splits[: len(splits.test)] == ("test",) * len(splits.test)

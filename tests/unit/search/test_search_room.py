@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from raysweep.loading import load_spec, parse_spec
+from raysweep.search import room
 from raysweep.search.room import free_space_fault, needed_bytes
 from raysweep.vae.checkpoint import KEEP
 
@@ -24,6 +27,37 @@ def test_every_shipped_search_space_has_an_upper_bound(path: Path) -> None:
     spec = load_spec(path)
     side = spec.data.image_size
     assert needed_bytes(spec, (spec.data.channels or 1, side, side), spec.trials, 2) > spec.trials
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_bound_of_a_checkpoint_is_near_what_the_largest_network_of_a_space_has(path: Path) -> None:
+    """Counted without torch, compared with the network itself."""
+    import torch
+
+    from raysweep.vae.networks import ConvVAE
+
+    spec = load_spec(path)
+    shape = (spec.data.channels or 1, spec.data.image_size, spec.data.image_size)
+    sizes = ("d_size", "latent_size", "hidden_size", "kernel_size")
+    largest = {name: room._largest(spec.trial, name) or None for name in sizes}
+    drawn = {name: spec.trial.choices(name)[0] if spec.trial.choices(name) else spec.trial.ends(name)[0]
+             for name in spec.trial.searched}  # fmt: skip
+    counts = []
+    for blocks in spec.trial.choices("conv_blocks"):
+        config = spec.trial.config({**drawn, **largest, "conv_blocks": blocks})
+        with torch.device("meta"):
+            model = ConvVAE.from_config(config, shape)
+        counts.append(sum(value.numel() for value in model.state_dict().values()))
+    bound = room._largest_checkpoint_bytes(spec.trial, shape) / 12
+    assert max(counts) <= bound < 1.6 * max(counts)
+
+
+def test_the_driver_needs_no_torch_for_it() -> None:
+    code = (
+        "import sys; from raysweep.loading import load_spec; from raysweep.search.room import needed_bytes\n"
+        f"needed_bytes(load_spec({str(SPACES[0])!r}), (3, 32, 32), 10, 2); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_the_bound_is_no_less_than_what_checkpoints_of_the_largest_model_take(tmp_path: Path) -> None:

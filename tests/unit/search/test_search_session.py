@@ -15,13 +15,15 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.tensorboard.writer import TensorBoardWriter
-from raysweep.search.exchange import EpochReport, Share, TestReport
+from raysweep.search.exchange import EpochReport, ImageFile, Share, TestReport
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault
 from raysweep.search.session import TIME_BUDGET, Session, strip_epochs
 from raysweep.spec import EvaluationSpec, SweepSpec
 from tests.unit.search.conftest import epoch_metrics, final_metrics
+
+IMAGES = ImageFile(Path("cache.arrow"), "digits", "", 0)
 
 
 class Watcher:
@@ -54,7 +56,7 @@ def open_session(directory: SweepDirectory, spec: SweepSpec) -> Iterator[OpenSes
         def opened(ledger: Ledger) -> tuple[Session, Watcher]:
             watcher = Watcher()
             writer = writers.enter_context(TensorBoardWriter(directory, spec, ledger.records()))
-            return Session(directory, spec, ledger, Slots(1, 0, 2), Path("cache.arrow"), writer, watcher), watcher
+            return Session(directory, spec, ledger, Slots(1, 0, 8), IMAGES, writer, watcher), watcher
 
         yield opened
 
@@ -85,6 +87,24 @@ def test_a_trial_that_reaches_its_last_epoch_is_completed(open_session: OpenSess
     assert [session.receive(0, report(epoch, 100.0)) for epoch in (1, 2, 3, 4)] == [False, False, False, True]
     assert watcher.ended == [(0, TrialState.COMPLETED)]
     assert ledger.record(0).cause == "all 4 epochs done"
+
+
+def test_no_more_trials_are_out_than_the_machines_hold_and_their_number_follows_the_machines(
+    open_session: OpenSession, ledger: Ledger
+) -> None:
+    session, _ = open_session(ledger)
+    session.fit_to([{"CPU": 1.0}, {"CPU": 1.0}])
+    orders = [session.next_order() for _ in range(3)]
+    assert [order.number for order in orders if order] == [0, 1]
+    session.fit_to([{"CPU": 1.0}])
+    session.lose(0, Fault.NODE_LOSS, "its machine was lost", "")
+    assert session.next_order() is None
+    assert not session.is_over
+    session.fit_to([])
+    assert session.slots.count == 1, "machines that are gone may come back"
+    session.fit_to([{"CPU": 3.0}])
+    orders = [session.next_order() for _ in range(3)]
+    assert [order.number for order in orders if order] == [0, 2]
 
 
 def test_a_trial_that_is_not_among_the_best_of_its_rung_is_pruned(open_session: OpenSession, ledger: Ledger) -> None:
@@ -155,7 +175,7 @@ def test_a_trial_without_memory_is_tried_once_with_a_larger_share_after_the_othe
     open_session: OpenSession, ledger: Ledger
 ) -> None:
     session, _ = open_session(ledger)
-    session.slots = Slots(1, 0, 2, Share(2, 0))
+    session.slots = Slots(1, 0, 8, Share(2, 0))
     session.next_order()
     fail(session, TrialState.OUT_OF_MEMORY)
     orders = [session.next_order() for _ in range(6)]
@@ -356,9 +376,7 @@ def test_how_many_are_tested_is_the_files_to_say(
 ) -> None:
     spec = spec.model_copy(update={"evaluation": EvaluationSpec(final_metrics=final_metrics)})
     ledger = Ledger.create(directory, spec)
-    session = Session(
-        directory, spec, ledger, Slots(1, 0, 2), Path("c.arrow"), open_session(ledger)[0]._writer, Watcher()
-    )
+    session = Session(directory, spec, ledger, Slots(1, 0, 2), IMAGES, open_session(ledger)[0]._writer, Watcher())
     all_ended(session, [1.0, 5.0, 4.0, 3.0, 2.0, 0.0])
     assert len(session.to_test()) == count
 

@@ -50,9 +50,7 @@ def state(training: Training) -> dict[str, Tensor]:
     """Every number that the next step depends on."""
     numbers = {f"model.{name}": value.detach().clone() for name, value in training.model.state_dict().items()}
     numbers["val_losses"] = torch.tensor(training.val_losses, dtype=torch.float64)
-    for index, moments in training.optimizer.state_dict()["state"].items():
-        numbers |= {f"optimizer.{index}.{key}": value.clone() for key, value in moments.items()}
-    return numbers
+    return numbers | {f"optimizer.{name}": value.clone() for name, value in training.optimizer.state().items()}
 
 
 def assert_same_state(first: Training, second: Training) -> None:

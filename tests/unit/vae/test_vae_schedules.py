@@ -105,11 +105,17 @@ def test_losses_that_are_no_numbers_leave_a_rate_that_is_one(schedule: str) -> N
 def used_rates(training: Training, epochs: int) -> list[float]:
     """The learning rate that Adam had in each epoch's steps."""
     found: list[set[float]] = []
-    hook = training.optimizer.register_step_pre_hook(lambda adam, *_: found[-1].add(adam.param_groups[0]["lr"]))
-    for _ in range(epochs):
-        found.append(set())
-        training.run_epoch()
-    hook.remove()
+    step = training.optimizer.step
+
+    def note() -> None:
+        found[-1].add(training.optimizer.learning_rate)
+        step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.optimizer, "step", note)
+        for _ in range(epochs):
+            found.append(set())
+            training.run_epoch()
     assert all(len(rates) == 1 for rates in found)
     return [rates.pop() for rates in found]
 

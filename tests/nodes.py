@@ -1,11 +1,12 @@
 """A small Ray cluster of this machine's own, whose nodes can be killed and added again.
 
-It is led by a process of its own, `python -m tests.chaos.nodes`: Ray decides when it is imported what it listens on,
+It is led by a process of its own, `python -m tests.nodes`: Ray decides when it is imported what it listens on,
 and the process of the tests may have had it closed to others by then.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -16,15 +17,15 @@ from typing import Any
 from tests.chaos.processes import kill
 
 OBJECT_STORE_BYTES = 80 << 20
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 
 class Nodes:
-    """A head without CPUs, and worker nodes of one CPU each."""
+    """A head without CPUs, and worker nodes, of one CPU each if nothing else is said."""
 
     def __init__(self, count: int, environment: Mapping[str, str]) -> None:
         self._leader = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.nodes"],
+            [sys.executable, "-m", "tests.nodes"],
             cwd=REPOSITORY, env=dict(environment), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         self.address = self._answer()
@@ -32,9 +33,14 @@ class Nodes:
         for _ in range(count):
             self.add()
 
-    def add(self) -> None:
-        """Adds a worker node and waits until the cluster knows it."""
-        self._ask("add")
+    def add(self, resources: Mapping[str, float] | None = None, environment: Mapping[str, str] | None = None) -> None:
+        """Adds a worker node and waits until the cluster knows it.
+
+        Args:
+            resources: `num_cpus` and `num_gpus`.
+            environment: of its processes, beside the cluster's.
+        """
+        self._ask("add " + json.dumps({**(resources or {"num_cpus": 1}), "env_vars": dict(environment or {})}))
         self._workers += 1
 
     def kill_one(self, chance: random.Random) -> None:
@@ -68,11 +74,11 @@ def lead() -> None:
     workers: list[Any] = []
     print("done", cluster.address, flush=True)
     for line in sys.stdin:
-        what, *which = line.split()
+        what, _, which = line.partition(" ")
         if what == "add":
-            workers.append(cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES))
+            workers.append(cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **json.loads(which)))
         else:
-            node = workers.pop(int(which[0]))
+            node = workers.pop(int(which))
             kill(node.all_processes["raylet"][0].process.pid)
             cluster.remove_node(node, allow_graceful=False)
         print("done", flush=True)

@@ -1,0 +1,60 @@
+"""The machines that Ray's autoscaler may add: a sweep has as many trials wait for machines as these could hold.
+
+The autoscaler starts machines for what waits. Which it may start stands in the file that `ray up` leaves on the head,
+where a driver finds it that runs there. KubeRay leaves no file that a driver can read; on it `search.max_concurrent`
+says how many trials to wait for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raysweep.errors import ResourcesError
+from raysweep.search.resources import cluster_nodes, fit
+from raysweep.spec import SweepSpec
+
+BOOTSTRAP = "ray_bootstrap_config.yaml"
+"""What `ray up` leaves in the home directory on the head."""
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks the machine that its GCS is on."""
+_TRIAL_KINDS = ("CPU", "GPU")
+
+
+def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
+    """What each machine has of the Ray that this process is connected to, with those that can still be added."""
+    import ray
+
+    nodes = cluster_nodes()
+    here = f"node:{ray.util.get_node_ip_address()}"
+    heads = [node for node in nodes if HEAD in node]
+    file = Path.home() / BOOTSTRAP
+    if file.is_file() and any(here in head for head in heads):
+        return [*heads, *workers_of(yaml.safe_load(file.read_text()), spec)]
+    if "RAY_CLUSTER_NAME" in os.environ and spec.search.max_concurrent is not None:  # KubeRay's pods have it
+        gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
+        return [*nodes, *[{"CPU": spec.resources.cpu, "GPU": gpu}] * spec.search.max_concurrent]
+    return nodes
+
+
+def workers_of(config: Mapping[str, Any], spec: SweepSpec) -> list[dict[str, float]]:
+    """What each worker would have if all were there; those that hold most trials, if not all may be at once."""
+    kinds = config.get("available_node_types") or {}
+    head_kind, most = config.get("head_node_type"), int(config.get("max_workers", 0))
+    workers = []
+    for name, kind in kinds.items():
+        if name != head_kind:
+            resources = {key: float(kind.get("resources", {}).get(key, 0)) for key in _TRIAL_KINDS}
+            workers += [resources] * int(kind.get("max_workers", most))
+    return sorted(workers, key=lambda node: _trials_on(spec, node), reverse=True)[:most]
+
+
+def _trials_on(spec: SweepSpec, node: Mapping[str, float]) -> int:
+    try:
+        return fit(spec, [node]).count
+    except ResourcesError:
+        return 0

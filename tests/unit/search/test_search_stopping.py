@@ -1,0 +1,70 @@
+"""Signals before and beside a session: an import is never cut short, and the exit code tells the signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raysweep.search.stopping import Interrupted, interrupting, signals_deferred
+
+SLOW = "import time\nfor _ in range(100):\n    time.sleep(0.01)\nDONE = True\n"
+MAIN = """
+import sys
+from raysweep.search.stopping import Interrupted, interrupting
+try:
+    with interrupting():
+        print("ready", flush=True)
+        import slow_module
+        import time
+        time.sleep(30)
+except Interrupted as stop:
+    print(stop.number, "slow_module" in sys.modules and slow_module.DONE)
+"""
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_work_at_once_and_handlers_are_as_before(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as stop, interrupting():
+        send(number)
+    assert stop.value.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_while_others_are_held_back_comes_afterwards() -> None:
+    done = []
+
+    def work() -> None:
+        with interrupting():
+            with signals_deferred():
+                send(signal.SIGTERM)
+                done.append("held")
+            done.append("not reached")
+
+    with pytest.raises(Interrupted):
+        work()
+    assert done == ["held"]
+
+
+def test_an_import_is_finished_before_a_signal_ends_the_work(tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30)[0] == "15 True\n"

@@ -135,6 +135,8 @@ class Cloud:
                 self._take(message)
             except Exception as error:  # noqa: BLE001 (a thread's failure is to be seen by the test)
                 self._seen.faults.append(f"{message}: {error!r}")
+        if self._server.stderr is not None and (said := self._server.stderr.read()):
+            self._seen.faults.append(f"the cloud has ended: {said}")
 
     def _take(self, message: dict[str, Any]) -> None:
         if "call" in message:
@@ -183,7 +185,8 @@ class _Recording:
 def _instances(backend: Any) -> Iterator[Instance]:
     for reservation in list(backend.reservations.values()):
         for found in list(reservation.instances):
-            if found._state.name in ("pending", "running"):
+            # One that is being made has no network interface yet.
+            if found._state.name in ("pending", "running") and getattr(found, "nics", None) and found.public_ip:
                 key = backend.keypairs[found.key_name].public_key
                 addresses = found.private_ip, found.public_ip
                 yield Instance(found.id, found.instance_type, *addresses, key, found.lifecycle == "spot")

@@ -21,7 +21,7 @@ from tests.cluster.hosts import REPOSITORY, Host, Network
 pytestmark = pytest.mark.usefixtures("fake_hosts")
 
 LAPTOP = "198.51.100.7"
-PATH = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = f"{sys.prefix}/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IDLE_MINUTES = 0.3
 EPOCHS = 60
 TINY = f"""
@@ -138,7 +138,7 @@ def prepare(story: Story) -> tuple[str, str, str]:
     for policy in story.laptop.path("raysweep/cluster").glob("aws-*-policy.json"):
         policy.write_text(filled_in(policy.read_text(), bucket="results"))
     (group_line,) = (number for number, line in enumerate(once) if "create-security-group" in line)
-    group = json.loads(story.type("; ".join(once[group_line : group_line + 1])))["GroupId"]
+    group = json.loads(story.type(once[group_line]))["GroupId"]
     rest = "\n".join(once[:group_line] + once[group_line + 1 :])
     story.type("set -e\n" + filled_in(rest, group=group))
     image = story.aws("ec2 describe-images --query Images[0].ImageId")

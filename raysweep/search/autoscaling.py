@@ -34,7 +34,10 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
     heads = [node for node in nodes if HEAD in node]
     file = Path.home() / BOOTSTRAP
     if file.is_file() and any(here in head for head in heads):
-        return [*heads, *workers_of(yaml.safe_load(file.read_text()), spec)]
+        config = yaml.safe_load(file.read_text())
+        if config.get("provider", {}).get("type") == "local":  # machines of one's own: all are there, or out of reach
+            return nodes
+        return [*heads, *workers_of(config, spec)]
     if "RAY_CLUSTER_NAME" in os.environ and spec.search.max_concurrent is not None:  # KubeRay's pods have it
         gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
         return [*nodes, *[{"CPU": spec.resources.cpu, "GPU": gpu}] * spec.search.max_concurrent]

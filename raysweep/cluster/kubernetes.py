@@ -42,6 +42,12 @@ def _job(job: Any) -> Found:
             ("spec", "entrypoint"),
             "the results would go with the pods; wanted: --output with the address of a bucket, s3://bucket/path",
         )
+    if "raysweep run" in entrypoint and "--max-concurrent" not in entrypoint:
+        yield (
+            ("spec", "entrypoint"),
+            "no pod would be started for a trial, since a sweep cannot see how many there may be; wanted: "
+            "--max-concurrent N",
+        )
     if _at(job, "spec", "shutdownAfterJobFinishes") is not True:
         yield ("spec", "shutdownAfterJobFinishes"), "the cluster would outlive the sweep, and cost money; wanted: true"
     for key, meaning in (

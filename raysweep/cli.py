@@ -431,7 +431,7 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
     """What a trial takes and how many fit, and on what."""
     import os
 
-    from raysweep.search.autoscaling import possible_nodes
+    from raysweep.search.autoscaling import slots_of
     from raysweep.search.resources import cluster_nodes, connected, fit, local_nodes
 
     address = os.environ.get("RAY_ADDRESS")
@@ -440,7 +440,7 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
     with connected():
         nodes = cluster_nodes()
         count = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
-        return fit(spec, possible_nodes(spec)), f"the cluster at {address} ({count})"
+        return slots_of(spec), f"the cluster at {address} ({count})"
 
 
 def _predicted_collapse(console: Console, spec: SweepSpec, is_present: bool) -> tuple[str, ...]:

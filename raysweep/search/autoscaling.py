@@ -15,18 +15,44 @@ from typing import Any
 import yaml
 
 from raysweep.errors import ResourcesError
-from raysweep.search.resources import cluster_nodes, fit
+from raysweep.search.resources import Slots, cluster_nodes, fit
 from raysweep.spec import SweepSpec
 
 BOOTSTRAP = "ray_bootstrap_config.yaml"
 """What `ray up` leaves in the home directory on the head."""
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the machine that its GCS is on."""
+IN_KUBERNETES = "RAY_CLUSTER_NAME"
+"""KubeRay's pods have it in their environment."""
 _TRIAL_KINDS = ("CPU", "GPU")
 
 
+def slots_of(spec: SweepSpec) -> Slots:
+    """How many trials run at once on the Ray that this process is connected to, with all machines that it may add.
+
+    Raises:
+        ResourcesError: if no trial could ever start.
+    """
+    try:
+        return fit(spec, possible_nodes(spec))
+    except ResourcesError as error:
+        if IN_KUBERNETES in os.environ and spec.search.max_concurrent is None:
+            raise ResourcesError(
+                f"{error}\nKubernetes starts workers for trials that wait: say how many may, with --max-concurrent N"
+            ) from error
+        raise
+
+
+def refit(spec: SweepSpec, before: Slots) -> Slots:
+    """The same once more; as before while all machines that could hold a trial are gone, for they may come back."""
+    try:
+        return slots_of(spec)
+    except ResourcesError:
+        return before
+
+
 def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
-    """What each machine has of the Ray that this process is connected to, with those that can still be added."""
+    """What each machine has, now or once the autoscaler has added it."""
     import ray
 
     nodes = cluster_nodes()
@@ -38,7 +64,7 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
         if config.get("provider", {}).get("type") == "local":  # machines of one's own: all are there, or out of reach
             return nodes
         return [*heads, *workers_of(config, spec)]
-    if "RAY_CLUSTER_NAME" in os.environ and spec.search.max_concurrent is not None:  # KubeRay's pods have it
+    if IN_KUBERNETES in os.environ and spec.search.max_concurrent is not None:
         gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
         return [*nodes, *[{"CPU": spec.resources.cpu, "GPU": gpu}] * spec.search.max_concurrent]
     return nodes

@@ -6,11 +6,10 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from raysweep.errors import RayLost, RaysweepError, ResourcesError, StorageError
+from raysweep.errors import RayLost, RaysweepError, StorageError
 from raysweep.layout import SweepDirectory, typed
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
@@ -19,7 +18,7 @@ from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import FINDINGS_TAG, rebuild
 from raysweep.search.exchange import EpochReport, ImageFile, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
-from raysweep.search.resources import Slots, fit
+from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault, Retries
 from raysweep.search.review import Sweep
 from raysweep.search.scheduler import survives
@@ -154,12 +153,8 @@ class Session:
             origin=self.directory.origin,
         )
 
-    def fit_to(self, nodes: Sequence[Mapping[str, float]]) -> None:
-        """Takes the news of what the machines now have, or may come to have: how many trials may be out at once."""
-        try:
-            slots = fit(self.spec, nodes)
-        except ResourcesError:  # all that could hold one are gone, and may come back
-            return
+    def resize(self, slots: Slots) -> None:
+        """Takes the news of what the machines now hold, or may come to hold: how many trials may be out at once."""
         if slots.count != self.slots.count:
             _log.info("trials at once: %d from here on, %d before", slots.count, self.slots.count)
         self.slots = slots

@@ -14,7 +14,7 @@ from raysweep.errors import DataUnavailable, RaysweepError, SpecError, SweepDire
 from raysweep.layout import SweepDirectory, shown, write_atomically
 from raysweep.loading import load_spec, parse_spec
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
-from raysweep.search.autoscaling import possible_nodes
+from raysweep.search.autoscaling import slots_of
 from raysweep.search.changes import Change, changes_between, listed, require_compatible, taken_message
 from raysweep.search.delivery import image_file, images_from
 from raysweep.search.description import (
@@ -30,7 +30,7 @@ from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
 from raysweep.search.preflight import preflight
-from raysweep.search.resources import Slots, cluster_nodes, connected, fit
+from raysweep.search.resources import Slots, cluster_nodes, connected
 from raysweep.search.review import Sweep, read_sweep
 from raysweep.search.room import free_space_fault, needed_bytes
 from raysweep.search.session import Observer, Session
@@ -82,7 +82,7 @@ def run(
     if announce is not None:
         announce(prediction)
     with _made(directory.root), connected():
-        slots = fit(spec, possible_nodes(spec))
+        slots = slots_of(spec)
         _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
         with driving(directory), mirroring(directory, new=True) as mirror:
             _refuse_taken(directory, spec, source)
@@ -168,7 +168,7 @@ def _resume(
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
     with connected():
-        slots = fit(spec, possible_nodes(spec))
+        slots = slots_of(spec)
         left = spec.trials - sweep_status(ledger.records(), spec).ended
         _warn_of_room(directory, spec, cache, slots, left, warn)
         _take_over(directory, spec, description, ledger, changes)

@@ -18,7 +18,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancel
 
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
-from raysweep.search.autoscaling import possible_nodes
+from raysweep.search.autoscaling import refit
 from raysweep.search.exchange import TestOrder, TestReport
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
@@ -60,7 +60,7 @@ def run_tests(session: Session) -> None:
             if ray_has_ended():
                 session.lose_ray()
                 return
-            session.fit_to(possible_nodes(session.spec))
+            session.resize(refit(session.spec, session.slots))
             looked = time.monotonic()
 
 

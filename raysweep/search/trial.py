@@ -122,6 +122,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._outpost = Outpost(order)
         trial_directory = self._directory.trial(order.number)
         if self._training is None:
+            if order.origin is None and not self._directory.holds_a_sweep():
+                raise StorageError(
+                    f"{order.directory}: the sweep is not there on {socket.gethostname()}. If that is another machine "
+                    "than the driver's, the sweep needs a directory that all of them share under one path, or a "
+                    "bucket: --output s3://bucket/path; else it was moved, or its disk taken away"
+                )
             for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
                 stray.unlink(missing_ok=True)
             training = self._open()

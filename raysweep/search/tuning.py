@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raysweep.errors import RaysweepError
-from raysweep.search.autoscaling import possible_nodes
+from raysweep.search.autoscaling import refit
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
@@ -93,7 +93,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         if time.monotonic() - self._looked > LOOK_S:
             if ray_has_ended():
                 raise _Lost
-            self._session.fit_to(possible_nodes(self._session.spec))
+            self._session.resize(refit(self._session.spec, self._session.slots))
             self._looked = time.monotonic()
         doomed = self._session.overdue()
         stopping = self._session.should_stop()

@@ -15,9 +15,15 @@ from pathlib import Path
 import pytest
 
 import raysweep
+from raysweep.config import TrialConfig
+from raysweep.data.cache import prepare
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.search import session
+from raysweep.search.delivery import image_file
+from raysweep.search.exchange import Share, TrialOrder
+from raysweep.search.trial import ORDER, REPORT, TrialActor
+from raysweep.spec import DataSpec
 from tests.integration.test_sweep import Tiny
 
 pytestmark = [
@@ -140,3 +146,20 @@ def test_an_exception_that_repeats_ends_the_trial_and_one_that_does_not_is_forgo
                                       "raised again when tried anew")  # fmt: skip
     assert "Traceback" in str(broken.error)
     assert mended.state is TrialState.COMPLETED
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_machine_that_does_not_see_the_sweep_trains_nothing_and_says_what_is_needed(tmp_path: Path) -> None:
+    """As one of a cluster whose machines share no directory, of a sweep with a local one."""
+    data = DataSpec(dataset="digits", image_size=16)
+    order = TrialOrder(
+        number=0, config=TrialConfig(epochs=2), data=data, images=image_file(prepare(data)),
+        directory=tmp_path / "elsewhere", picture_epochs=frozenset(), strip_epochs=frozenset(), threads=1,
+        share=Share(1, 0),
+    )  # fmt: skip
+    actor = TrialActor({ORDER: order})
+    report = actor.step()[REPORT]
+    assert report.storage_failed
+    assert "the sweep is not there on" in report.cause
+    assert "--output s3://bucket/path" in report.cause
+    assert not (tmp_path / "elsewhere").exists()

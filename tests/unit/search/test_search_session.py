@@ -93,16 +93,14 @@ def test_no_more_trials_are_out_than_the_machines_hold_and_their_number_follows_
     open_session: OpenSession, ledger: Ledger
 ) -> None:
     session, _ = open_session(ledger)
-    session.fit_to([{"CPU": 1.0}, {"CPU": 1.0}])
+    session.resize(Slots(1, 0, 2))
     orders = [session.next_order() for _ in range(3)]
     assert [order.number for order in orders if order] == [0, 1]
-    session.fit_to([{"CPU": 1.0}])
+    session.resize(Slots(1, 0, 1))
     session.lose(0, Fault.NODE_LOSS, "its machine was lost", "")
     assert session.next_order() is None
     assert not session.is_over
-    session.fit_to([])
-    assert session.slots.count == 1, "machines that are gone may come back"
-    session.fit_to([{"CPU": 3.0}])
+    session.resize(Slots(1, 0, 3))
     orders = [session.next_order() for _ in range(3)]
     assert [order.number for order in orders if order] == [0, 2]
 

@@ -80,7 +80,8 @@ def test_a_cluster_is_started_runs_a_sweep_on_all_its_workers_and_is_stopped(
             assert re.search("[Uu]nauthenticated|[Aa]uthentication", refused.stderr), refused.stderr
 
         begun = time.monotonic()
-        desk.type(f"ray exec ~/on-prem.yaml 'raysweep run {shared}/tiny.yaml --output $RAYSWEEP_RESULTS/kld'")
+        run = f"raysweep run {shared}/tiny.yaml --output $RAYSWEEP_RESULTS/kld"
+        assert "6 completed" in desk.type(f"ray exec ~/on-prem.yaml 'ray job submit -- {run}'")
         sweep_s = time.monotonic() - begun
         sweep = raysweep.open_sweep(shared / "kld")
         assert {record.state.value for record in sweep.records} == {"completed"}

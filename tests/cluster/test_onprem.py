@@ -12,7 +12,7 @@ import pytest
 
 import raysweep
 from tests.cluster.hosts import REPOSITORY, USER, Host, Network
-from tests.cluster.sweeps import PATH, alive, shared_directory, wait_until
+from tests.cluster.sweeps import PATH, alive, shared_directory, trials_on, wait_until
 
 pytestmark = [pytest.mark.usefixtures("fake_hosts"), pytest.mark.timeout(400)]
 
@@ -50,7 +50,7 @@ class Desk:
         return self._host.run("bash", "-c", line, check=check, timeout=timeout, PATH=PATH).stdout
 
 
-def test_a_cluster_is_started_runs_a_sweep_on_all_its_workers_and_is_stopped(
+def test_a_cluster_is_started_runs_a_sweep_on_all_its_workers_stops_another_cleanly_and_is_stopped(
     record_property: Callable[[str, object], None],
 ) -> None:
     with shared_directory() as shared, Network([shared], {"PYTHONPATH": str(REPOSITORY)}) as network:
@@ -87,6 +87,15 @@ def test_a_cluster_is_started_runs_a_sweep_on_all_its_workers_and_is_stopped(
         assert {record.state.value for record in sweep.records} == {"completed"}
         assert {record.node for record in sweep.records} == {"one", "two"}
         assert sweep.directory.trials_parquet.exists()
+
+        submit = "ray job submit --no-wait --submission-id second --"
+        desk.type(f"ray exec ~/on-prem.yaml '{submit} {run.replace('/kld', '/second')}'")
+        wait_until(lambda: any(trials_on(shared / "second", name) for name in ("one", "two")), "trials of a second job")
+        desk.type("ray exec ~/on-prem.yaml 'ray job stop second'")
+        stopped = raysweep.open_sweep(shared / "second")
+        assert not stopped.running
+        assert not stopped.directory.unreported.exists()
+        assert stopped.directory.trials_parquet.exists()
 
         begun = time.monotonic()
         desk.type("ray down -y ~/on-prem.yaml")

@@ -48,6 +48,7 @@ def start_slurm(hosts: dict[str, Host]) -> None:
         host.path("/etc/munge/munge.key").unlink(missing_ok=True)
         host.path("/etc/munge/munge.key").write_text(key)
         host.path("/etc/slurm/slurm.conf").write_text(CONFIGURATION)
+        host.path("/etc/slurm/cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # else it looks for v2, in vain
         host.run(
             "sudo", "sh", "-ec",
             "chmod 400 /etc/munge/munge.key; chown -R munge: /etc/munge /run/munge /var/log/munge /var/lib/munge; "

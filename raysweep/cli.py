@@ -352,6 +352,28 @@ def check(file: str) -> None:
 
 
 @main.group()
+def cluster() -> None:
+    """The files that describe a cluster."""
+
+
+@cluster.command("check")
+@click.argument("file", type=click.Path())
+@_reports_errors
+def check_cluster(file: str) -> None:
+    """Say what is missing in a cluster FILE, before money is spent.
+
+    FILE is one of `ray up` (AWS, Google Cloud, Azure, machines of one's own), a RayJob of Kubernetes, or a batch script
+    of Slurm. It is looked at here: without a network, without credentials, and without starting anything.
+    """
+    from raysweep.cluster.check import check_cluster_file
+
+    checked = check_cluster_file(file)
+    click.echo(f"{file}: nothing is missing")
+    for reminder in checked.reminders:
+        click.echo(f"  remember: {reminder}")
+
+
+@main.group()
 def data() -> None:
     """The data caches on this machine."""
 

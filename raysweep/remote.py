@@ -1,14 +1,17 @@
-"""Directories in buckets: s3:// and gs:// through pyarrow.fs, with one clear error for whatever goes wrong there.
+"""Directories in buckets: s3://, gs:// and abfss:// through pyarrow.fs, with one clear error for what goes wrong there.
 
 An object appears whole or not at all, which is all that raysweep asks of a file system. A URI is read as `aws s3` reads
 it: what stands after the bucket is the name itself, blanks and umlauts included, and not percent-encoded. S3 beside
 Amazon's: `AWS_ENDPOINT_URL` in the environment of every machine, or `?endpoint_override=http://host:9000` in the URI.
+A container of Azure is `abfss://container@account.dfs.core.windows.net`; whoever is logged in there or has an identity
+is let in, or who has the account's key in `AZURE_STORAGE_KEY`.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,16 +26,18 @@ from raysweep.layout import replacing
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-SCHEMES = ("s3", "gs")
+SCHEMES = ("s3", "gs", "abfss")
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 ATTEMPTS = 3
 BLOCK_BYTES = 8 << 20
-_OPTIONS = ("endpoint_override", "region")
+_OPTIONS = {"s3": ("endpoint_override", "region"), "gs": (), "abfss": ("endpoint_override",)}
+_CONTAINER = re.compile(r"([a-z0-9-]+)@([a-z0-9]+)\.dfs\.core\.windows\.net")
 _REFUSALS = (
     "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "SIGNATURE_DOES_NOT_MATCH",
     "UNRECOGNIZED_CLIENT", "INVALID_SIGNATURE", "MISSING_AUTHENTICATION_TOKEN", "HTTP status 403", "HTTP status 401",
-    "PermissionDenied", "Permission denied", "Unauthenticated",
+    "PermissionDenied", "Permission denied", "Unauthenticated", "[AuthorizationFailure]", "[AuthenticationFailed]",
+    "[AuthorizationPermissionMismatch]", "[InvalidAuthenticationInfo]",
 )  # fmt: skip
 
 
@@ -72,7 +77,7 @@ class RemoteDirectory:
         """
         scheme, _, rest = uri.partition("://")
         if scheme not in SCHEMES:
-            allowed = ", ".join(f"{name}://bucket/path" for name in SCHEMES)
+            allowed = "s3://bucket/path, gs://bucket/path, abfss://container@account.dfs.core.windows.net/path"
             raise SweepDirectoryError(
                 f"{uri}: a sweep directory is a path on this machine, such as results/kld, or one of {allowed}"
             )
@@ -80,6 +85,13 @@ class RemoteDirectory:
         options = dict(parse_qsl(query, keep_blank_values=True))
         parts = PurePosixPath(address).parts
         bucket = parts[0] if parts else ""
+        account = ""
+        if scheme == "abfss":
+            container = _CONTAINER.fullmatch(bucket)
+            if container is None:
+                raise SweepDirectoryError(f"{uri}: is no abfss://container@account.dfs.core.windows.net/path")
+            bucket, account = container.groups()
+            parts = (bucket, *parts[1:])
         if "@" in bucket or ":" in bucket:
             raise SweepDirectoryError(
                 f"{scheme}://...: keys do not belong into an address, where everyone reads them; "
@@ -87,10 +99,12 @@ class RemoteDirectory:
             )
         if len(parts) < 2 or ".." in parts or bucket == "/":
             raise SweepDirectoryError(f"{uri}: names no directory in a bucket, such as {scheme}://bucket/results/kld")
-        unknown = [name for name in options if scheme != "s3" or name not in _OPTIONS]
+        unknown = [name for name in options if name not in _OPTIONS[scheme]]
         if unknown or bool(query) != bool(options):
-            allowed = ", ".join(_OPTIONS) if scheme == "s3" else "none"
+            allowed = ", ".join(_OPTIONS[scheme]) or "none"
             raise SweepDirectoryError(f"{uri}: unknown option {', '.join(unknown) or query}; allowed: {allowed}")
+        if scheme == "abfss":
+            return cls(uri, _azure(uri, account, options), posixpath.join(*parts))
         return cls(uri, _s3(uri, options) if scheme == "s3" else _gcs(), posixpath.join(*parts))
 
     def require_access(self) -> None:
@@ -100,14 +114,19 @@ class RemoteDirectory:
             SweepDirectoryError: if it is not there, or refuses.
             StorageError: if it does not answer.
         """
-        from pyarrow.fs import FileSelector
+        from pyarrow.fs import FileSelector, FileType
 
         try:
             with self._errors():
                 try:
                     self._files.get_file_info(FileSelector(self._base, recursive=False))
-                except FileNotFoundError:  # no such directory yet, in a bucket that is there
-                    return
+                except FileNotFoundError:  # no such directory yet; of a container that is not there Azure says the same
+                    container = self._base.split("/")[0]
+                    if (
+                        self.uri.startswith("abfss://")
+                        and self._files.get_file_info(container).type == FileType.NotFound
+                    ):
+                        raise OSError("[ContainerNotFound]") from None
         except _Refused as error:
             raise SweepDirectoryError(str(error)) from error
 
@@ -226,7 +245,7 @@ def below(root: Path, name: str) -> Path:
 def _translated(uri: str, base: str, error: OSError) -> StorageError:
     text = str(error)
     bucket = base.split("/")[0]
-    if "NO_SUCH_BUCKET" in text or "bucket does not exist" in text:
+    if "NO_SUCH_BUCKET" in text or "bucket does not exist" in text or "[ContainerNotFound]" in text:
         return _Refused(f"{uri}: there is no bucket {bucket}; make it, or name another one")
     if any(refusal in text for refusal in _REFUSALS):
         return _Refused(
@@ -267,6 +286,21 @@ def _gcs() -> FileSystem:
     from pyarrow.fs import GcsFileSystem
 
     return GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S))
+
+
+def _azure(uri: str, account: str, options: dict[str, str]) -> FileSystem:
+    import pyarrow as pa
+    from pyarrow.fs import AzureFileSystem
+
+    settings: dict[str, Any] = {}
+    if "endpoint_override" in options:
+        scheme, _, place = options["endpoint_override"].rstrip("/").partition("://")
+        settings = {f"{service}_storage_{part}": value for service in ("blob", "dfs")
+                    for part, value in (("authority", place), ("scheme", scheme))}  # fmt: skip
+    try:
+        return AzureFileSystem(account, account_key=os.environ.get("AZURE_STORAGE_KEY") or None, **settings)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SweepDirectoryError(f"{uri}: cannot be used: {error}") from error
 
 
 def _utc(moment: datetime | None) -> datetime:

@@ -17,7 +17,7 @@ import pytest
 import raysweep
 
 ROOT = Path(raysweep.__file__).parent
-ROOMS = ("data", "vae", "quality", "report", "search", "cli")
+ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
 BOTTOM = (
     "errors", "layout", "metrics", "config", "claims", "claimchecks", "expressions", "space", "spec", "loading",
     "records", "remote", "tensorfile", "yamltext",
@@ -111,7 +111,7 @@ def test_the_bottom_imports_no_room() -> None:
     complain([found for found, imported in imports_of_rooms_by(*BOTTOM) if imported not in BOTTOM])
 
 
-@pytest.mark.parametrize("name", ["data", "vae", "quality", "report"])
+@pytest.mark.parametrize("name", ["data", "vae", "quality", "report", "cluster"])
 def test_rooms_side_by_side_import_none_of_each_other_nor_what_is_above(name: str) -> None:
     complain([found for found, imported in imports_of_rooms_by(name) if imported not in (*BOTTOM, name)])
 

@@ -10,6 +10,7 @@ As a program it is the server: it answers to requests, and prints a line for eac
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 from tests.cluster.hosts import REPOSITORY, Network
 
@@ -164,15 +165,16 @@ class _Recording:
         self._said: set[Call] = set()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        import io
-
         size = int(environ.get("CONTENT_LENGTH") or 0)
         is_form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
         action = environ["REQUEST_METHOD"]
         if is_form and size:
-            body = environ["wsgi.input"].read(size)
-            environ["wsgi.input"] = io.BytesIO(body)
-            action = parse_qs(body.decode())["Action"][0]
+            form = dict(parse_qsl(environ["wsgi.input"].read(size).decode(), keep_blank_values=True))
+            action = form["Action"]
+            if action == "RunInstances":  # AWS starts as many as it has, moto as few as it may
+                form["MinCount"] = form["MaxCount"]
+            body = urlencode(form).encode()
+            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
         # `Credential=key/date/region/service/aws4_request` in every signed request
         parts = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].split("/")
         call = Call(environ["REMOTE_ADDR"], parts[3] if len(parts) > 3 else "", action)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("fake_hosts")
 LAPTOP = "198.51.100.7"
 PATH = f"{sys.prefix}/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IDLE_MINUTES = 0.3
-EPOCHS = 60
+EPOCHS = 250
 TINY = f"""
 name: tiny
 data: {{dataset: digits, image_size: 16}}

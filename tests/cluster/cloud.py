@@ -70,6 +70,7 @@ class _Seen:
     instances: dict[str, Instance] = field(default_factory=dict)
     ended: list[Instance] = field(default_factory=list)
     calls: set[Call] = field(default_factory=set)
+    launches: list[dict[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -118,6 +119,11 @@ class Cloud:
         """All that was asked for so far, each once."""
         return set(self._seen.calls)
 
+    @property
+    def launches(self) -> list[dict[str, str]]:
+        """The parameters of each RunInstances, of which moto forgets some."""
+        return list(self._seen.launches)
+
     def interrupt(self, instance: Instance) -> None:
         """Takes an instance away, as the spot market does."""
         assert self._server.stdin is not None
@@ -142,6 +148,8 @@ class Cloud:
     def _take(self, message: dict[str, Any]) -> None:
         if "call" in message:
             self._seen.calls.add(Call(**message["call"]))
+        elif "launch" in message:
+            self._seen.launches.append(message["launch"])
         elif "started" in message:
             instance = Instance(**message["started"])
             addresses = [instance.private_address, instance.public_address]
@@ -173,6 +181,7 @@ class _Recording:
             action = form["Action"]
             if action == "RunInstances":  # AWS starts as many as it has, moto as few as it may
                 form["MinCount"] = form["MaxCount"]
+                _say(launch=form)
             body = urlencode(form).encode()
             environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
         # `Credential=key/date/region/service/aws4_request` in every signed request

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,7 +82,8 @@ class Story:
 
     def type(self, command: str, timeout: float = 200) -> str:
         """What a command prints, typed in the checkout; its end has to be success."""
-        return self.laptop.run("bash", "-c", f"cd raysweep && {command}", timeout=timeout, PATH=PATH, PYTHONUNBUFFERED="1").stdout
+        typed = "bash", "-c", f"cd raysweep && {command}"
+        return self.laptop.run(*typed, timeout=timeout, PATH=PATH, PYTHONUNBUFFERED="1").stdout
 
     def aws(self, command: str) -> Any:
         return json.loads(self.type(f"aws {command}"))
@@ -114,8 +115,10 @@ class Story:
         return found
 
     def _log(self) -> str:
-        said = self.type("ray exec cluster/aws.yaml 'ray job list; tail -n 60 /tmp/ray/session_latest/logs/monitor.*; tail -n 40 /tmp/ray/session_latest/logs/job-driver-*' || true")
-        return f"{self.cloud.running()}\n{said}"
+        """What the head tells of its jobs and its autoscaler."""
+        logs = "/tmp/ray/session_latest/logs"
+        command = f"ray job list; tail -n 30 {logs}/job-driver-*; grep -v updater {logs}/monitor.log | tail -n 40"
+        return f"{self.cloud.running()}\n{self.type(f'ray exec cluster/aws.yaml {shlex.quote(command)} 2>&1 || true')}"
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +154,15 @@ def prepare(story: Story) -> tuple[str, str, str]:
 
 def require_safe(story: Story, instances: dict[str, dict[str, Any]]) -> None:
     """What may cost money, leak or be entered: every machine and every rule of its groups."""
+    profiles = {(launch["InstanceType"], launch["IamInstanceProfile.Name"]) for launch in story.cloud.launches}
+    assert profiles == {("m7i.large", "raysweep-head"), ("g6.2xlarge", "raysweep-worker")}
+    for _, profile in profiles:
+        (role,) = story.aws(f"iam get-instance-profile --instance-profile-name {profile} --query InstanceProfile.Roles")
+        assert role["RoleName"] == profile
     groups = set()
     for kind, found in instances.items():
         assert found["MetadataOptions"]["HttpTokens"] == "required", kind
         role = "head" if kind == "m7i.large" else "worker"
-        assert found["IamInstanceProfile"]["Arn"].endswith(f":instance-profile/raysweep-{role}")
         assert found.get("InstanceLifecycle") == (None if role == "head" else "spot")
         groups |= {group["GroupId"] for group in found["SecurityGroups"]}
         (volume,) = story.aws(
@@ -256,9 +263,9 @@ print(json.dumps({
     "log": sweep.directory.log.read_text(),
 }))
 """
-    found = json.loads(story.laptop.run(
-        sys.executable, "-c", code, uri, PYTHONPATH=f"{story.laptop.home}/raysweep"
-    ).stdout)
+    found = json.loads(
+        story.laptop.run(sys.executable, "-c", code, uri, PYTHONPATH=f"{story.laptop.home}/raysweep").stdout
+    )
     assert found["states"] == ["completed"] * 4
     assert found["epochs"] == [list(range(1, EPOCHS + 1))] * 4
     assert "is trained again" not in found["log"]

@@ -118,6 +118,18 @@ def _head_trains(launcher: Launcher) -> Found:
             )
 
 
+def _worker_resources(launcher: Launcher) -> Found:
+    """The autoscaler starts machines, and a sweep has trials wait for them, by what the file says that they have."""
+    for name in launcher.workers:
+        cores = mapping(launcher.types[name], "resources").get("CPU")
+        if launcher.kind != "local" and not (isinstance(cores, int) and cores > 0):
+            yield (
+                ("available_node_types", name, "resources", "CPU"),
+                f"is {'missing' if cores is None else shown(cores)}, so that no trial would wait for such a machine; "
+                "wanted: its cores, and its GPUs as GPU",
+            )
+
+
 def _no_workers(launcher: Launcher) -> Found:
     if launcher.kind == "local":
         return
@@ -208,5 +220,5 @@ def _reminders(launcher: Launcher) -> Iterator[str]:
 
 
 COMMON: tuple[Callable[[Launcher], Found], ...] = (
-    _keys, _node_types, _head_trains, _no_workers, _starts_workers, _token, _local_files, _stopped_machines, _spot_head,
+    _keys, _node_types, _head_trains, _worker_resources, _no_workers, _starts_workers, _token, _local_files, _stopped_machines, _spot_head,
 )  # fmt: skip

@@ -52,7 +52,7 @@ available_node_types:
       MetadataOptions: {{HttpTokens: required}}
       BlockDeviceMappings: [{{DeviceName: /dev/sda1, Ebs: {{Encrypted: true, VolumeType: gp3}}}}]
   gpu:
-    resources: {{}}
+    resources: {{CPU: 4, GPU: 1}}
     max_workers: 8
     node_config:
       InstanceType: g6.xlarge
@@ -144,6 +144,7 @@ BREAKS: dict[str, tuple[str, str, str, str, str]] = {
     "head trains": ("gcp.yaml", "resources: {CPU: 0, GPU: 0}", "resources: {CPU: 4, GPU: 0}", "available_node_types.head.resources.CPU", "would run trials: 4; wanted: 0"),
     "head's CPUs not said": ("aws", "resources: {CPU: 0, GPU: 0}", "resources: {}", "available_node_types.head.resources.CPU", "all that it has; wanted: 0"),
     "own head trains": ("on-prem.yaml", "--num-cpus=0 ", "", "head_start_ray_commands", "would run trials.*--num-cpus=0"),
+    "a worker's cores": ("azure.yaml", "resources: {CPU: 64, GPU: 4}", "resources: {GPU: 4}", "available_node_types.gpu4.resources.CPU", "is missing, so that no trial would wait"),
     "no workers": ("azure.yaml", "max_workers: 8\nupscaling", "max_workers: 0\nupscaling", "max_workers", "no worker is ever started"),
     "how many workers": ("azure.yaml", "max_workers: 8\nupscaling", "upscaling", "max_workers", "is missing, so that Ray starts 2"),
     "more heads": ("aws", "    max_workers: 0\n", "", "available_node_types.head.max_workers", "wanted: 0"),
@@ -248,7 +249,9 @@ def test_what_costs_money_all_the_time_is_a_reminder(tmp_path: Path) -> None:
     path.write_text(AWS)
     assert check_cluster_file(path).reminders == ("the head costs money from ray up until ray down",)
     path.write_text(
-        AWS.replace("resources: {}", "resources: {}\n    min_workers: 2").replace("{MarketType: spot}", "{}")
+        AWS.replace("resources: {CPU: 4, GPU: 1}", "resources: {CPU: 4, GPU: 1}\n    min_workers: 2").replace(
+            "{MarketType: spot}", "{}"
+        )
     )
     assert check_cluster_file(path).reminders[1:] == (
         "2 machines of type gpu cost money also while nothing runs (min_workers)",

@@ -220,5 +220,6 @@ def _reminders(launcher: Launcher) -> Iterator[str]:
 
 
 COMMON: tuple[Callable[[Launcher], Found], ...] = (
-    _keys, _node_types, _head_trains, _worker_resources, _no_workers, _starts_workers, _token, _local_files, _stopped_machines, _spot_head,
+    _keys, _node_types, _head_trains, _worker_resources, _no_workers, _starts_workers, _token, _local_files,
+    _stopped_machines, _spot_head,
 )  # fmt: skip

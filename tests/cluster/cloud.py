@@ -187,7 +187,7 @@ def _instances(backend: Any) -> Iterator[Instance]:
         for found in list(reservation.instances):
             # One that is being made has no network interface yet.
             if found._state.name in ("pending", "running") and getattr(found, "nics", None) and found.public_ip:
-                key = backend.keypairs[found.key_name].public_key
+                key = backend.key_pairs[found.key_name].public_key
                 addresses = found.private_ip, found.public_ip
                 yield Instance(found.id, found.instance_type, *addresses, key, found.lifecycle == "spot")
 

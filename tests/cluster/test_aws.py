@@ -81,7 +81,7 @@ class Story:
 
     def type(self, command: str, timeout: float = 200) -> str:
         """What a command prints, typed in the checkout; its end has to be success."""
-        return self.laptop.run("bash", "-c", f"cd raysweep && {command}", timeout=timeout, PATH=PATH).stdout
+        return self.laptop.run("bash", "-c", f"cd raysweep && {command}", timeout=timeout, PATH=PATH, PYTHONUNBUFFERED="1").stdout
 
     def aws(self, command: str) -> Any:
         return json.loads(self.type(f"aws {command}"))

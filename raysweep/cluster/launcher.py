@@ -15,7 +15,7 @@ from pathlib import Path
 
 from raysweep.cluster.clouds import RULES, Found
 from raysweep.cluster.files import PINNED_RAY, PLACEHOLDER, ClusterFile, names_storage, same_version
-from raysweep.cluster.launchfile import Launcher, is_spot, mapping
+from raysweep.cluster.launchfile import Launcher, is_spot, mapping, sequence
 from raysweep.yamltext import shown
 
 CLOUDS = ("aws", "gcp", "azure")
@@ -210,6 +210,9 @@ def _reminders(launcher: Launcher) -> Iterator[str]:
         yield "a firewall has to keep others away from the machines' ports: Ray listens on all interfaces, unencrypted"
         return
     yield "the head costs money from ray up until ray down"
+    named = [str(group) for name in launcher.types for group in sequence(launcher.node(name), "SecurityGroupIds")]
+    for group in dict.fromkeys(named):
+        yield f"what {group} lets in cannot be seen from here; wanted: SSH from your address, everything within the group"
     for name, kind in launcher.workers.items():
         if kind.get("min_workers", 0):
             yield f"{kind['min_workers']} machines of type {name} cost money also while nothing runs (min_workers)"

@@ -20,6 +20,7 @@ from raysweep.errors import SpecError
 ROOT = Path(__file__).parents[3]
 
 FILLED = {
+    "<your-group>": "sg-0123456789abcdef0",
     "<your-project>": "vae-search", "<your-region>": "europe-west4", "<your-zone>": "europe-west4-a",
     "<your-image>": "common-cu130-ubuntu-2204-nvidia-580-v20261101", "<your-bucket>": "vae-results",
     "<your-location>": "westeurope", "<your-subscription>": "00000000-0000-0000-0000-000000000001",
@@ -91,6 +92,8 @@ def text_of(name: str) -> str:
     if name == "aws":
         return AWS
     text = (ROOT / "cluster" / name).read_text()
+    if name == "aws.yaml":
+        text = text.replace("<your-image>", "ami-0123456789abcdef0")
     for placeholder, value in FILLED.items():
         text = text.replace(placeholder, value)
     return text
@@ -106,7 +109,7 @@ def faults_of(text: str, tmp_path: Path) -> list[tuple[str, str]]:
     return []
 
 
-NAMES = ("aws", "gcp.yaml", "azure.yaml", "on-prem.yaml", "kuberay.yaml", "slurm.sbatch")
+NAMES = ("aws", "aws.yaml", "gcp.yaml", "azure.yaml", "on-prem.yaml", "kuberay.yaml", "slurm.sbatch")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -269,6 +272,12 @@ def test_policies_beside_a_file_are_to_be_filled_in_too(tmp_path: Path) -> None:
     check_cluster_file(tmp_path / "aws.yaml")
 
 
+def test_a_security_group_that_is_only_named_is_a_reminder(tmp_path: Path) -> None:
+    path = tmp_path / "aws.yaml"
+    path.write_text(text_of("aws.yaml"))
+    assert any("what sg-0123456789abcdef0 lets in" in reminder for reminder in check_cluster_file(path).reminders)
+
+
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, ["cluster", "check", *arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -342,6 +351,6 @@ def test_a_value_of_any_other_kind_anywhere_is_a_fault_or_none_and_never_a_trace
 def test_a_file_is_read_as_what_it_is() -> None:
     kinds = {name: read_cluster_file(ROOT / "cluster" / name).kind.value for name in NAMES if name != "aws"}
     assert kinds == {
-        "gcp.yaml": "ray up", "azure.yaml": "ray up", "on-prem.yaml": "ray up", "kuberay.yaml": "kubectl",
+        "aws.yaml": "ray up",        "gcp.yaml": "ray up", "azure.yaml": "ray up", "on-prem.yaml": "ray up", "kuberay.yaml": "kubectl",
         "slurm.sbatch": "sbatch",
     }  # fmt: skip

@@ -212,7 +212,7 @@ def _reminders(launcher: Launcher) -> Iterator[str]:
     yield "the head costs money from ray up until ray down"
     named = [str(group) for name in launcher.types for group in sequence(launcher.node(name), "SecurityGroupIds")]
     for group in dict.fromkeys(named):
-        yield f"what {group} lets in cannot be seen from here; wanted: SSH from your address, everything within the group"
+        yield f"what {group} lets in cannot be seen here; wanted: SSH from your address, everything within the group"
     for name, kind in launcher.workers.items():
         if kind.get("min_workers", 0):
             yield f"{kind['min_workers']} machines of type {name} cost money also while nothing runs (min_workers)"

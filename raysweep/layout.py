@@ -74,6 +74,11 @@ class SweepDirectory:
         return self.root / "raysweep.log"
 
     @property
+    def features(self) -> Path:
+        """The space in which the images of all its finalists are compared."""
+        return self.root / "features.safetensors"
+
+    @property
     def report(self) -> Path:
         return self.root / "report"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
     heads = [node for node in nodes if HEAD in node]
     file = Path.home() / BOOTSTRAP
     if file.is_file() and any(here in head for head in heads):
-        config = yaml.safe_load(file.read_text())
+        config = _read(file, file.stat().st_mtime_ns)
         if config.get("provider", {}).get("type") == "local":  # machines of one's own: all are there, or out of reach
             return nodes
         return [*heads, *workers_of(config, spec)]
@@ -68,6 +69,12 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
         gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
         return [*nodes, *[{"CPU": spec.resources.cpu, "GPU": gpu}] * spec.search.max_concurrent]
     return nodes
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, changed_ns: int) -> Any:
+    """Once for each state of the file: it is asked for every second."""
+    return yaml.safe_load(file.read_text())
 
 
 def workers_of(config: Mapping[str, Any], spec: SweepSpec) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The space in which a data set's images are compared: made once, and kept beside the cache of the images."""
+"""The space in which a sweep's images are compared: made once, kept with the sweep and beside the prepared images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 from raysweep.data.tensors import ImageSplits, spread
-from raysweep.layout import storage_errors
+from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.quality.features import (
     FeatureNetwork,
     load_features,
@@ -21,6 +21,7 @@ from raysweep.quality.features import (
     save_features,
     train_classifier,
 )
+from raysweep.search.workingcopy import remote_of
 
 if TYPE_CHECKING:
     from raysweep.spec import DataSpec
@@ -32,16 +33,37 @@ SEEN_BY_RANDOM_FEATURES = 512
 _log = logging.getLogger("raysweep")
 
 
-def feature_space(cache: Path, spec: DataSpec, splits: ImageSplits, device: torch.device) -> FeatureNetwork:
+def feature_space(
+    cache: Path, spec: DataSpec, splits: ImageSplits, device: torch.device, directory: SweepDirectory
+) -> FeatureNetwork:
     """The features for the images of a cache file under a split: a classifier's where there are labels, else random.
 
-    The classifier learns from the training split alone. The first who asks makes the file, others wait for it.
+    The classifier learns from the training split alone. A sweep keeps them: whatever machine measures a trial of it
+    sees with the same eyes. The first who asks makes them, others wait; another sweep's on the same images are taken.
 
     Raises:
-        StorageError: if it cannot be written.
+        StorageError: if they cannot be written, or the sweep's bucket does not answer.
     """
     split = [spec.validation_fraction, spec.test_fraction, spec.split_seed]
     fingerprint = hashlib.sha256(json.dumps([splits.info.checksum, *split]).encode()).hexdigest()
+    path, remote = directory.features, remote_of(directory)
+    with storage_errors(path), FileLock(path.with_name(f".{path.name}.lock")):
+        network = load_features(path, fingerprint)
+        if network is None and remote is not None and remote.fetch(path.name, path):
+            network = load_features(path, fingerprint)
+        if network is None:
+            network = _of_these_images(cache, splits, device, fingerprint)
+            save_features(path, network, fingerprint)
+            if remote is not None:
+                if remote.find(path.name) is None:
+                    remote.upload(path, path.name)
+                elif remote.fetch(path.name, path):  # another machine was faster
+                    network = load_features(path, fingerprint) or network
+    return network.to(device)
+
+
+def _of_these_images(cache: Path, splits: ImageSplits, device: torch.device, fingerprint: str) -> FeatureNetwork:
+    """Kept beside the cache of the images."""
     path = cache.with_name(f"{cache.stem}-{fingerprint[:8]}.features.safetensors")
     with storage_errors(path), FileLock(path.with_name(f".{path.name}.lock")):
         network = load_features(path, fingerprint)
@@ -50,7 +72,7 @@ def feature_space(cache: Path, spec: DataSpec, splits: ImageSplits, device: torc
             save_features(path, network, fingerprint)
             accuracy = "" if network.accuracy is None else f" with {network.accuracy:.1%} accuracy on the test split"
             _log.warning("%s: made features (%s)%s", path, network.kind, accuracy)
-    return network.to(device)
+    return network
 
 
 def _made(splits: ImageSplits, device: torch.device) -> FeatureNetwork:

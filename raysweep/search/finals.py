@@ -67,7 +67,7 @@ def measure_trial(order: TestOrder) -> FinalMetrics:
     device = torch.device("cuda" if order.gpu and torch.cuda.is_available() else "cpu")
     cache = local_images(order.images)
     splits = load_splits(cache, order.data, device)
-    features = feature_space(cache, order.data, splits, device)
+    features = feature_space(cache, order.data, splits, device, SweepDirectory(order.directory, order.origin))
     start = time.perf_counter()
     subject = Subject.of(order, splits, device)
     test, train = (posteriors(subject.model, subject.config, images) for images in (splits.test, splits.train))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+_interrupted_by: list[int] = []
+"""Numbers of the signals that have raised `Interrupted`."""
 IMPORT_WAIT_S = 0.05
 """An import is not interrupted: half a module stays behind, or torch's C++ ends the process. The signal comes again."""
 
@@ -36,8 +38,14 @@ def name_of(number: int) -> str:
 @contextmanager
 def interrupting() -> Iterator[None]:
     """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it."""
+    _interrupted_by.clear()
     with _handled_by(_interrupt):
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Interrupted) or not _interrupted_by:
+                raise
+            raise Interrupted(_interrupted_by[0]) from None  # Ray raises one of its own in its place
 
 
 @contextmanager
@@ -68,8 +76,9 @@ def signals_deferred() -> Iterator[None]:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if _is_importing(frame):
         threading.Timer(IMPORT_WAIT_S, os.kill, (os.getpid(), number)).start()
-    else:
-        raise Interrupted(number)
+        return
+    _interrupted_by.append(number)
+    raise Interrupted(number)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -57,6 +57,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         self._notes = Notes()
+        self._raylet = os.getppid()
         self._outpost: Outpost | None = None
         logging.getLogger("raysweep").addHandler(self._notes)
         self._begin(config)
@@ -84,6 +85,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         order = self._order
         if self._failed:
             raise TrialFailure
+        if os.getppid() != self._raylet:  # its node is lost to the cluster, and the trial goes on elsewhere
+            os._exit(1)
         try:
             with ending_hangs(order.epoch_timeout_s, SweepDirectory(order.directory).hang(order.number)):
                 return {REPORT: self._report(self._next_epoch())}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from raysweep.search.finals import measure_trial
 from raysweep.spec import DataSpec, EvaluationSpec
 from raysweep.vae.checkpoint import save_checkpoint
 from raysweep.vae.training import Training
+from tests.s3server import BUCKET, s3_server
 from tests.unit.data.written_data import write_image
 
 DIGITS = DataSpec(dataset="digits", image_size=16)
@@ -243,16 +246,41 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_the_features_of_a_split_are_made_once_and_never_of_its_test_images() -> None:
+def test_the_features_of_a_split_are_made_once_and_never_of_its_test_images(tmp_path: Path) -> None:
     cache = prepare(DIGITS)
-    splits = load_splits(cache, DIGITS, "cpu")
-    first = feature_space(cache, DIGITS, splits, torch.device("cpu"))
+
+    def features(name: str, data: DataSpec = DIGITS) -> np.ndarray[Any, Any]:
+        (tmp_path / name).mkdir(exist_ok=True)
+        splits = load_splits(cache, data, "cpu")
+        network = feature_space(cache, data, splits, torch.device("cpu"), SweepDirectory(tmp_path / name))
+        return np.asarray(network.embed(splits.test.gather(torch.arange(5))))
+
+    first = features("one")
     (path,) = [p for p in cache.parent.glob("digits*.features.safetensors") if p.stat().st_size]
     written = path.stat().st_mtime_ns
-    again = feature_space(cache, DIGITS, splits, torch.device("cpu"))
+    assert np.array_equal(first, features("another"))
     assert path.stat().st_mtime_ns == written
-    x = splits.test.gather(torch.arange(5))
-    assert np.array_equal(first.embed(x).numpy(), again.embed(x).numpy())
-    other = DIGITS.model_copy(update={"split_seed": 1})
-    feature_space(cache, other, load_splits(cache, other, "cpu"), torch.device("cpu"))
-    assert len(list(cache.parent.glob("digits*.features.safetensors"))) == 2
+    path.unlink()
+    assert np.array_equal(first, features("one")), "a sweep keeps its own"
+    assert not path.exists()
+    features("two", DIGITS.model_copy(update={"split_seed": 1}))
+    assert len(list(cache.parent.glob("digits*.features.safetensors"))) == 1
+
+
+def test_machines_of_a_sweep_in_a_bucket_see_with_the_same_eyes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own copy of the images; whoever comes second takes what the first has put there."""
+    cache = prepare(DIGITS)
+    splits = load_splits(cache, DIGITS, "cpu")
+    with s3_server() as address:
+        uri = f"s3://{BUCKET}/sweep?endpoint_override={address}&region=us-east-1"
+        content = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            copy = Path(shutil.copy(cache, tmp_path / name))
+            torch.manual_seed(len(content))
+            feature_space(copy, DIGITS, splits, torch.device("cpu"), SweepDirectory(tmp_path / name, uri))
+            content.append((tmp_path / name / "features.safetensors").read_bytes())
+        assert content[0] == content[1]
+        assert not list((tmp_path / "two").glob("digits*.features.safetensors")), "nothing was made a second time"

@@ -42,6 +42,19 @@ def test_a_signal_ends_the_work_at_once_and_handlers_are_as_before(number: signa
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_keeps_its_number_where_a_library_raises_an_interrupt_of_its_own() -> None:
+    def work() -> None:
+        with interrupting():
+            try:
+                send(signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None
+
+    with pytest.raises(Interrupted) as stop:
+        work()
+    assert stop.value.number == signal.SIGTERM
+
+
 def test_a_signal_while_others_are_held_back_comes_afterwards() -> None:
     done = []
 

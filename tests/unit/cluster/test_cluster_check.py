@@ -20,6 +20,7 @@ from raysweep.errors import SpecError
 ROOT = Path(__file__).parents[3]
 
 FILLED = {
+    "<your-group>": "sg-0123456789abcdef0",
     "<your-project>": "vae-search", "<your-region>": "europe-west4", "<your-zone>": "europe-west4-a",
     "<your-image>": "common-cu130-ubuntu-2204-nvidia-580-v20261101", "<your-bucket>": "vae-results",
     "<your-location>": "westeurope", "<your-subscription>": "00000000-0000-0000-0000-000000000001",
@@ -52,7 +53,7 @@ available_node_types:
       MetadataOptions: {{HttpTokens: required}}
       BlockDeviceMappings: [{{DeviceName: /dev/sda1, Ebs: {{Encrypted: true, VolumeType: gp3}}}}]
   gpu:
-    resources: {{}}
+    resources: {{CPU: 4, GPU: 1}}
     max_workers: 8
     node_config:
       InstanceType: g6.xlarge
@@ -91,6 +92,8 @@ def text_of(name: str) -> str:
     if name == "aws":
         return AWS
     text = (ROOT / "cluster" / name).read_text()
+    if name == "aws.yaml":
+        text = text.replace("<your-image>", "ami-0123456789abcdef0")
     for placeholder, value in FILLED.items():
         text = text.replace(placeholder, value)
     return text
@@ -106,7 +109,7 @@ def faults_of(text: str, tmp_path: Path) -> list[tuple[str, str]]:
     return []
 
 
-NAMES = ("aws", "gcp.yaml", "azure.yaml", "on-prem.yaml", "kuberay.yaml", "slurm.sbatch")
+NAMES = ("aws", "aws.yaml", "gcp.yaml", "azure.yaml", "on-prem.yaml", "kuberay.yaml", "slurm.sbatch")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,6 +147,7 @@ BREAKS: dict[str, tuple[str, str, str, str, str]] = {
     "head trains": ("gcp.yaml", "resources: {CPU: 0, GPU: 0}", "resources: {CPU: 4, GPU: 0}", "available_node_types.head.resources.CPU", "would run trials: 4; wanted: 0"),
     "head's CPUs not said": ("aws", "resources: {CPU: 0, GPU: 0}", "resources: {}", "available_node_types.head.resources.CPU", "all that it has; wanted: 0"),
     "own head trains": ("on-prem.yaml", "--num-cpus=0 ", "", "head_start_ray_commands", "would run trials.*--num-cpus=0"),
+    "a worker's cores": ("azure.yaml", "resources: {CPU: 64, GPU: 4}", "resources: {GPU: 4}", "available_node_types.gpu4.resources.CPU", "is missing, so that no trial would wait"),
     "no workers": ("azure.yaml", "max_workers: 8\nupscaling", "max_workers: 0\nupscaling", "max_workers", "no worker is ever started"),
     "how many workers": ("azure.yaml", "max_workers: 8\nupscaling", "upscaling", "max_workers", "is missing, so that Ray starts 2"),
     "more heads": ("aws", "    max_workers: 0\n", "", "available_node_types.head.max_workers", "wanted: 0"),
@@ -248,7 +252,9 @@ def test_what_costs_money_all_the_time_is_a_reminder(tmp_path: Path) -> None:
     path.write_text(AWS)
     assert check_cluster_file(path).reminders == ("the head costs money from ray up until ray down",)
     path.write_text(
-        AWS.replace("resources: {}", "resources: {}\n    min_workers: 2").replace("{MarketType: spot}", "{}")
+        AWS.replace("resources: {CPU: 4, GPU: 1}", "resources: {CPU: 4, GPU: 1}\n    min_workers: 2").replace(
+            "{MarketType: spot}", "{}"
+        )
     )
     assert check_cluster_file(path).reminders[1:] == (
         "2 machines of type gpu cost money also while nothing runs (min_workers)",
@@ -264,6 +270,12 @@ def test_policies_beside_a_file_are_to_be_filled_in_too(tmp_path: Path) -> None:
         check_cluster_file(tmp_path / "aws.yaml")
     policy.write_text('{"Resource": "arn:aws:s3:::vae-results"}')
     check_cluster_file(tmp_path / "aws.yaml")
+
+
+def test_a_security_group_that_is_only_named_is_a_reminder(tmp_path: Path) -> None:
+    path = tmp_path / "aws.yaml"
+    path.write_text(text_of("aws.yaml"))
+    assert any("what sg-0123456789abcdef0 lets in" in reminder for reminder in check_cluster_file(path).reminders)
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -339,6 +351,6 @@ def test_a_value_of_any_other_kind_anywhere_is_a_fault_or_none_and_never_a_trace
 def test_a_file_is_read_as_what_it_is() -> None:
     kinds = {name: read_cluster_file(ROOT / "cluster" / name).kind.value for name in NAMES if name != "aws"}
     assert kinds == {
-        "gcp.yaml": "ray up", "azure.yaml": "ray up", "on-prem.yaml": "ray up", "kuberay.yaml": "kubectl",
+        "aws.yaml": "ray up",        "gcp.yaml": "ray up", "azure.yaml": "ray up", "on-prem.yaml": "ray up", "kuberay.yaml": "kubectl",
         "slurm.sbatch": "sbatch",
     }  # fmt: skip

@@ -41,6 +41,7 @@ CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
 
 KNOCK_S = 10.0
+_WHERE = "have the cluster's in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
 LOOK_S = 1.0
 """How often to look whether Ray is still there."""
 
@@ -141,13 +142,35 @@ def ray_has_ended() -> bool:
 
 
 def _knock(address: str) -> None:
-    """Raises ConnectionError if nothing listens at `host:port`, on which Ray itself would wait for minutes."""
+    """Raises ConnectionError for what Ray itself would wait on for minutes, or end the process: nothing listens at
+    `host:port`, or this process has not the token that is asked for there.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import RayError
+
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not _has_token():
+        raise ConnectionError(f"RAY_AUTH_MODE is token, and there is none; {_WHERE}")
     host, _, port = address.rpartition(":")
     if host and "/" not in host and port.isdigit():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
         except OSError as error:
             raise ConnectionError(f"nothing listens there ({error.strerror or error})") from error
+        try:
+            GcsClient(address=address)
+        except RayError as error:
+            if "InvalidAuthToken" not in str(error):
+                raise ConnectionError(str(error)) from error
+            raise ConnectionError(
+                f"it asks for a token that is not this process's; set RAY_AUTH_MODE=token, and {_WHERE}"
+            ) from error
+
+
+def _has_token() -> bool:
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    return path.is_file() and path.stat().st_size > 0
 
 
 @contextmanager

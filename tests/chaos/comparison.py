@@ -23,6 +23,7 @@ from raysweep.errors import CheckpointError
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.status import ENDED
+from raysweep.tensorfile import read_tensors
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 
 TIMINGS = {"images_per_s", "epoch_s", "measured_s"}
@@ -179,7 +180,9 @@ def _same(ours: Path, theirs: Path) -> bool:
 def _damage(path: Path) -> str | None:
     """Why a file is not whole; None if it is, or is of no kind that could tell."""
     try:
-        if path.suffix == ".safetensors":
+        if path.name == "features.safetensors":
+            read_tensors(path)
+        elif path.suffix == ".safetensors":
             read_checkpoint(path)
         elif path.suffix == ".parquet":
             pq.read_table(path)

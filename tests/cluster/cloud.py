@@ -10,6 +10,7 @@ As a program it is the server: it answers to requests, and prints a line for eac
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 from tests.cluster.hosts import REPOSITORY, Network
 
@@ -69,6 +70,7 @@ class _Seen:
     instances: dict[str, Instance] = field(default_factory=dict)
     ended: list[Instance] = field(default_factory=list)
     calls: set[Call] = field(default_factory=set)
+    launches: list[dict[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -117,6 +119,11 @@ class Cloud:
         """All that was asked for so far, each once."""
         return set(self._seen.calls)
 
+    @property
+    def launches(self) -> list[dict[str, str]]:
+        """The parameters of each RunInstances, of which moto forgets some."""
+        return list(self._seen.launches)
+
     def interrupt(self, instance: Instance) -> None:
         """Takes an instance away, as the spot market does."""
         assert self._server.stdin is not None
@@ -141,6 +148,8 @@ class Cloud:
     def _take(self, message: dict[str, Any]) -> None:
         if "call" in message:
             self._seen.calls.add(Call(**message["call"]))
+        elif "launch" in message:
+            self._seen.launches.append(message["launch"])
         elif "started" in message:
             instance = Instance(**message["started"])
             addresses = [instance.private_address, instance.public_address]
@@ -164,15 +173,17 @@ class _Recording:
         self._said: set[Call] = set()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        import io
-
         size = int(environ.get("CONTENT_LENGTH") or 0)
         is_form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
         action = environ["REQUEST_METHOD"]
         if is_form and size:
-            body = environ["wsgi.input"].read(size)
-            environ["wsgi.input"] = io.BytesIO(body)
-            action = parse_qs(body.decode())["Action"][0]
+            form = dict(parse_qsl(environ["wsgi.input"].read(size).decode(), keep_blank_values=True))
+            action = form["Action"]
+            if action == "RunInstances":  # AWS starts as many as it has, moto as few as it may
+                form["MinCount"] = form["MaxCount"]
+                _say(launch=form)
+            body = urlencode(form).encode()
+            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
         # `Credential=key/date/region/service/aws4_request` in every signed request
         parts = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].split("/")
         call = Call(environ["REMOTE_ADDR"], parts[3] if len(parts) > 3 else "", action)

@@ -13,6 +13,7 @@ import pytest
 
 import raysweep
 from raysweep.metrics import TrialState
+from raysweep.search.resources import CLOSED
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep
 
 
@@ -148,12 +149,37 @@ def test_ray_address_names_the_cluster_to_run_on(tmp_path: Path, tiny_file: Path
     import ray
 
     address = ray.get_runtime_context().gcs_address
-    checked = call_raysweep("check", tiny_file.name, cwd=tmp_path, RAY_ADDRESS=address)
+    there = {name: os.environ[name] for name in (*CLOSED, "RAY_AUTH_TOKEN")} | {"RAY_ADDRESS": address}
+    checked = call_raysweep("check", tiny_file.name, cwd=tmp_path, **there)
     assert f"on the cluster at {address} (1 machine)" in checked.stdout, checked.stderr
-    ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path, RAY_ADDRESS=address)
+    ran = call_raysweep("run", tiny_file.name, "--trials", "2", cwd=tmp_path, **there)
     assert ran.returncode == 0, ran.stderr
     assert len(ray.nodes()) == 1
     assert ray.cluster_resources()["CPU"] == len(os.sched_getaffinity(0)), "the cluster goes on without the sweep"
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "it asks for a token that is not this process's; set RAY_AUTH_MODE=token"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, "it asks for a token that is not this process's"),
+        (
+            {"RAY_AUTH_MODE": "token"},
+            "RAY_AUTH_MODE is token, and there is none; have the cluster's in ~/.ray/auth_token",
+        ),
+    ],
+)
+def test_a_cluster_whose_token_is_not_given_is_one_message(
+    tmp_path: Path, tiny_file: Path, given: dict[str, str], said: str
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    refused = call_raysweep("run", tiny_file.name, cwd=tmp_path, RAY_ADDRESS=address, **given)
+    assert refused.returncode == 2
+    assert f"Ray does not answer at RAY_ADDRESS={address}: {said}" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_an_address_at_which_no_ray_answers_is_one_message(tmp_path: Path, tiny_file: Path) -> None:

@@ -175,7 +175,7 @@ BREAKS: dict[str, tuple[str, str, str, str, str]] = {
     "an image family": ("gcp.yaml", "global/images/", "global/images/family/", "available_node_types.head.node_config.disks[0].initializeParams.sourceImage", "changes with time"),
     "the latest image": ("azure.yaml", "26.11.01", "latest", "available_node_types.head.node_config.azure_arm_parameters.imageVersion", "changes with time"),
     "no identity": ("azure.yaml", "  msi_name: raysweep\n", "", "provider.msi_name", "Storage Blob Data Contributor"),
-    "second autoscaler": ("on-prem.yaml", "export RAY_enable_autoscaler_v2=0; ", "", "head_start_ray_commands", "RAY_enable_autoscaler_v2=0"),
+    "second autoscaler": ("on-prem.yaml", "export RAY_enable_autoscaler_v2=0 ", "export ", "head_start_ray_commands", "RAY_enable_autoscaler_v2=0"),
     "no own workers": ("on-prem.yaml", "[10.0.0.2, 10.0.0.3]", "[]", "provider.worker_ips", "names no machine"),
     "a worker twice": ("on-prem.yaml", "10.0.0.3", "10.0.0.2", "provider.worker_ips[1]", "10.0.0.2 is there twice"),
     "the head as worker": ("on-prem.yaml", "10.0.0.3", "10.0.0.1", "provider.worker_ips[1]", "10.0.0.1 is there twice"),

@@ -127,7 +127,7 @@ def story(fake_hosts: None) -> Iterator[Story]:
         laptop = network.start("laptop", [LAPTOP])
         laptop.run("rsync", "-a", "--exclude=.git", "--exclude=.*_cache", f"{REPOSITORY}/", "raysweep")
         program = laptop.path("/usr/local/bin/aws")
-        program.write_text(f"#!{sys.executable}\n{(REPOSITORY / 'tests/cluster/build/aws').read_text()}")
+        program.write_text(f"#!{sys.executable}\n{(REPOSITORY / 'tests/cluster/scripts/aws').read_text()}")
         program.chmod(0o755)
         yield Story(laptop, cloud)
 

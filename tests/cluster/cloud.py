@@ -2,7 +2,7 @@
 
     with Network(environment=SETTINGS) as network, Cloud(network) as cloud:
         laptop = network.start("laptop")
-        laptop.run("aws", "ec2", "run-instances", ...)   # the command line of tests/cluster/build/aws
+        laptop.run("aws", "ec2", "run-instances", ...)   # the command line of tests/cluster/scripts/aws
         cloud.interrupt(cloud.running()[0])              # as the spot market does: no warning, no good-bye
 
 As a program it is the server: it answers to requests, and prints a line for each instance that starts or ends.

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BUILD = REPOSITORY / "tests/cluster/build"
+SCRIPTS = REPOSITORY / "tests/cluster/scripts"
 STORE = "/media"
 """Where the keeper's namespaces, and they alone, have the hosts' files; here it is an empty directory."""
 
@@ -75,7 +75,7 @@ class Network:
     def __enter__(self) -> Network:
         # A pipe's end is noticed however this process ends, and by whichever thread the keeper was started.
         self._keeper = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "bash", BUILD / "network", STORE, USER],
+            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "bash", SCRIPTS / "network", STORE, USER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={"PATH": os.environ["PATH"], **{f"SESSION_{name}": text for name, text in self._environment.items()}},
         )  # fmt: skip
@@ -112,7 +112,7 @@ class Network:
             [
                 *("nsenter", "--target", str(self._first_process()), "--net", "--mount", "--pid", "--"),
                 *("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"),
-                *("bash", str(BUILD / "host"), STORE, USER, name, f"{number}", " ".join(addresses)),
+                *("bash", str(SCRIPTS / "host"), STORE, USER, name, f"{number}", " ".join(addresses)),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,

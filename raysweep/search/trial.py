@@ -148,6 +148,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         if math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss):
             if self._outpost is not None:
                 self._outpost.keep(metrics)
+            else:
+                self._directory.require_present()  # at the first epoch, too, whose directory would be made anew
             save_checkpoint(trial_directory, self._training, metrics)
             self._draw(metrics.epoch)
             if self._outpost is not None:

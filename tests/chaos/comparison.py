@@ -108,8 +108,14 @@ class Repeats(NamedTuple):
     unexplained: list[str]
 
 
-def repeated_epochs(lines: Sequence[str], records: Sequence[TrialRecord], fault_times: Sequence[float]) -> Repeats:
-    """Reads what `probe/sitecustomize.py` wrote: `time pid config epoch begun|done`."""
+def repeated_epochs(
+    lines: Sequence[str], records: Sequence[TrialRecord], fault_times: Sequence[tuple[float, float]]
+) -> Repeats:
+    """Reads what `probe/sitecustomize.py` wrote: `time pid config epoch begun|done`.
+
+    Of each fault, when it was asked for and when it was over. An epoch is begun again because of the first one that was
+    not over when it had been begun before: another may have come between its end and the new beginning.
+    """
     numbers = {config_digest(record): record.number for record in records}
     begun: dict[tuple[int, int], list[float]] = defaultdict(list)
     done: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -125,11 +131,12 @@ def repeated_epochs(lines: Sequence[str], records: Sequence[TrialRecord], fault_
     for (number, epoch), times in begun.items():
         times.sort()
         for before, again in pairwise(times):
-            faults = [index for index, at in enumerate(fault_times) if at <= again]
+            faults = [index for index, (asked, _) in enumerate(fault_times) if asked <= again]
+            after = [index for index in faults if fault_times[index][1] >= before]
             if not faults:
                 unexplained.append(f"trial {number}: epoch {epoch} was begun twice before any fault")
             else:
-                by_fault[faults[-1], number] += 1
+                by_fault[after[0] if after else faults[-1], number] += 1
             ended = any(before < at <= again for at in done[number, epoch])
             trained_again, cut_short = trained_again + ended, cut_short + (not ended)
     for record in records:

@@ -207,7 +207,7 @@ class Round:
         self._directory = self._place / setting.name
         self._journal = Journal(self._directory / "study.journal")
         self._lives: list[tuple[str, Driver]] = []
-        self._fault_times: list[float] = []
+        self._fault_times: list[tuple[float, float]] = []
         self._result = Result(setting.name, self._place)
 
     def run(self) -> Result:
@@ -274,6 +274,7 @@ class Round:
                 if planned.fault in (Fault.INT, Fault.TERM):
                     self._result.stopped_s.append(time.monotonic() - struck)
                 self._end(driver, watch, f"after {planned}")
+                self._fault_times[-1] = (self._fault_times[-1][0], time.time())  # its trials went on until then
                 return planned
         watch.wait_for_end(None)
         self._end(driver, watch, "after its last fault")
@@ -307,8 +308,7 @@ class Round:
     def _strike(self, planned: Planned, driver: Driver, mark: str) -> bool:
         """Does it; False if what was to be struck is not there."""
         fault, cluster = planned.fault, self._setting.cluster
-        struck_at = time.time()
-        self._fault_times.append(struck_at)
+        struck_at, over_at = time.time(), None
         where = ("CHAOS_CLUSTER", self._workplace.mark) if cluster else ("CHAOS_LIFE", mark)
         if fault in (Fault.INT, Fault.INT_TWICE, Fault.TERM, Fault.TERM_TWICE):
             number = signal.SIGINT if fault in (Fault.INT, Fault.INT_TWICE) else signal.SIGTERM
@@ -320,6 +320,7 @@ class Round:
             done = driver.kill()
         elif fault is Fault.KILL_NODE:
             self._workplace.nodes.kill_one(self._chance)
+            over_at = time.time()
             time.sleep(self._chance.uniform(0, 2))
             self._workplace.nodes.add()
             done = True
@@ -334,10 +335,10 @@ class Round:
             while not pids and driver.is_alive() and time.monotonic() < deadline:
                 time.sleep(0.02)
                 pids = find(*where)
-            self._fault_times[-1] = time.time()
+            struck_at = time.time()
             done = bool(pids) and processes.kill(self._chance.choice(pids))
-        if not done:
-            self._fault_times.pop()
+        if done:
+            self._fault_times.append((struck_at, over_at or time.time()))
         return done
 
     def _end(self, driver: Driver, watch: _Watch, when: str) -> None:

@@ -127,9 +127,11 @@ def test_an_epoch_begun_again_is_put_down_to_the_fault_before_it(workplace: Work
         f"13.0 2 {config} 2 begun", f"14.0 2 {config} 2 done",  # another at 14.1, before its checkpoint is there
         f"15.0 3 {config} 2 begun", f"16.0 3 {config} 2 done",
     ]  # fmt: skip
-    repeats = repeated_epochs(lines, [record], [12.5, 14.1])
+    repeats = repeated_epochs(lines, [record], [(12.5, 12.5), (14.1, 14.1)])
     assert (repeats.cut_short, repeats.trained_again, repeats.most_by_trial, repeats.unexplained) == (1, 1, 1, [])
-    assert repeated_epochs(lines, [record], [12.5]).most_by_trial == 2
+    assert repeated_epochs(lines, [record], [(12.5, 12.5)]).most_by_trial == 2
+    # The second is asked for before the first one's repeat begins, and done after: each has cost one epoch.
+    assert repeated_epochs(lines, [record], [(12.5, 12.6), (12.9, 14.1)]).most_by_trial == 1
     assert repeated_epochs(lines, [record], []).unexplained
     assert repeated_epochs(lines[:2], [record], []).unexplained == [
         "trial 1: epochs [2] are in the ledger and were never trained"

@@ -75,7 +75,10 @@ class Network:
     def __enter__(self) -> Network:
         # A pipe's end is noticed however this process ends, and by whichever thread the keeper was started.
         self._keeper = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "bash", SCRIPTS / "network", STORE, USER],
+            [
+                "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child",
+                "bash", SCRIPTS / "network", STORE, USER,
+            ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={"PATH": os.environ["PATH"], **{f"SESSION_{name}": text for name, text in self._environment.items()}},
         )  # fmt: skip

@@ -62,7 +62,7 @@ def test_a_host_has_files_processes_and_a_name_of_its_own(network: Network) -> N
     assert not any(two.path(place).exists() for place in ("/tmp/note", "note", "/etc/note"))
     assert not Path("/etc/note").exists()
     listed = one.run("ps", "-e", "-o", "comm=").stdout.split()
-    assert set(listed) <= {"bash", "sshd", "sleep", "sudo", "sh", "ps"}
+    assert set(listed) <= {"bash", "sshd", "sleep", "sudo", "sh", "ps", "timeout"}
     assert one.run("ls", "/dev/shm").stdout == ""
     assert one.run("bash", "-c", "echo $GREETING").stdout == "good day\n"
     assert one.run("ssh", "two", "echo $GREETING").stdout == "good day\n"

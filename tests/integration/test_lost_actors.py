@@ -22,7 +22,6 @@ from raysweep.metrics import TrialState
 from raysweep.search import session
 from raysweep.search.delivery import image_file
 from raysweep.search.exchange import Share, TrialOrder
-from raysweep.search.trial import ORDER, REPORT, TrialActor
 from raysweep.spec import DataSpec
 from tests.integration.test_sweep import Tiny
 
@@ -151,6 +150,9 @@ def test_an_exception_that_repeats_ends_the_trial_and_one_that_does_not_is_forgo
 @pytest.mark.usefixtures("ray_here")
 def test_a_machine_that_does_not_see_the_sweep_trains_nothing_and_says_what_is_needed(tmp_path: Path) -> None:
     """As one of a cluster whose machines share no directory, of a sweep with a local one."""
+    # Not before Ray was started: it is closed to others only where nobody has imported it before.
+    from raysweep.search.trial import ORDER, REPORT, TrialActor
+
     data = DataSpec(dataset="digits", image_size=16)
     order = TrialOrder(
         number=0, config=TrialConfig(epochs=2), data=data, images=image_file(prepare(data)),

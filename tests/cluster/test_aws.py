@@ -146,10 +146,13 @@ def prepare(story: Story) -> tuple[str, str, str]:
     image = story.aws("ec2 describe-images --query Images[0].ImageId")
     text = filled_in(text, group=group, image=image)
     assert "<your" not in text
+    file.write_text(text)
+    start, run, stop = daily
+    check, start = start.split(" && ")
+    assert "nothing is missing" in story.type(check)
     file.write_text(patched(text))
     story.laptop.path("raysweep/search_spaces/tiny.yaml").write_text(TINY)
-    start, run, stop = daily
-    return start.split(" && ")[-1], run.replace("kld", "tiny"), stop
+    return start, run.replace("kld", "tiny"), stop
 
 
 def require_safe(story: Story, instances: dict[str, dict[str, Any]]) -> None:

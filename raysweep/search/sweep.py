@@ -283,7 +283,7 @@ def _drive(session: Session) -> None:
             if session.remaining:
                 run_trials(session)
             run_tests(session)
-        except Exception:
+        except Exception:  # nobody foresaw it: it is raised again, after the report of what was done
             _close(session)
             raise
         # Who asked twice does not wait for the report: `raysweep report` or the next session writes it from the ledger.

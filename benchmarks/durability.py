@@ -4,9 +4,10 @@
     python benchmarks/durability.py --pairs 1 --trials 1 --epochs 1
 
 Without: workers write no checkpoints and the study's journal is kept in memory. The two sides take turns, each run in a
-process and a Ray of its own, with the same trials. A run is timed from the first trial's order to the end of the
-report; Ray's start is left out. Because the machine's own spread is easily larger than the cost, the seconds spent in
-`save_checkpoint` and in writing the journal are added up as well.
+process and a Ray of its own, with the same trials. A run is timed from the first trial's order to the end of the last
+trial. Ray's start is left out, and the report, which draws the latent space of the winner where there is a checkpoint
+of it. Because the machine's own spread is easily larger than the cost, the seconds spent in `save_checkpoint` and in
+writing the journal are added up as well.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import argparse
 import json
 import logging
 import os
+import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,7 @@ def in_a_process_of_its_own(side: str, place: Path, options: argparse.Namespace)
 def run_side(side: str, place: Path, file: Path, trials: int, epochs: int) -> dict[str, Any]:
     """One run of the search; its seconds, and those spent in what is measured."""
     from raysweep.loading import parse_spec
-    from raysweep.search.resources import OBJECT_STORE_BYTES, QUIET, local_nodes
+    from raysweep.search.resources import CLOSED, OBJECT_STORE_BYTES, QUIET, local_nodes
 
     mapping = yaml.safe_load(file.read_text())
     mapping["trial"]["epochs"] = epochs
@@ -92,7 +95,7 @@ def run_side(side: str, place: Path, file: Path, trials: int, epochs: int) -> di
     mapping["evaluation"] = {"final_metrics": "none"}  # they are measured from checkpoints
     spec = parse_spec(yaml.safe_dump(mapping, sort_keys=False), str(file))
 
-    os.environ.update(QUIET)
+    os.environ.update(QUIET | CLOSED, RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
     times = place / "checkpoints"
@@ -132,6 +135,7 @@ def time_checkpoints() -> None:
 
     def timed(directory: Any, training: Any, metrics: Any) -> Any:
         if keeps == "without":
+            directory.mkdir(parents=True, exist_ok=True)  # pictures go there
             return directory
         start = time.perf_counter()
         path = save(directory, training, metrics)
@@ -144,56 +148,60 @@ def time_checkpoints() -> None:
 
 def _timed_run(side: str, spec: Any, directory: Path) -> tuple[list[float], dict[str, Any]]:
     """Seconds of each write to the journal, and what the run took."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
     from raysweep.search import ledger, sweep
+    from raysweep.search.journal import Journal, Operation
 
     writes: list[float] = []
     took: dict[str, Any] = {}
 
-    class Timed(JournalFileBackend):
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    class Timed(Journal):
+        def append_logs(self, logs: list[Operation]) -> None:
             start = time.perf_counter()
             super().append_logs(logs)
             writes.append(time.perf_counter() - start)
 
-    class InMemory(JournalFileBackend):
+    class InMemory(Journal):
         """Written to its file when the run is over: what comes after the measurement reads it from there."""
 
         kept: list[InMemory] = []  # noqa: RUF012 (one run a process)
 
-        def __init__(self, path: str) -> None:
+        def __init__(self, path: Path) -> None:
             super().__init__(path)
-            self.logs: list[dict[str, Any]] = []
+            self.logs: list[Operation] = []
             self.kept.append(self)
 
-        def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        def read_logs(self, log_number_from: int) -> Iterator[Operation]:
             # Through JSON, as from a file: Optuna replays what it reads, and tuples must be lists.
-            return [json.loads(json.dumps(log)) for log in self.logs[log_number_from:]]
+            for log in self.logs[log_number_from:]:
+                self.line += 1
+                yield json.loads(json.dumps(log))
 
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            self.logs += logs
+        def append_logs(self, logs: list[Operation]) -> None:
+            if self._held is None:
+                self.logs += logs
+            else:
+                self._held += logs
 
         def write(self) -> None:
             super().append_logs(self.logs)
 
-    read_again = ledger._storage
-    backend = Timed if side == "with" else InMemory
-    ledger._storage = lambda journal: JournalStorage(backend(str(journal)))
-    drive = sweep._drive
+    ledger.Journal = Timed if side == "with" else InMemory  # type: ignore[attr-defined]
+    drive, close = sweep._drive, sweep._close
 
     def timed(session: Any) -> None:
-        start = time.perf_counter()
+        took["start"] = time.perf_counter()
         drive(session)
-        took["s"] = time.perf_counter() - start
         took["epochs"] = sum(len(record.epochs) for record in session.ledger.records())
         took["slots"] = session.slots.count
         for kept in InMemory.kept:
             kept.write()
-        ledger._storage = read_again
+        ledger.Journal = Journal  # type: ignore[attr-defined]
 
-    sweep._drive = timed
+    def untimed(session: Any) -> None:
+        took["s"] = time.perf_counter() - took["start"]
+        close(session)
+
+    sweep._drive, sweep._close = timed, untimed
     sweep.run(spec, directory)
     return writes, took
 

@@ -121,11 +121,12 @@ def repeated_epochs(
     done: dict[tuple[int, int], list[float]] = defaultdict(list)
     unexplained = []
     for line in lines:
-        at, _, config, epoch, what = line.split()
+        at, _, config, digits, what = line.split()
+        epoch = int(digits)
         if config not in numbers:
             unexplained.append(f"epoch {epoch} was trained of a configuration that no trial has")
             continue
-        (begun if what == "begun" else done)[numbers[config], int(epoch)].append(float(at))
+        (begun if what == "begun" else done)[numbers[config], epoch].append(float(at))
     cut_short = trained_again = 0
     by_fault: Counter[tuple[int, int]] = Counter()
     for (number, epoch), times in begun.items():

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from raysweep.search.resources import CLOSED
+
 
 def pytest_configure() -> None:
-    """Whatever a shell starts with `&` ignores Ctrl-C, and so would, rightly, each driver that the tests start."""
+    """What counts from the first import on.
+
+    Ray reads how closed it is when it is imported, and any test may be the first to import it. Whatever a shell starts
+    with `&` ignores Ctrl-C, and so would, rightly, each driver that the tests start.
+    """
+    os.environ.update(CLOSED, RAY_AUTH_TOKEN=secrets.token_hex(32))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -21,6 +21,7 @@ from raysweep.search import mirror
 from raysweep.search.session import Session
 from raysweep.search.workingcopy import checkpoint_epoch
 from raysweep.spec import SweepSpec
+from tests.chaos.processes import actors, kill, left_after, marked
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep
 from tests.s3server import Wire, s3_server
 
@@ -57,6 +58,9 @@ def test_a_sweep_goes_on_elsewhere_when_its_driver_and_its_machine_are_gone(tmp_
     there = RemoteDirectory.at(f"{uri}?endpoint_override={server}&region=us-east-1")
     process = start_raysweep("run", "long.yaml", "--output", uri, cwd=tmp_path, **here)
     wait_for_epoch(there, "0000", 5, process)
+    machine = ("RAYSWEEP_CACHE", here["RAYSWEEP_CACHE"])
+    for pid in actors(*machine):
+        os.kill(pid, signal.SIGSTOP)  # the sweep waits while others look at it
 
     second = call_raysweep("resume", uri, cwd=tmp_path, **elsewhere)
     assert second.returncode == 2
@@ -69,8 +73,10 @@ def test_a_sweep_goes_on_elsewhere_when_its_driver_and_its_machine_are_gone(tmp_
     )
     assert call_raysweep("status", uri, cwd=tmp_path, **laptop).stdout.startswith("long  running, ")
 
-    os.killpg(process.pid, signal.SIGKILL)
+    for pid in marked(*machine):
+        kill(pid)
     process.communicate()
+    assert not left_after(*machine, seconds=10)
     shutil.rmtree(tmp_path / "here")
     stopped = call_raysweep("status", uri, cwd=tmp_path, **laptop).stdout
     assert stopped.startswith("long  stopped, ")

@@ -1,9 +1,10 @@
 """How fast and how well a cluster's slots are filled: 3 nodes of 4 logical GPUs each, on this machine.
 
     python benchmarks/slots.py
+    python benchmarks/slots.py --nodes 2 --gpus 1 --trials 6     # no more processes than a machine of 2 cores has
 
 A cluster that is up already is given one sweep, then another. Of each: seconds from the typed command to the first
-trial at work and to all 12 slots at work, and the share of slot-seconds in which a trial held the slot, from then until
+trial at work and to all slots at work, and the share of slot-seconds in which a trial held the slot, from then until
 fewer trials than slots were left. Ray hands logical GPUs out like real ones; the trials train on the CPU.
 """
 
@@ -24,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.nodes import Nodes
 
-NODES, GPUS = 3, 4
 SPACE = """
 name: slots
 data: {{dataset: digits, image_size: 16}}
@@ -43,6 +43,8 @@ _LINE = re.compile(r"^(\S+ \S+) \w+ raysweep: trial (\d+) (trains on|completed)"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--gpus", type=int, default=4, help="logical GPUs of each node")
     parser.add_argument("--trials", type=int, default=36)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--sweeps", type=int, default=3)
@@ -55,16 +57,19 @@ def main() -> None:
         }  # fmt: skip
         nodes = Nodes(0, environment)
         try:
-            for _ in range(NODES):
-                nodes.add({"num_cpus": GPUS, "num_gpus": GPUS})
+            for _ in range(options.nodes):
+                nodes.add({"num_cpus": options.gpus, "num_gpus": options.gpus})
             (Path(place) / "slots.yaml").write_text(SPACE.format(epochs=options.epochs, trials=options.trials))
             for number in range(options.sweeps):
-                measure(Path(place), f"sweep-{number}", {**environment, "RAY_ADDRESS": nodes.address})
+                measure(
+                    Path(place), f"sweep-{number}", options.nodes * options.gpus,
+                    {**environment, "RAY_ADDRESS": nodes.address},
+                )  # fmt: skip
         finally:
             nodes.close()
 
 
-def measure(place: Path, name: str, environment: dict[str, str]) -> None:
+def measure(place: Path, name: str, slots: int, environment: dict[str, str]) -> None:
     typed = time.time()
     subprocess.run(
         [sys.executable, "-m", "raysweep.cli", "run", "slots.yaml", "--output", name],
@@ -74,7 +79,6 @@ def measure(place: Path, name: str, environment: dict[str, str]) -> None:
         (datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").timestamp() - typed, int(trial), what == "trains on")
         for at, trial, what in _LINE.findall((place / name / "raysweep.log").read_text())
     ]
-    slots = NODES * GPUS
     held, most, filled, last_full = 0, 0, None, 0.0
     busy: list[tuple[float, int]] = []
     begun = sum(starts for *_, starts in events)

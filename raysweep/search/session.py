@@ -119,12 +119,15 @@ class Session:
         """Whether no trial is, or will be, handed out."""
         return self.stopped_by is not None or not (self.remaining or self._flights)
 
-    def next_order(self) -> TrialOrder | None:
+    def next_order(self, within: Share | None = None) -> TrialOrder | None:
         """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
 
-        None if there is none now; one that is out may come back to be tried again.
+        None if there is none now; one that is out may come back to be tried again. None, too, if it is to have another
+        share than `within`, that of the process which asks for it.
         """
         if self.stopped_by is not None or len(self._flights) >= self.slots.count:
+            return None
+        if within is not None and within != self._next_share():
             return None
         if self._unfinished:
             record = self.ledger.complete_point(self._unfinished.popleft())
@@ -349,6 +352,12 @@ class Session:
                 share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"
                 return TrialState.PRUNED, f"not among {share} at epoch {metrics.epoch}"
         return None
+
+    def _next_share(self) -> Share:
+        """The share of the trial that is handed out next."""
+        if self._unfinished:
+            return self._share(self._unfinished[0])
+        return self._share(self._to_enlarge[0]) if self._to_enlarge and not self._to_ask else self.slots.share
 
     def _share(self, number: int) -> Share:
         enlarged = self.slots.larger if self._retries.is_enlarged(number) else None

@@ -53,23 +53,23 @@ class Notes(logging.Handler):
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
-    """Trains one trial after another: Tune keeps the actor and hands it the next configuration."""
+    """Trains one trial after another: what Tune takes for a trial is a slot, which holds many of raysweep's."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._notes = Notes()
         self._raylet = os.getppid()
         self._outpost: Outpost | None = None
         logging.getLogger("raysweep").addHandler(self._notes)
-        self._begin(config)
+        self.take(config[ORDER])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        self.take(new_config[ORDER])
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def take(self, order: TrialOrder) -> None:
         """Only takes the order: what can fail happens in `step`, where a failure is reported rather than retried."""
         self.cleanup()
-        self._order: TrialOrder = config[ORDER]
+        self._order = order
         self._training: Any = None
         self._resent: list[EpochMetrics] = []
         self._failed = False

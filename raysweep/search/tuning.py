@@ -1,4 +1,8 @@
-"""Ray Tune, wrapped thinly: it places actors and moves reports; the session decides everything else."""
+"""Ray Tune, wrapped thinly: it places actors and moves reports; the session decides everything else.
+
+What Tune takes for a trial is a slot: an actor with its share of a machine, which trains one of raysweep's trials after
+another. Else Tune would keep a trial's objects, and look through those of all trials, until the sweep ends.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +20,65 @@ from ray.tune.search import Searcher
 
 from raysweep.errors import RaysweepError
 from raysweep.search.autoscaling import refit
+from raysweep.search.exchange import TrialOrder
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDER, REPORT, TrialActor
 
 
-class _OrderSearcher(Searcher):  # type: ignore[misc]
-    """Hands out the session's orders as Tune's suggestions."""
+class _Holders:
+    """Which trial each slot holds, by Tune's id of the slot."""
 
     def __init__(self, session: Session) -> None:
+        self._session = session
+        self._orders: dict[str, TrialOrder] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing, as the session: Tune pickles what it is given."""
+        return {}
+
+    def next_order(self, slot: str) -> TrialOrder | None:
+        """The trial that the slot holds from here on; None if there is none for it, or none now."""
+        before = self._orders.get(slot)
+        try:
+            order = self._session.next_order(before.share if before else None)
+        except RaysweepError as error:
+            self._session.stop("an error", error)
+            return None
+        if order is not None:
+            self._orders[slot] = order
+        return order
+
+    def number(self, slot: str) -> int:
+        """The number of the trial that the slot holds, or held last."""
+        return self._orders[slot].number
+
+    def vacate(self, slot: str) -> None:
+        """Takes the news that the slot has ended."""
+        self._orders.pop(slot, None)
+
+
+class _OrderSearcher(Searcher):  # type: ignore[misc]
+    """Suggests slots to Tune, for as many of the session's orders as can be out at once."""
+
+    def __init__(self, session: Session, holders: _Holders) -> None:
         super().__init__()
         self._session = session
+        self._holders = holders
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        try:
-            order = self._session.next_order()
-        except RaysweepError as error:
-            self._session.stop("an error", error)
-            return Searcher.FINISHED
+        order = self._holders.next_order(trial_id)
         if order is not None:
             return {ORDER: order}
         return Searcher.FINISHED if self._session.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn: the session knows how trials end."""
+        if not error:  # else the watch hears of it next, and has to know which trial it was
+            self._holders.vacate(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it."""
@@ -53,19 +88,27 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
 
 
 class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Sees every report first, and stops the trials that the session says are over."""
+    """Sees every report first, and hands a slot its next trial when the session says that the one it holds is over."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, holders: _Holders) -> None:
         super().__init__()
         self._session = session
+        self._holders = holders
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         try:
-            over = self._session.receive(trial.config[ORDER].number, result[REPORT])
+            over = self._session.receive(self._holders.number(trial.trial_id), result[REPORT])
         except RaysweepError as error:
             self._session.stop("an error", error)
             over = True
-        return str(TrialScheduler.STOP if over else TrialScheduler.CONTINUE)
+        if over:
+            order = self._holders.next_order(trial.trial_id)
+            if order is None:
+                return str(TrialScheduler.STOP)
+            # An actor does what one process asks of it in that order: this comes before the next epoch.
+            trial.temporary_state.ray_actor.take.remote(order)
+            self._session.started(order.number)
+        return str(TrialScheduler.CONTINUE)
 
 
 class _SessionStopper(tune.Stopper):  # type: ignore[misc]
@@ -84,8 +127,9 @@ class _SessionStopper(tune.Stopper):  # type: ignore[misc]
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Tells the session that time passes, about ten times a second, and what becomes of the trials' processes."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, holders: _Holders) -> None:
         self._session = session
+        self._holders = holders
         self._looked = -math.inf
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -100,21 +144,22 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         if doomed or stopping:
             for trial in trials:
                 actor = trial.temporary_state.ray_actor
-                if actor is not None and (stopping or trial.config[ORDER].number in doomed):
+                if actor is not None and (stopping or self._holders.number(trial.trial_id) in doomed):
                     # Tune would wait for the epochs that they are at.
                     ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._session.started(trial.config[ORDER].number)
+        self._session.started(self._holders.number(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An actor is gone: after a failure that it reported, or killed by somebody, or with its whole machine."""
         error = Path(trial.error_file)  # what Tune has of it that is not pickled
         text = error.read_text(errors="replace") if error.exists() else ""
         try:
-            self._session.lose(trial.config[ORDER].number, *_what_happened(text), text)
+            self._session.lose(self._holders.number(trial.trial_id), *_what_happened(text), text)
         except RaysweepError as storage:
             self._session.stop("an error", storage)
+        self._holders.vacate(trial.trial_id)
 
 
 class _Lost(BaseException):
@@ -145,13 +190,14 @@ def run_trials(session: Session) -> None:
     # lists trials that are tried again as failed.
     for name in ("ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    holders = _Holders(session)
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, _resources),
             tune_config=tune.TuneConfig(
-                num_samples=-1,  # until the session has none: a trial that is tried again is another of Tune's
-                search_alg=_OrderSearcher(session),
-                scheduler=_SessionScheduler(session),
+                num_samples=-1,  # until the session has none: after a fault another slot comes
+                search_alg=_OrderSearcher(session, holders),
+                scheduler=_SessionScheduler(session, holders),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -160,7 +206,7 @@ def run_trials(session: Session) -> None:
                 storage_path=scratch,
                 verbose=0,
                 stop=_SessionStopper(session),
-                callbacks=[_Watch(session)],
+                callbacks=[_Watch(session, holders)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

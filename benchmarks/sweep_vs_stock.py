@@ -1,6 +1,6 @@
 """A whole sweep of kld.yaml's model: raysweep beside the usual ways to write one, on the same images and points.
 
-    python benchmarks/sweep_vs_stock.py                                n = 5, some forty minutes on two cores
+    python benchmarks/sweep_vs_stock.py                                n = 5, half an hour or more on two cores
     python benchmarks/sweep_vs_stock.py --rounds 1 --trials 2 --images 64 --sides raysweep optuna       half a minute
 
     raysweep             `raysweep run` on a search space file that enqueues the points; builds its cache on the clock
@@ -31,21 +31,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import stock
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
-    from torch.utils.data import DataLoader, Dataset
-
-    from raysweep.config import TrialConfig
-    from raysweep.vae.networks import ConvVAE
-
-    Loader = DataLoader[tuple[Tensor, Tensor]]
-    Pictures = Dataset[tuple[Tensor, Tensor]]
 
 ROOT = Path(__file__).parents[1]
 OPPONENT = {"tune": "raysweep", "optuna": "raysweep", "png": "raysweep-augmented"}
@@ -68,12 +62,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=count, default=16)
     parser.add_argument("--d-size", type=count, default=32)
     parser.add_argument("--seed", type=int, default=0, help="draws the points from kld.yaml's ranges")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        run_side(options.side, json.loads(options.job.read_text()), options.place, began)
+        side, job_file = options.side
+        run_side(side, json.loads(Path(job_file).read_text()), Path.cwd(), began)
         return
     sys.path.insert(0, str(ROOT))
     sides = [side for side in SIDES if side in options.sides]
@@ -225,7 +218,7 @@ def in_a_process_of_its_own(side: str, place: Path, job: Path) -> dict[str, Any]
     output = place / "output.txt"
     with open(output, "w") as printed:
         done = subprocess.run(
-            [sys.executable, __file__, "--side", side, "--place", str(place), "--job", str(job)],
+            [sys.executable, __file__, "--side", side, str(job)],
             cwd=place, env=environment, stdout=printed, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     if done.returncode:
@@ -240,9 +233,9 @@ def run_side(side: str, job: dict[str, Any], place: Path, began: float) -> None:
     if side.startswith("raysweep"):
         row["val_losses"] = sweep_with_raysweep(job, place, AUGMENTATION if side == "raysweep-augmented" else {})
     elif side == "optuna":
-        row["val_losses"] = sweep_with_optuna(job)
+        row["val_losses"] = stock.sweep_with_optuna(job, threads=SLOTS)
     else:
-        row["val_losses"] = sweep_with_tune(job, place, from_png=side == "png")
+        row["val_losses"] = stock.sweep_with_tune(job, place, SLOTS, from_png=side == "png")
     row["took_s"] = time.perf_counter() - began
     if len(row["val_losses"]) != len(job["points"]):
         raise SystemExit(f"{side}: {len(row['val_losses'])} of {len(job['points'])} trials came to a result")
@@ -287,130 +280,6 @@ def seconds_in_steps(directory: Path, train_images: int) -> dict[str, float]:
         "step_s": sum(train_images / epoch.metrics.images_per_s for record in records for epoch in record.epochs),
         "trials_s": (ended - started).total_seconds(),
     }
-
-
-def sweep_with_tune(job: dict[str, Any], place: Path, from_png: bool) -> list[float]:
-    import ray
-    from ray import tune
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    ray.init(num_cpus=SLOTS, include_dashboard=False)
-    trainable = tune.with_parameters(train_in_tune, job=job, from_png=from_png)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
-        param_space={name: tune.loguniform(low, high) for name, (low, high) in job["ranges"].items()},
-        tune_config=tune.TuneConfig(
-            metric="val_loss", mode="min", num_samples=len(job["points"]),
-            search_alg=BasicVariantGenerator(points_to_evaluate=job["points"]),
-        ),
-        run_config=tune.RunConfig(name="sweep", storage_path=str(place / "ray_results")),
-    )  # fmt: skip
-    results = tuner.fit()
-    losses = [result.metrics["val_loss"] for result in results if result.error is None]
-    ray.shutdown()
-    return losses
-
-
-def train_in_tune(config: dict[str, Any], job: dict[str, Any], from_png: bool) -> None:
-    import torch
-    from ray import tune
-
-    torch.set_num_threads(1)
-    train, validation = png_pictures(job) if from_png else mnist_pictures(job)
-    for val_loss in plain_epochs(config, job, train, validation, num_workers=2):
-        tune.report({"val_loss": val_loss})
-
-
-def sweep_with_optuna(job: dict[str, Any]) -> list[float]:
-    import optuna
-    import torch
-
-    torch.set_num_threads(SLOTS)
-    train, validation = mnist_pictures(job)
-
-    def objective(trial: optuna.Trial) -> float:
-        params = {name: trial.suggest_float(name, low, high, log=True) for name, (low, high) in job["ranges"].items()}
-        *_, val_loss = plain_epochs(params, job, train, validation, num_workers=0)
-        return val_loss
-
-    study = optuna.create_study(direction="minimize")
-    for point in job["points"]:
-        study.enqueue_trial(point)
-    study.optimize(objective, n_trials=len(job["points"]))
-    return [trial.value for trial in study.trials if trial.value is not None]
-
-
-def mnist_pictures(job: dict[str, Any]) -> tuple[Pictures, Pictures]:
-    """The images raysweep trains and validates on, by torchvision's class for MNIST's files."""
-    from torch.utils.data import Subset
-    from torchvision import datasets, transforms
-
-    pictures = datasets.MNIST(job["data"]["root"], train=True, transform=transforms.ToTensor())
-    return Subset(pictures, job["train"]), Subset(pictures, job["validation"])
-
-
-def png_pictures(job: dict[str, Any]) -> tuple[Pictures, Pictures]:
-    """The same images from PNG files, those for training augmented as in experiment E1."""
-    from torchvision import datasets, transforms
-
-    augmented = transforms.Compose(
-        [
-            transforms.RandomRotation(45), transforms.RandomAutocontrast(0.5), transforms.ColorJitter(brightness=0.5),
-            transforms.ToTensor(),
-        ]
-    )  # fmt: skip
-    train, validation = Path(job["png"]) / "train", Path(job["png"]) / "validation"
-    return (
-        datasets.ImageFolder(str(train), augmented, loader=open_grey),
-        datasets.ImageFolder(str(validation), transforms.ToTensor(), loader=open_grey),
-    )
-
-
-def open_grey(path: str) -> Any:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.convert("L")
-
-
-def plain_epochs(
-    params: dict[str, float], job: dict[str, Any], train: Pictures, validation: Pictures, num_workers: int
-) -> Iterator[float]:
-    """Trains one trial in a plain PyTorch loop; yields the validation loss after each epoch."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    from raysweep.config import TrialConfig
-    from raysweep.vae.networks import ConvVAE
-
-    config = TrialConfig.model_validate({**job["trial"], **params})
-    train_loader: Loader = DataLoader(train, config.batch_size, shuffle=True, num_workers=num_workers)
-    validation_loader: Loader = DataLoader(validation, 256, num_workers=num_workers)
-    model = ConvVAE.from_config(config, (1, IMAGE_SIZE, IMAGE_SIZE))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    for _ in range(config.epochs):
-        for x, _ in train_loader:
-            optimizer.zero_grad()
-            loss_of(model, x, config).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        total = 0.0
-        with torch.no_grad():
-            for x, _ in validation_loader:
-                total += loss_of(model, x, config).item() * len(x)
-        yield total / len(job["validation"])
-
-
-def loss_of(model: ConvVAE, x: Tensor, config: TrialConfig) -> Tensor:
-    """raysweep's training loss of a batch, a scalar."""
-    import torch
-
-    from raysweep.vae.likelihoods import data_term
-    from raysweep.vae.objective import charged_rate, kl_per_latent, weighted_loss
-
-    output, mean, logvar = model(x, torch.randn(len(x), config.latent_size))
-    data = data_term(output, x, config.likelihood, config.sigma)
-    rate = charged_rate(kl_per_latent(mean, logvar), config.free_bits_nats)
-    return weighted_loss(data, rate, config.kld_weight, config.reduction, x[0].numel(), config.latent_size)
 
 
 if __name__ == "__main__":

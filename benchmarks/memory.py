@@ -12,8 +12,9 @@ The images are synthetic and are written once, by the cache's own writer. All pr
 imports the same, opens the data, goes through all images once in random order, builds the model of kld.yaml's enqueued
 point and trains one step; then it stands still until all of them were looked at. Private memory is what the machine
 would get back if the process ended (USS: Private_Clean + Private_Dirty of /proc/PID/smaps_rollup); Pss adds the
-process's share of pages that it has in common with others, also with strangers that run torch. `of data` is the difference of medians to `without`. What
-Ray adds to a trial's process is the same whatever it trains on, and is left out.
+process's share of pages that it has in common with others, any other program that runs torch among them. `of data` is
+the difference of medians to `without`. What Ray adds to a trial's process is the same whatever it trains on, and is
+left out.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ import json
 import math
 import os
 import random
+import shutil
 import statistics
 import struct
 import subprocess
@@ -224,6 +225,7 @@ def in_a_process_of_its_own(side: str, place: Path, job: Path) -> dict[str, Any]
     if done.returncode:
         raise SystemExit(f"{side} ended with exit code {done.returncode}:\n{output.read_text()[-4000:]}")
     row: dict[str, Any] = json.loads((place / "row.json").read_text())
+    shutil.rmtree(place, ignore_errors=True)  # raysweep's checkpoints of a run are some hundred MB
     return row
 
 

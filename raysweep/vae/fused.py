@@ -68,12 +68,14 @@ class FusedTraining:
         self.train_images = train
         self.validation_images = validation
         if memory_format is None:
-            # Grouped convolutions on a CPU are up to three times as fast channels last.
+            # Grouped convolutions on a CPU take up to three times as long otherwise; on a GPU nobody has measured it.
             memory_format = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.memory_format = memory_format
         self._members: list[Training] = []
-        self._first: Training | None = None
         self._step: _Step | None = None
+        """None where members have come or gone since the last epoch."""
+        self._first: tuple[TrialConfig, float] | None = None
+        """Of the first member that ever was: its configuration and its `baseline_mse`."""
         for config in configs:
             self.add(config)
 
@@ -88,22 +90,29 @@ class FusedTraining:
         Raises:
             ValueError: if it cannot be fused with those that are or were there, or cannot be trained.
         """
-        if self._first is not None and fusion_key(config) != fusion_key(self._first.config):
-            raise ValueError(f"trials can only be fused with the same {_differences(self._first.config, config)}")
-        baseline_mse = None if self._first is None else self._first.baseline_mse
+        baseline_mse = None
+        if self._first is not None:
+            first, baseline_mse = self._first
+            if fusion_key(config) != fusion_key(first):
+                raise ValueError(f"trials that differ in {_differences(first, config)} cannot be fused")
         member = Training(config, self.train_images, self.validation_images, self.device, baseline_mse)
-        self._first = self._first or member
+        self._first = self._first or (config, member.baseline_mse)
         self._members.append(member)
         self._step = None
         return member
 
     def remove(self, positions: Iterable[int]) -> list[Training]:
-        """Lets go of the members at these positions, which can go on alone; the others close up.
+        """Lets go of the members at these positions, counted from 0; the others close up.
+
+        Returns them in their order. Each is a trial that can go on alone.
 
         Raises:
-            IndexError: if there is no member at one of them.
+            IndexError: if there is no member at one of them; none is let go then.
         """
         leaving = sorted(set(positions))
+        for position in leaving:
+            if not 0 <= position < len(self._members):
+                raise IndexError(f"there is no member {position}, only 0 to {len(self._members) - 1}")
         removed = [self._members[position] for position in leaving]
         for member in removed:
             own(member.model)
@@ -146,7 +155,7 @@ class FusedTraining:
         members, device, count = self._members, self.device, len(self.train_images)
         sizes = members[0].batch_sizes()
         draws = [_Draws(member, device) for member in members]
-        changes = any(drawn.images is not None for drawn in draws)
+        changes = any(changes_images(member.config) for member in members)
         # [images, members]: the images of one step, of all members, are one run of it.
         order = torch.stack([drawn.order(count) for drawn in draws], dim=1).to(device)
         weights = _kld_weights(members, len(sizes)).to(device)
@@ -167,7 +176,7 @@ class FusedTraining:
         configs, baseline_mse = [member.config for member in self._members], self._members[0].baseline_mse
 
         def run(seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return step.network.run(seen, noise, training=False)
+            return step.network.run(step.network.join(seen), noise, training=False)
 
         return evaluate_members(run, self.validation_images, configs, baseline_mse, self.device)
 
@@ -206,9 +215,10 @@ class _Step:
             noise: [members, batch, latents], drawn from N(0, I).
             weight: of the KL divergence, [members].
         """
-        target = self.network.images(x)
-        output, mean, logvar = self.network.run(target if seen is x else seen, noise, training=True)
-        data = data_terms(output, target, self._likelihood, self._sigmas)
+        target = self.network.join(x)
+        joined = target if seen is x else self.network.join(seen)
+        output, mean, logvar = self.network.run(joined, noise, training=True)
+        data = data_terms(output, self.network.part(target), self._likelihood, self._sigmas)
         rate = charged_rates(kl_per_latent(mean, logvar), self._free_bits_nats)
         losses = data / self._data_divisors + weight * rate / self._rate_divisors
         self.optimizer.zero_grad()
@@ -227,19 +237,19 @@ class _Draws:
         self._config, self._device = config, device
         self._order = seeded_generator("cpu", config.seed, epoch, "order")
         self._noise = seeded_generator(device, config.seed, epoch, "noise")
-        self.images = InputGenerators.of(config.seed, epoch, device) if changes_images(config) else None
+        self._images = InputGenerators.of(config.seed, epoch, device) if changes_images(config) else None
 
     def order(self, count: int) -> Tensor:
         """The positions of `count` images, shuffled."""
         return torch.randperm(count, generator=self._order)
 
     def latent_noise(self, batch: int) -> Tensor:
-        """[batch, latents]"""
+        """What the latents of one batch are drawn with, [batch, latents]."""
         return torch.randn(batch, self._config.latent_size, generator=self._noise, device=self._device)
 
     def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The network's input and the target of the loss, of images x [batch, channels, height, width]."""
-        return (x, x) if self.images is None else training_pair(x, self._config, self.images)
+        return (x, x) if self._images is None else training_pair(x, self._config, self._images)
 
 
 def _kld_weights(members: Sequence[Training], steps: int) -> Tensor:

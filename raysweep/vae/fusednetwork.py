@@ -68,18 +68,21 @@ class FusedNetwork:
             for row in rows
         ]
 
-    def images(self, x: Tensor) -> Tensor:
-        """Images [batch, members, channels, height, width] in the layout in which they are computed."""
+    def join(self, x: Tensor) -> Tensor:
+        """Images [batch, members, channels, height, width] as `run` takes them, a copy if need be."""
         joined = x.flatten(1, 2)
-        if self._channels_last:
-            joined = joined.contiguous(memory_format=torch.channels_last)
-        return self._apart(joined)
+        return joined.contiguous(memory_format=torch.channels_last) if self._channels_last else joined
+
+    def part(self, joined: Tensor) -> Tensor:
+        """Joined images as a view [batch, members, channels, height, width]."""
+        batch, channels, height, width = joined.shape
+        return joined.view(batch, self.members, channels // self.members, height, width)
 
     def run(self, x: Tensor, noise: Tensor, *, training: bool) -> tuple[Tensor, Tensor, Tensor]:
         """What `ConvVAE.forward` gives, for each member from its own images and noise.
 
         Args:
-            x: [batch, members, channels, height, width] in [0, 1].
+            x: [batch, members * channels, height, width] in [0, 1], from `join`.
             noise: [members, batch, latents], drawn from N(0, I).
             training: whether batch normalisation goes by the batch and learns its statistics.
 
@@ -89,12 +92,12 @@ class FusedNetwork:
         weights = self.rows.split(self._sizes, dim=1)  # type: ignore[no-untyped-call]
         if training and self._counts:
             torch._foreach_add_(self._counts, 1)
-        encoded = self._run(self._model.encoder, self.images(x).flatten(1, 2), weights, training)
+        encoded = self._run(self._model.encoder, x, weights, training)
         mean, logvar = self._linear(self._model.posterior, encoded, weights).chunk(2, dim=1)
         logvar = logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
         z = torch.addcmul(mean, (0.5 * logvar).exp(), noise.mT)
         output = self._run(self._model.decoder, z, weights, training)
-        return self._apart(output), mean.mT, logvar.mT
+        return self.part(output), mean.mT, logvar.mT
 
     def _run(self, layers: nn.Sequential, x: Tensor, weights: Sequence[Tensor], training: bool) -> Tensor:
         """Images are [batch, members * channels, height, width], vectors [members, features, batch]."""
@@ -106,7 +109,7 @@ class FusedNetwork:
             elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 x = self._normalise(layer, x, weights, training)
             elif isinstance(layer, nn.Flatten):
-                x = self._apart(x).permute(1, 2, 3, 4, 0).flatten(1, 3)
+                x = self.part(x).permute(1, 2, 3, 4, 0).flatten(1, 3)
             elif isinstance(layer, nn.Unflatten):
                 x = self._unflatten(x.view(self.members, *layer.unflattened_size, -1))
             else:  # an activation or a Trim, which have no parameters and know no channels
@@ -154,11 +157,6 @@ class FusedNetwork:
         if self._channels_last:
             return x.permute(4, 2, 3, 0, 1).flatten(3, 4).permute(0, 3, 1, 2)
         return x.permute(4, 0, 1, 2, 3).flatten(1, 2)
-
-    def _apart(self, x: Tensor) -> Tensor:
-        """x [batch, members * channels, height, width] as a view [batch, members, channels, height, width]."""
-        batch, channels, height, width = x.shape
-        return x.view(batch, self.members, channels // self.members, height, width)
 
     def _weight(self, parameter: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """[members, values] of what is `parameter` in the first of the models."""

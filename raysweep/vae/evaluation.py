@@ -88,14 +88,13 @@ def evaluate_members(
     """What `evaluate` gives, of several models that `run` runs as one and that differ in no shape and likelihood."""
     generators = [torch.Generator().manual_seed(config.seed) for config in configs]  # the CPU's: the same everywhere
     binarisations = [seeded_generator(device, config.seed, 0, "validation") for config in configs]
-    as_they_are = all(config.binarise == "none" for config in configs)
     sums = _ValidationSums(configs, device)
     for batch in torch.arange(len(images), device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
         x = images.gather(batch)
         drawn = [torch.randn(len(x), configs[0].latent_size, generator=generator) for generator in generators]
         noise = torch.stack(drawn).to(device)
-        shown, seen = x.unsqueeze(1), x.unsqueeze(1)
-        if not as_they_are:
+        shown = seen = x.unsqueeze(1)
+        if sums.binarised:
             each = zip(configs, binarisations, strict=True)
             seen = torch.stack([binarise(x, config.binarise, generator) for config, generator in each], dim=1)
         seen = seen.expand(-1, len(configs), -1, -1, -1)
@@ -109,6 +108,8 @@ class _ValidationSums:
     def __init__(self, configs: Sequence[TrialConfig], device: torch.device) -> None:
         self._configs = configs
         self._likelihood = configs[0].likelihood
+        self.binarised = any(config.binarise != "none" for config in configs)
+        """Whether a model may be shown other images than they are."""
         self._sigmas = torch.tensor([config.sigma for config in configs], device=device)
         members, latents = len(configs), configs[0].latent_size
         self._squared_error, self._cross_entropy, self._misfit = torch.zeros(
@@ -126,10 +127,10 @@ class _ValidationSums:
         self._cross_entropy += binary_cross_entropy(output, x >= WHITE_FROM, self._likelihood).sum(dim=0)
         if self._likelihood not in FIT_SQUARED_ERROR:
             self._misfit += data_terms(output, seen, self._likelihood, self._sigmas).double() * len(x)
-        elif all(config.binarise == "none" for config in self._configs):
-            self._misfit += error
-        else:
+        elif self.binarised:
             self._misfit += (reconstruction - seen).square().sum(dim=images, dtype=torch.float64)
+        else:
+            self._misfit += error
         self._kl += kl_per_latent(mean, logvar).sum(dim=1, dtype=torch.float64)
         mean = mean.double()
         self._mean += mean.sum(dim=1)

@@ -196,6 +196,16 @@ def test_a_member_that_trains_by_itself_in_between_is_where_that_took_it() -> No
         assert_same_state(fused.members[number], training)
 
 
+def test_a_removed_member_holds_no_memory_of_the_others() -> None:
+    fused = FusedTraining(member_configs(batch_norm="all"), *images())
+    fused.run_epoch()
+    (removed,) = fused.remove([0])
+    kept = (*removed.model.state_dict().values(), *removed.optimizer.state().values())
+    assert all(value.untyped_storage().nbytes() == value.nbytes for value in kept)
+    shared = fused.members[0].model.state_dict().values()
+    assert all(value.untyped_storage().nbytes() > value.nbytes for value in shared)
+
+
 def test_removing_nobody_who_is_there_is_refused_and_changes_nothing() -> None:
     fused = FusedTraining(member_configs()[:2], *images())
     for position in (-1, 2):

@@ -1,8 +1,8 @@
-"""Adam (arXiv:1412.6980), all parameters in one fused operation."""
+"""Adam (arXiv:1412.6980), all parameters in one fused operation, and that of several trials at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +36,8 @@ class Adam:
         """Moves each parameter by its gradient, which every one must have."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         torch._foreach_add_(self._steps, 1)
-        torch._fused_adam_(
-            list[Tensor](self.parameters), gradients, self._means, self._squares, [], self._steps, amsgrad=False,
-            lr=self.learning_rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=EPSILON, maximize=False,
-        )  # fmt: skip
+        parameters = list[Tensor](self.parameters)
+        _fused_adam(parameters, gradients, self._means, self._squares, self._steps, self.learning_rate)
 
     def state(self) -> dict[str, Tensor]:
         """The moments and the count of steps of each parameter, by its position: `0.exp_avg`, `0.exp_avg_sq`, `0.step`.
@@ -56,3 +54,87 @@ class Adam:
         """Takes over what `state` gave, in whatever memory format."""
         for key, value in self.state().items():
             value.copy_(state[key])
+
+    @torch.no_grad()
+    def move_state(self, means: Sequence[Tensor], squares: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
+        """Keeps its state in these tensors from now on, one for each parameter and, but `steps`, shaped like it.
+
+        The moments must be in the memory format of their parameter.
+        """
+        for place, value in zip((*means, *squares, *steps), self._state(), strict=True):
+            place.copy_(value)
+        self._means, self._squares, self._steps = list(means), list(squares), list(steps)
+
+    def own(self) -> None:
+        """Gives its state memory of its own again."""
+        self._means, self._squares, self._steps = (
+            [value.clone() for value in values] for values in (self._means, self._squares, self._steps)
+        )
+
+    def _state(self) -> Iterable[Tensor]:
+        return (*self._means, *self._squares, *self._steps)
+
+
+class StackedAdam:
+    """The steps of several trials' `Adam` in one, each at its own learning rate.
+
+    It moves their state into common tensors, of which they keep views: their states stay what they would be.
+    """
+
+    def __init__(
+        self, rows: Tensor, optimizers: Sequence[Adam], views: Callable[[Tensor], Sequence[Sequence[Tensor]]]
+    ) -> None:
+        """
+        Args:
+            rows: [members, parameters of one], a leaf with the gradients of all.
+            optimizers: of the members.
+            views: what gives the members' parameters as views of a tensor like `rows`.
+        """
+        self.rows = rows
+        self.learning_rates = torch.zeros(len(optimizers), 1, dtype=rows.dtype, device=rows.device)
+        """[members, 1]; may be written to."""
+        self._means, self._squares, self._moves = (torch.zeros_like(rows, requires_grad=False) for _ in range(3))
+        self._steps = torch.zeros(len(optimizers), len(optimizers[0].parameters), device=rows.device)
+        places = zip(optimizers, views(self._means), views(self._squares), self._steps, strict=True)
+        for optimizer, means, squares, steps in places:
+            optimizer.move_state(means, squares, steps.unbind())
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        self.rows.grad = None
+
+    @torch.no_grad()
+    def clip(self, longest: Tensor) -> None:
+        """Scales down each member's gradient to its L2 norm in `longest` [members, 1], as `clip_grad_norm_` does."""
+        gradients = self.rows.grad
+        assert gradients is not None
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        scales = (longest / (norms + 1e-6)).clamp(max=1.0)
+        # An infinite gradient that nothing limits stays what it is: inf / inf would make all of it NaN.
+        gradients.mul_(torch.where(longest.isinf(), 1.0, scales))
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Moves each member's parameters by its gradient."""
+        gradients = self.rows.grad
+        assert gradients is not None
+        self._steps.add_(1)
+        # The fused operation knows one learning rate: at 1 it turns zeros into the moves, which take each its own.
+        self._moves.zero_()
+        moves, means, squares = self._moves.unbind(), self._means.unbind(), self._squares.unbind()
+        _fused_adam(moves, gradients.unbind(), means, squares, self._steps[:, 0].unbind(), learning_rate=1.0)
+        self.rows.addcmul_(self._moves, self.learning_rates)
+
+
+def _fused_adam(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    means: Sequence[Tensor],
+    squares: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    learning_rate: float,
+) -> None:
+    torch._fused_adam_(
+        list(parameters), list(gradients), list(means), list(squares), [], list(steps), amsgrad=False,
+        lr=learning_rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=EPSILON, maximize=False,
+    )  # fmt: skip

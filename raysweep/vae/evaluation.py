@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,13 @@ from torch import Tensor
 from raysweep.config import TrialConfig
 from raysweep.metrics import ACTIVE_VARIANCE
 from raysweep.vae.inputs import WHITE_FROM, binarise, seeded_generator
-from raysweep.vae.likelihoods import binary_cross_entropy, data_term, gaussian_data_term, mean_image
+from raysweep.vae.likelihoods import (
+    FIT_SQUARED_ERROR,
+    binary_cross_entropy,
+    data_terms,
+    gaussian_data_term,
+    mean_image,
+)
 from raysweep.vae.networks import ConvVAE, evaluating
 from raysweep.vae.objective import bits_per_dim, calibrated_distortion, charged_rate, kl_per_latent, weighted_loss
 
@@ -20,6 +27,10 @@ COLLAPSED_R2 = 0.02
 NO_VARIANCE = 1e-10
 """Below this images are all the same: what is left is rounding of their mean."""
 COLLAPSED_RATE_NATS = 0.1
+
+RunMembers = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Runs several models: from x [batch, members, channels, height, width] and noise [members, batch, latents] to the
+decoders' outputs [batch, members, ...] and the posteriors' means and log variances [members, batch, latents]."""
 
 
 class Images(Protocol):
@@ -50,7 +61,6 @@ def mean_image_error(images: Images, mean: Tensor, device: torch.device) -> floa
     return float(total) / (len(images) * math.prod(images.shape))
 
 
-@torch.no_grad()
 def evaluate(
     model: ConvVAE, images: Images, config: TrialConfig, baseline_mse: float, device: torch.device
 ) -> dict[str, Any]:
@@ -62,55 +72,86 @@ def evaluate(
     differences are the models'. `baseline_mse` is what `mean_image_error` gives for the training mean. Reads the device
     once, at the end.
     """
-    pixels, latents, count = math.prod(images.shape), config.latent_size, len(images)
-    likelihood = config.likelihood
-    fits_squared_error = likelihood in ("gaussian", "calibrated_gaussian")
-    generator = torch.Generator().manual_seed(config.seed)  # the CPU's, so that it is the same on every device
-    binarisation = seeded_generator(device, config.seed, 0, "validation")
-    squared_error = torch.zeros((), dtype=torch.float64, device=device)
-    cross_entropy = torch.zeros((), dtype=torch.float64, device=device)
-    misfit = torch.zeros((), dtype=torch.float64, device=device)
-    kl = torch.zeros(latents, dtype=torch.float64, device=device)
-    mean_sum = torch.zeros(latents, dtype=torch.float64, device=device)
-    mean_square_sum = torch.zeros(latents, dtype=torch.float64, device=device)
-    with evaluating(model):
-        for batch in torch.arange(count, device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
-            x = images.gather(batch)
-            seen = binarise(x, config.binarise, binarisation)
-            noise = torch.randn(len(x), latents, generator=generator).to(device)
-            output, mean, logvar = model(seen, noise)
-            reconstruction = mean_image(output, likelihood)
-            error = (reconstruction - x).square().sum(dtype=torch.float64)
-            squared_error += error
-            cross_entropy += binary_cross_entropy(output, x >= WHITE_FROM, likelihood).sum()
-            if not fits_squared_error:
-                misfit += data_term(output, seen, likelihood, config.sigma).double() * len(x)
-            elif config.binarise == "none":
-                misfit += error
-            else:
-                misfit += (reconstruction - seen).square().sum(dtype=torch.float64)
-            kl += kl_per_latent(mean, logvar).sum(dim=0, dtype=torch.float64)
-            mean = mean.double()
-            mean_sum += mean.sum(dim=0)
-            mean_square_sum += mean.square().sum(dim=0)
 
-    data = misfit / count
-    if fits_squared_error:
-        data = gaussian_data_term(data, pixels, likelihood, config.sigma)
-    kl /= count
-    charged = charged_rate(kl.unsqueeze(0), config.free_bits_nats)
-    loss = weighted_loss(data, charged, config.kld_weight, config.reduction, pixels, latents)
-    variance = mean_square_sum / count - (mean_sum / count).square()
-    val_loss, rate_nats, mse, binary_nats, active = torch.stack(
-        [
-            loss,
-            kl.sum(),
-            squared_error / (count * pixels),
-            cross_entropy / count,
-            (variance > ACTIVE_VARIANCE).sum().double(),
-        ]
-    ).tolist()
-    return summarise(val_loss, rate_nats, mse, binary_nats, int(active), pixels, baseline_mse)
+    def run(seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output, mean, logvar = model(seen[:, 0], noise[0])
+        return output.unsqueeze(1), mean.unsqueeze(0), logvar.unsqueeze(0)
+
+    with evaluating(model):
+        return evaluate_members(run, images, [config], baseline_mse, device)[0]
+
+
+@torch.no_grad()
+def evaluate_members(
+    run: RunMembers, images: Images, configs: Sequence[TrialConfig], baseline_mse: float, device: torch.device
+) -> list[dict[str, Any]]:
+    """What `evaluate` gives, of several models that `run` runs as one and that differ in no shape and likelihood."""
+    generators = [torch.Generator().manual_seed(config.seed) for config in configs]  # the CPU's: the same everywhere
+    binarisations = [seeded_generator(device, config.seed, 0, "validation") for config in configs]
+    sums = _ValidationSums(configs, device)
+    for batch in torch.arange(len(images), device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
+        x = images.gather(batch)
+        drawn = [torch.randn(len(x), configs[0].latent_size, generator=generator) for generator in generators]
+        noise = torch.stack(drawn).to(device)
+        shown = seen = x.unsqueeze(1)
+        if sums.binarised:
+            each = zip(configs, binarisations, strict=True)
+            seen = torch.stack([binarise(x, config.binarise, generator) for config, generator in each], dim=1)
+        seen = seen.expand(-1, len(configs), -1, -1, -1)
+        sums.add(shown, seen, *run(seen, noise))
+    return sums.metrics(len(images), math.prod(images.shape), baseline_mse)
+
+
+class _ValidationSums:
+    """Sums over images for each of several models, on the device; `metrics` reads them."""
+
+    def __init__(self, configs: Sequence[TrialConfig], device: torch.device) -> None:
+        self._configs = configs
+        self._likelihood = configs[0].likelihood
+        self.binarised = any(config.binarise != "none" for config in configs)
+        """Whether a model may be shown other images than they are."""
+        self._sigmas = torch.tensor([config.sigma for config in configs], device=device)
+        members, latents = len(configs), configs[0].latent_size
+        self._squared_error, self._cross_entropy, self._misfit = torch.zeros(
+            3, members, dtype=torch.float64, device=device
+        )
+        self._kl, self._mean, self._mean_square = torch.zeros(3, members, latents, dtype=torch.float64, device=device)
+
+    def add(self, x: Tensor, seen: Tensor, output: Tensor, mean: Tensor, logvar: Tensor) -> None:
+        """One batch: x [batch, 1, channels, height, width], `seen` and `output` [batch, members, ...], `mean` and
+        `logvar` [members, batch, latents]."""
+        images = (0, 2, 3, 4)
+        reconstruction = mean_image(output, self._likelihood)
+        error = (reconstruction - x).square().sum(dim=images, dtype=torch.float64)
+        self._squared_error += error
+        self._cross_entropy += binary_cross_entropy(output, x >= WHITE_FROM, self._likelihood).sum(dim=0)
+        if self._likelihood not in FIT_SQUARED_ERROR:
+            self._misfit += data_terms(output, seen, self._likelihood, self._sigmas).double() * len(x)
+        elif self.binarised:
+            self._misfit += (reconstruction - seen).square().sum(dim=images, dtype=torch.float64)
+        else:
+            self._misfit += error
+        self._kl += kl_per_latent(mean, logvar).sum(dim=1, dtype=torch.float64)
+        mean = mean.double()
+        self._mean += mean.sum(dim=1)
+        self._mean_square += mean.square().sum(dim=1)
+
+    def metrics(self, count: int, pixels: int, baseline_mse: float) -> list[dict[str, Any]]:
+        """The validation metrics of each model after `count` images."""
+        per_model = torch.stack([self._squared_error, self._cross_entropy, self._misfit], dim=1)
+        sums = torch.cat([per_model, self._kl, self._mean, self._mean_square], dim=1).cpu() / count
+        found = []
+        for config, row in zip(self._configs, sums, strict=True):
+            squared_error, cross_entropy, data = row[:3]
+            kl, mean, mean_square = row[3:].view(3, -1)
+            if config.likelihood in FIT_SQUARED_ERROR:
+                data = gaussian_data_term(data, pixels, config.likelihood, config.sigma)
+            charged = charged_rate(kl.unsqueeze(0), config.free_bits_nats)
+            loss = weighted_loss(data, charged, config.kld_weight, config.reduction, pixels, config.latent_size)
+            active = int((mean_square - mean.square() > ACTIVE_VARIANCE).sum())
+            mse, rate = float(squared_error) / pixels, float(kl.sum())
+            found.append(summarise(float(loss), rate, mse, float(cross_entropy), active, pixels, baseline_mse))
+        return found
 
 
 def summarise(

@@ -37,6 +37,9 @@ below exp(2 * LOG_SIGMA_MIN), so that it changes nothing else."""
 SMALLEST_PROBABILITY = 1e-6
 """What a mean image that is no sigmoid is kept away from 0 and 1 by, where it serves as a probability of white."""
 
+FIT_SQUARED_ERROR = ("gaussian", "calibrated_gaussian")
+"""The likelihoods whose data term is a function of the squared error of an image."""
+
 _SERIES_BELOW = 0.5
 """Logits this near 0 take the power series of a continuous Bernoulli's functions: their closed forms are 0/0 there.
 The first term left out is below 1e-7 of the value."""
@@ -49,7 +52,7 @@ def output_channels(likelihood: Likelihood, channels: int) -> int:
 
 def mean_logits(output: Tensor, likelihood: Likelihood) -> Tensor:
     """The part of the decoder's output that the mean image is a function of, in the images' own shape."""
-    return output.chunk(2, dim=1)[0] if likelihood == "learned_gaussian" else output
+    return output.chunk(2, dim=-3)[0] if likelihood == "learned_gaussian" else output
 
 
 def mean_image(output: Tensor, likelihood: Likelihood) -> Tensor:
@@ -104,19 +107,38 @@ def data_term(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -
         x: [batch, channels, height, width] in [0, 1].
         sigma: of the `gaussian` likelihood; the others have their own or none.
     """
+    total = _pixel_terms(output, x, likelihood).sum() / len(x)
+    return gaussian_data_term(total, x[0].numel(), likelihood, sigma) if likelihood in FIT_SQUARED_ERROR else total
+
+
+def data_terms(output: Tensor, x: Tensor, likelihood: Likelihood, sigmas: Tensor) -> Tensor:
+    """The data term of several models in one pass, each as `data_term` has it: [members].
+
+    Args:
+        output: the decoders' outputs, [batch, members, channels or twice the channels, height, width].
+        x: [batch, members, channels, height, width] in [0, 1].
+        sigmas: [members], as `sigma` of `data_term`.
+    """
+    totals = _pixel_terms(output, x, likelihood).sum(dim=(0, 2, 3, 4)) / len(x)
+    return (
+        gaussian_data_term(totals, x[0, 0].numel(), likelihood, sigmas) if likelihood in FIT_SQUARED_ERROR else totals
+    )
+
+
+def _pixel_terms(output: Tensor, x: Tensor, likelihood: Likelihood) -> Tensor:
+    """What the data term sums, in the shape of x; under the likelihoods that fit a squared error, that."""
     if likelihood == "bernoulli":
-        return F.binary_cross_entropy_with_logits(output, x, reduction="sum") / len(x)
+        return F.binary_cross_entropy_with_logits(output, x, reduction="none")
     if likelihood == "continuous_bernoulli":
-        return (_continuous_bernoulli_log_partition(output) - x * output).sum() / len(x)
+        return _continuous_bernoulli_log_partition(output) - x * output
     if likelihood == "learned_gaussian":
         log_sigma = learned_log_sigma(output)
         squared_error = (mean_image(output, likelihood) - x).square()
-        return (0.5 * squared_error * (-2 * log_sigma).exp() + log_sigma).sum() / len(x)
-    squared_error = F.mse_loss(output.sigmoid(), x, reduction="sum") / len(x)
-    return gaussian_data_term(squared_error, x[0].numel(), likelihood, sigma)
+        return 0.5 * squared_error * (-2 * log_sigma).exp() + log_sigma
+    return F.mse_loss(output.sigmoid(), x, reduction="none")
 
 
-def gaussian_data_term(squared_error: Tensor, pixels: int, likelihood: Likelihood, sigma: float) -> Tensor:
+def gaussian_data_term(squared_error: Tensor, pixels: int, likelihood: Likelihood, sigma: float | Tensor) -> Tensor:
     """The data term of `gaussian` or `calibrated_gaussian` from the squared error of an image, mean over images."""
     if likelihood == "gaussian":
         return squared_error / (2 * sigma**2)
@@ -128,12 +150,13 @@ def binary_cross_entropy(output: Tensor, white: Tensor, likelihood: Likelihood) 
     """Cross-entropy [batch] in nats, summed over pixels, of binary pixels under the mean image as probability of white.
 
     `white` is boolean, in the images' shape. It is exact where the mean is a sigmoid; else the probability is clamped.
+    Of an output [batch, members, channels, height, width] it is [batch, members].
     """
     if likelihood == "continuous_bernoulli":
         mean = continuous_bernoulli_mean(output).clamp(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-        return -torch.where(white, mean, 1 - mean).log().flatten(1).sum(dim=1, dtype=torch.float64)
+        return -torch.where(white, mean, 1 - mean).log().sum(dim=(-3, -2, -1), dtype=torch.float64)
     logits = mean_logits(output, likelihood)
-    return F.softplus(torch.where(white, -logits, logits)).flatten(1).sum(dim=1, dtype=torch.float64)
+    return F.softplus(torch.where(white, -logits, logits)).sum(dim=(-3, -2, -1), dtype=torch.float64)
 
 
 def soft_floor(value: Tensor, floor: float) -> Tensor:
@@ -143,7 +166,7 @@ def soft_floor(value: Tensor, floor: float) -> Tensor:
 
 def learned_log_sigma(output: Tensor) -> Tensor:
     """Log of a pixel's standard deviation under `learned_gaussian`, from the second half of the decoder's output."""
-    return soft_floor(0.5 * output.chunk(2, dim=1)[1], LOG_SIGMA_MIN).clamp_max(LOG_SIGMA_MAX)
+    return soft_floor(0.5 * output.chunk(2, dim=-3)[1], LOG_SIGMA_MIN).clamp_max(LOG_SIGMA_MAX)
 
 
 def continuous_bernoulli_mean(logits: Tensor) -> Tensor:

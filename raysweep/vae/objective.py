@@ -45,6 +45,14 @@ def charged_rate(kl: Tensor, free_bits_nats: float) -> Tensor:
     return kl.mean(dim=0).clamp_min(free_bits_nats).sum()
 
 
+def charged_rates(kl: Tensor, free_bits_nats: Tensor) -> Tensor:
+    """What `charged_rate` gives of each of several models: [members], of kl [members, batch, latents].
+
+    `free_bits_nats` is [members, 1], minus infinity where there are none.
+    """
+    return kl.mean(dim=1).clamp(min=free_bits_nats).sum(dim=1)
+
+
 def weighted_loss(data: Tensor, rate: Tensor, weight: float, reduction: Reduction, pixels: int, latents: int) -> Tensor:
     """The training loss from the data term and the KL divergence, both in nats an image, averaged over images."""
     if reduction == "sum":
@@ -52,6 +60,13 @@ def weighted_loss(data: Tensor, rate: Tensor, weight: float, reduction: Reductio
     if reduction == "pixel_mean":
         return data / pixels + weight * rate
     return data / pixels + weight * rate / latents
+
+
+def loss_divisors(reduction: Reduction, pixels: int, latents: int) -> tuple[int, int]:
+    """What `weighted_loss` divides the data term and the weighted rate by."""
+    if reduction == "sum":
+        return 1, 1
+    return pixels, latents if reduction == "pixel_and_latent_mean" else 1
 
 
 def gaussian_distortion(mse: float, sigma2: float, pixels: int) -> float:

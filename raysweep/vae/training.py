@@ -33,8 +33,14 @@ class Training:
     """
 
     def __init__(
-        self, config: TrialConfig, train: Images, validation: Images, device: str | torch.device = "cpu"
+        self,
+        config: TrialConfig,
+        train: Images,
+        validation: Images,
+        device: str | torch.device = "cpu",
+        baseline_mse: float | None = None,
     ) -> None:
+        """`baseline_mse` is another trial's of the same images, where there is one: measuring it takes a pass."""
         self.config = config
         self.device = torch.device(device)
         self.train_images = train
@@ -50,11 +56,13 @@ class Training:
         model = ConvVAE.from_config(config, train.shape)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Adam(self.model.parameters(), config.learning_rate)
-        self.baseline_mse = mean_image_error(validation, train.mean_image(), self.device)
+        if baseline_mse is None:
+            baseline_mse = mean_image_error(validation, train.mean_image(), self.device)
+        self.baseline_mse = baseline_mse
 
     @property
     def steps_an_epoch(self) -> int:
-        return len(self._batch_sizes())
+        return len(self.batch_sizes())
 
     def run_epoch(self) -> EpochMetrics:
         """One epoch of training and one pass over the validation images."""
@@ -84,7 +92,7 @@ class Training:
         total = torch.zeros((), device=self.device)
         steps = self.steps_an_epoch
         step = self.epoch * steps
-        for batch in order.split(self._batch_sizes()):  # type: ignore[no-untyped-call]
+        for batch in order.split(self.batch_sizes()):  # type: ignore[no-untyped-call]
             x = seen = self.train_images.gather(batch)
             if drawn is not None:
                 seen, x = training_pair(x, config, drawn)
@@ -103,7 +111,7 @@ class Training:
             step += 1
         return total / count
 
-    def _batch_sizes(self) -> list[int]:
+    def batch_sizes(self) -> list[int]:
         """Images of each step of an epoch.
 
         A last batch of one image joins the one before under batch normalisation: one value has no variance.

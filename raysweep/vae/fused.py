@@ -1,0 +1,268 @@
+"""Training several trials of one shape in one process, as one batched model: what pays for small models on a GPU.
+
+Each member stays a trial of its own. It is a `Training` whose model and optimiser live in the tensors of all; it draws
+its own batch order, noise and images from its own seed and epoch, warms up, clips and falls as its own configuration
+says, and diverges alone. It comes to what it would have come to on its own, but for the rounding of other kernels.
+Its checkpoints and pictures are those of a trial that trains alone, and either goes on from the other's.
+
+Nothing in a step waits for the device, nor depends on a value there. docs/performance.md says when fusing pays.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raysweep.config import TrialConfig
+from raysweep.metrics import EpochMetrics
+from raysweep.vae.adam import StackedAdam
+from raysweep.vae.evaluation import Images, evaluate_members
+from raysweep.vae.fusednetwork import FusedNetwork, own
+from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair
+from raysweep.vae.likelihoods import data_terms
+from raysweep.vae.objective import charged_rates, kl_per_latent, loss_divisors, warmed_weight
+from raysweep.vae.schedules import learning_rate
+from raysweep.vae.training import Training
+
+SHARED_FIELDS = (
+    "d_size", "latent_size", "hidden_size", "conv_blocks", "kernel_size", "batch_norm", "negative_slope", "upsampling",
+    "likelihood", "batch_size",
+)  # fmt: skip
+"""The fields of a trial that are of one value for all that are fused: they are the shape of its steps."""
+
+
+def fusion_key(config: TrialConfig) -> Hashable:
+    """What is equal of two configurations if, and only if, they can be fused over the same images."""
+    return tuple(getattr(config, name) for name in SHARED_FIELDS)
+
+
+class FusedTraining:
+    """Trials that train together, epoch by epoch. Members come and go between epochs, and stand each at its own.
+
+    Raises:
+        ValueError: if configurations cannot be fused, or one of them cannot be trained.
+    """
+
+    def __init__(
+        self,
+        configs: Iterable[TrialConfig],
+        train: Images,
+        validation: Images,
+        device: str | torch.device = "cpu",
+        memory_format: torch.memory_format | None = None,
+    ) -> None:
+        """
+        Args:
+            configs: of the first members, whose `fusion_key` is the same.
+            train: images of all members.
+            validation: likewise.
+            device: where they train.
+            memory_format: of images in training; chosen by the device if None.
+        """
+        self.device = torch.device(device)
+        self.train_images = train
+        self.validation_images = validation
+        if memory_format is None:
+            # Grouped convolutions on a CPU take up to three times as long otherwise; on a GPU nobody has measured it.
+            memory_format = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
+        self.memory_format = memory_format
+        self._members: list[Training] = []
+        self._step: _Step | None = None
+        """None where members have come or gone since the last epoch."""
+        self._first: tuple[TrialConfig, float] | None = None
+        """Of the first member that ever was: its configuration and its `baseline_mse`."""
+        for config in configs:
+            self.add(config)
+
+    @property
+    def members(self) -> tuple[Training, ...]:
+        """In the order in which they came."""
+        return tuple(self._members)
+
+    def add(self, config: TrialConfig) -> Training:
+        """Takes in a trial, at its beginning, behind the others. `restore_checkpoint` may bring it further.
+
+        Raises:
+            ValueError: if it cannot be fused with those that are or were there, or cannot be trained.
+        """
+        baseline_mse = None
+        if self._first is not None:
+            first, baseline_mse = self._first
+            if fusion_key(config) != fusion_key(first):
+                raise ValueError(f"trials that differ in {_differences(first, config)} cannot be fused")
+        member = Training(config, self.train_images, self.validation_images, self.device, baseline_mse)
+        self._first = self._first or (config, member.baseline_mse)
+        self._members.append(member)
+        self._step = None
+        return member
+
+    def remove(self, positions: Iterable[int]) -> list[Training]:
+        """Lets go of the members at these positions, counted from 0; the others close up.
+
+        Returns them in their order. Each is a trial that can go on alone.
+
+        Raises:
+            IndexError: if there is no member at one of them; none is let go then.
+        """
+        leaving = sorted(set(positions))
+        for position in leaving:
+            if not 0 <= position < len(self._members):
+                raise IndexError(f"there is no member {position}, only 0 to {len(self._members) - 1}")
+        removed = [self._members[position] for position in leaving]
+        for member in removed:
+            own(member.model)
+            member.optimizer.own()
+        self._members = [member for member in self._members if member not in removed]
+        self._step = None
+        return removed
+
+    def run_epoch(self) -> list[EpochMetrics]:
+        """One epoch of every member, and one pass over the validation images: the metrics of each, in their order.
+
+        A member's times are those of the whole group, which is how long its epoch took.
+        """
+        if not self._members:
+            return []
+        start = time.perf_counter()
+        if self._step is None:
+            self._step = _Step(self._members, self.memory_format)
+        train_losses: list[float] = self._train(self._step).tolist()
+        trained = time.perf_counter()
+        evaluated = self._evaluate(self._step)
+        ended = time.perf_counter()
+        found = []
+        for member, train_loss, metrics in zip(self._members, train_losses, evaluated, strict=True):
+            member.epoch += 1
+            member.val_losses.append(metrics["val_loss"])
+            found.append(
+                EpochMetrics(
+                    epoch=member.epoch,
+                    train_loss=train_loss,
+                    **metrics,
+                    images_per_s=len(self.train_images) / (trained - start),
+                    epoch_s=ended - start,
+                )
+            )
+        return found
+
+    def _train(self, step: _Step) -> Tensor:
+        """One pass of every member over the training images, each in its own order; the mean losses, [members]."""
+        members, device, count = self._members, self.device, len(self.train_images)
+        sizes = members[0].batch_sizes()
+        draws = [_Draws(member, device) for member in members]
+        changes = any(changes_images(member.config) for member in members)
+        # [images, members]: the images of one step, of all members, are one run of it.
+        order = torch.stack([drawn.order(count) for drawn in draws], dim=1).to(device)
+        weights = _kld_weights(members, len(sizes)).to(device)
+        rates = [learning_rate(member.config, member.val_losses) for member in members]
+        step.optimizer.learning_rates.copy_(torch.tensor(rates).unsqueeze(1))
+        total = torch.zeros(len(members), device=device)
+        for batch, weight in zip(order.split(sizes), weights, strict=True):  # type: ignore[no-untyped-call]
+            x = seen = self.train_images.gather(batch.flatten()).view(*batch.shape, *self.train_images.shape)
+            if changes:
+                pairs = [drawn.pair(images) for drawn, images in zip(draws, x.unbind(dim=1), strict=True)]
+                seen, x = (torch.stack(images, dim=1) for images in zip(*pairs, strict=True))
+            noise = torch.stack([drawn.latent_noise(len(batch)) for drawn in draws])
+            total += step.run(seen, x, noise, weight) * len(batch)
+        return total / count
+
+    def _evaluate(self, step: _Step) -> list[dict[str, Any]]:
+        """The validation metrics of every member."""
+        configs, baseline_mse = [member.config for member in self._members], self._members[0].baseline_mse
+
+        def run(seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return step.network.run(step.network.join(seen), noise, training=False)
+
+        return evaluate_members(run, self.validation_images, configs, baseline_mse, self.device)
+
+
+class _Step:
+    """A training step of all members at once: their networks and optimisers in common tensors, and its constants.
+
+    All that differs between two steps are the tensors that `run` is given, and nothing in it waits for their values.
+    """
+
+    def __init__(self, members: Sequence[Training], memory_format: torch.memory_format) -> None:
+        configs, first = [member.config for member in members], members[0]
+        self.network = FusedNetwork([member.model for member in members], memory_format)
+        self.optimizer = StackedAdam(self.network.rows, [member.optimizer for member in members], self.network.views)
+        self._likelihood = first.config.likelihood
+        pixels, latents = math.prod(first.train_images.shape), first.config.latent_size
+        divisors = [loss_divisors(config.reduction, pixels, latents) for config in configs]
+
+        def of_each(values: Iterable[float]) -> Tensor:
+            return torch.tensor(list(values), dtype=self.network.rows.dtype).to(first.device)
+
+        self._data_divisors, self._rate_divisors = map(of_each, zip(*divisors, strict=True))
+        self._sigmas = of_each(config.sigma for config in configs)
+        # Free bits of 0 are none: a rounding error below 0 stays what it is.
+        self._free_bits_nats = of_each(config.free_bits_nats or -math.inf for config in configs).unsqueeze(1)
+        norms = [config.max_gradient_norm for config in configs]
+        self._clips = any(norms)
+        self._longest = of_each(norm or math.inf for norm in norms).unsqueeze(1)
+
+    def run(self, seen: Tensor, x: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+        """One step of each member; its loss, [members].
+
+        Args:
+            seen: the inputs, [batch, members, channels, height, width].
+            x: the targets of the loss, likewise.
+            noise: [members, batch, latents], drawn from N(0, I).
+            weight: of the KL divergence, [members].
+        """
+        target = self.network.join(x)
+        joined = target if seen is x else self.network.join(seen)
+        output, mean, logvar = self.network.run(joined, noise, training=True)
+        data = data_terms(output, self.network.part(target), self._likelihood, self._sigmas)
+        rate = charged_rates(kl_per_latent(mean, logvar), self._free_bits_nats)
+        losses = data / self._data_divisors + weight * rate / self._rate_divisors
+        self.optimizer.zero_grad()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        if self._clips:
+            self.optimizer.clip(self._longest)
+        self.optimizer.step()
+        return losses.detach()
+
+
+class _Draws:
+    """What one member draws in its next epoch: from its own seed and epoch, as it does on its own."""
+
+    def __init__(self, member: Training, device: torch.device) -> None:
+        config, epoch = member.config, member.epoch
+        self._config, self._device = config, device
+        self._order = seeded_generator("cpu", config.seed, epoch, "order")
+        self._noise = seeded_generator(device, config.seed, epoch, "noise")
+        self._images = InputGenerators.of(config.seed, epoch, device) if changes_images(config) else None
+
+    def order(self, count: int) -> Tensor:
+        """The positions of `count` images, shuffled."""
+        return torch.randperm(count, generator=self._order)
+
+    def latent_noise(self, batch: int) -> Tensor:
+        """What the latents of one batch are drawn with, [batch, latents]."""
+        return torch.randn(batch, self._config.latent_size, generator=self._noise, device=self._device)
+
+    def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's input and the target of the loss, of images x [batch, channels, height, width]."""
+        return (x, x) if self._images is None else training_pair(x, self._config, self._images)
+
+
+def _kld_weights(members: Sequence[Training], steps: int) -> Tensor:
+    """The KLD weight of each step of an epoch and each member, [steps, members]."""
+    return torch.tensor(
+        [
+            [warmed_weight(member.config, member.epoch * steps + step, steps) for member in members]
+            for step in range(steps)
+        ]
+    )
+
+
+def _differences(first: TrialConfig, other: TrialConfig) -> str:
+    """The fields of which two configurations must not differ and do, with their values."""
+    names = [name for name in SHARED_FIELDS if getattr(first, name) != getattr(other, name)]
+    return ", ".join(f"{name} ({getattr(first, name)!r} and {getattr(other, name)!r})" for name in names)

@@ -17,11 +17,12 @@ def pytest_configure() -> None:
     """What counts from the first import on.
 
     Ray reads how closed it is when it is imported, and any test may be the first to import it. Whatever a shell starts
-    with `&` ignores Ctrl-C, and so would, rightly, each driver that the tests start.
+    with `&` ignores Ctrl-C, whatever `nohup` starts a hangup, and so would, rightly, each driver that the tests start.
     """
     os.environ.update(CLOSED, RAY_AUTH_TOKEN=secrets.token_hex(32))
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)

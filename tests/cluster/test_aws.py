@@ -125,7 +125,7 @@ class Story:
 def story(fake_hosts: None) -> Iterator[Story]:
     with Network(environment=SETTINGS) as network, Cloud(network) as cloud:
         laptop = network.start("laptop", [LAPTOP])
-        laptop.run("rsync", "-a", "--exclude=.git", "--exclude=.*_cache", f"{REPOSITORY}/", "raysweep")
+        laptop.run("rsync", "-a", "--exclude=/.*", f"{REPOSITORY}/", "raysweep")
         program = laptop.path("/usr/local/bin/aws")
         program.write_text(f"#!{sys.executable}\n{(REPOSITORY / 'tests/cluster/scripts/aws').read_text()}")
         program.chmod(0o755)

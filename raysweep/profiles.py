@@ -10,22 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum
 from typing import TypeVar
 
 
-class _Part(StrEnum):
-    """A name in tables, with what is to be said of it."""
+class _Part(Enum):
+    """A name in tables, with what is to be said of it. Parts of the two sums differ, also where their names do not."""
+
+    value: str
 
     label: str
     """Its name for people."""
     meaning: str
 
     def __new__(cls, name: str, label: str, meaning: str) -> _Part:
-        part = str.__new__(cls, name)
+        part = object.__new__(cls)
         part._value_ = name
         part.label, part.meaning = label, meaning
         return part
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class SlotPart(_Part):
@@ -45,7 +50,7 @@ class SlotPart(_Part):
     DATA = "data", "training: data", "batches were ordered, gathered and augmented, and noise drawn"
     FORWARD = "forward", "training: forward", "the network and the loss"
     BACKWARD = "backward", "training: backward", "the gradient"
-    OPTIMISER = "optimiser", "training: optimiser", "the gradient was clipped, if it is, and Adam's step made"
+    OPTIMISER = "optimiser", "training: optimiser", "Adam's step, and clipping where the trial asks for it"
     EVALUATION = "evaluation", "evaluation", "one pass over the validation images"
     CHECKPOINT = "checkpoint", "checkpoints", "one was written and an older one dropped"
     PICTURES = "pictures", "pictures", "reconstructions and samples were drawn"

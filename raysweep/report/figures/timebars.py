@@ -43,7 +43,7 @@ class _Band(NamedTuple):
 
 S, D = SlotPart, DriverPart
 BANDS = (
-    _Band("idle; the driver: waiting", "#E3E5E9", frozenset({*IDLE, D.WAITING}), BLACK),
+    _Band("idle before the first trial", "#C9CED6", frozenset({S.START_UP}), BLACK),
     _Band("a machine, processes, imports, Ray's start", "#E69F00",
           frozenset({S.MACHINE, S.PROCESS, S.IMPORTS, D.COMMAND, D.RAY}), BLACK),
     _Band("images, model, preflight", "#F0E442", frozenset({S.IMAGES, S.MODEL, S.RESTORE, D.IMAGES, D.PREFLIGHT}),
@@ -56,6 +56,8 @@ BANDS = (
     _Band("Ray, driver, ledger, sampler", "#5B6068", frozenset({S.EXCHANGE, D.LOOP, D.LEDGER, D.SAMPLER})),
     _Band("final metrics", "#7B4EA3", frozenset({S.TEST})),
     _Band("lost, unaccounted", "white", frozenset({S.LOST, S.UNACCOUNTED, D.UNACCOUNTED}), BLACK),
+    _Band("idle later; the driver: waiting", "#E9EBEE", 
+          frozenset({S.BETWEEN, S.LAST_TRIALS, S.TESTS, S.REPORT, D.WAITING}), BLACK),
 )  # fmt: skip
 
 
@@ -90,9 +92,9 @@ def time_bars(name: str, profile: Profile) -> Drawn:
         title(figure, text)
         return Drawn(
             name, text, to_png(figure),
-            "Above: what the time of all slots was spent on, and that of the driver, from the typed command to the end of "
-            "the report. Below: the seconds that each trial had its slot, its test included. report/profile.md has the "
-            "figures.",
+            "Above: what the time of all slots was spent on, and that of the driver, from the typed command to the end "
+            "of the report. Below: the seconds that each trial had its slot, its test included. report/profile.md has "
+            "the figures.",
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import pyarrow.parquet as pq
@@ -61,7 +62,9 @@ def profile_markdown(profile: Profile) -> str:
     """A profile as a page: what it says in sentences, then its two sums part by part."""
     lines = ["# Where the time went", "", overview(profile), ""]
     lines += [f"- {sentence}" for sentence in sentences(profile)]
-    slots = "1 slot" if profile.slots == 1 else f"at most {profile.slots} slots"
+    slots = f"{profile.slots} slot{'s' * (profile.slots != 1)}"
+    if not math.isclose(profile.slot_s, profile.slots * profile.wall_s, rel_tol=1e-3):
+        slots = f"at most {slots} at a time, as machines came or went"
     lines += [
         "",
         f"`raysweep {profile.command}`, typed on {profile.begun:%Y-%m-%d at %H:%M:%S} UTC; {slots}. "

@@ -15,8 +15,8 @@ from raysweep.report.parquet import read_bounded_table
 from raysweep.report.tables import SCHEMA_VERSION, Column
 
 SLOTS, DRIVER = "slots", "driver"
-MAX_BYTES = 1 << 28
-"""Of the table in memory: some five million rows."""
+MAX_BYTES = 1 << 27
+"""Of the table in memory: some three million rows, of 300,000 epochs."""
 
 PROFILE_COLUMNS: tuple[Column, ...] = (
     Column("scope", pa.string(), "", f"`{SLOTS}` or `{DRIVER}`: which of the two sums the row is part of"),
@@ -63,13 +63,16 @@ def read_profile(path: Path) -> Profile:
         command, begun, slots = session["command"], datetime.fromisoformat(session["begun"]), int(session["slots"])
         if command not in ("run", "resume") or begun.tzinfo is None or slots < 0:
             raise ValueError("its session is none")
-        return Profile(command, begun, slots, tuple(_spent(row) for row in table.to_pylist()))
+        return Profile(command, begun, slots, tuple(map(_spent, *_columns(table))))
     except (pa.ArrowException, OSError, MemoryError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: holds no profile: {error}") from error
 
 
-def _spent(row: dict[str, Any]) -> Spent:
-    part = _PARTS[row["scope"]][row["part"]]
-    if not (math.isfinite(row["seconds"]) and row["seconds"] >= 0):
-        raise ValueError(f"{part} took {row['seconds']} seconds")
-    return Spent(part, row["seconds"], row["trial"], row["epoch"])
+def _columns(table: pa.Table) -> list[list[Any]]:
+    return [column.to_pylist() for column in table.columns]
+
+
+def _spent(scope: str, trial: int | None, epoch: int | None, part: str, seconds: float) -> Spent:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{part} took {seconds} seconds")
+    return Spent(_PARTS[scope][part], seconds, trial, epoch)

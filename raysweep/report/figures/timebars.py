@@ -56,7 +56,7 @@ BANDS = (
     _Band("Ray, driver, ledger, sampler", "#5B6068", frozenset({S.EXCHANGE, D.LOOP, D.LEDGER, D.SAMPLER})),
     _Band("final metrics", "#7B4EA3", frozenset({S.TEST})),
     _Band("lost, unaccounted", "white", frozenset({S.LOST, S.UNACCOUNTED, D.UNACCOUNTED}), BLACK),
-    _Band("idle later; the driver: waiting", "#E9EBEE", 
+    _Band("idle later; the driver: waiting", "#E9EBEE",
           frozenset({S.BETWEEN, S.LAST_TRIALS, S.TESTS, S.REPORT, D.WAITING}), BLACK),
 )  # fmt: skip
 

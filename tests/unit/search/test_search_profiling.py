@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_the_two_sums_are_the_time_that_passed(session: ProfiledSession, profile
 
 
 def test_the_profile_is_in_the_report_and_takes_the_place_of_an_earlier_one(
-    session: ProfiledSession, profiler: Profiler
+    session: ProfiledSession, profiler: Profiler, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = session.directory
     directory.report.mkdir(exist_ok=True)
@@ -108,17 +109,21 @@ def test_the_profile_is_in_the_report_and_takes_the_place_of_an_earlier_one(
     assert read_profile(directory.profile_parquet) == profile
     assert directory.profile_markdown.read_text().startswith("# Where the time went")
     assert (directory.figures / "profile.png").exists()
+    assert "left out" not in caplog.text, "the earlier one is not shown beside it"
 
 
 def test_a_step_that_fails_is_lost_but_for_its_parts(session: ProfiledSession, profiler: Profiler) -> None:
+    handed_out = time.monotonic()
     order = session.next_order()
     assert order is not None
     session.started(order.number)
     failure = EpochReport(None, "host", "cpu", 1, TrialState.FAILED, "ValueError: no", "Traceback", spent=SPENT)
     session.receive(order.number, failure)
     session.lose(order.number, Fault.DEATH, "its process died", "")
+    lost = time.monotonic()
+    time.sleep(0.02)
     spent = closed(session, profiler).trials()[order.number]
-    assert spent[SlotPart.LOST] > 1e-6
+    assert 1e-6 < spent[SlotPart.LOST] <= lost - handed_out, "the slot is free from then on"
     assert spent[SlotPart.UNACCOUNTED] == 0
     assert spent[SlotPart.FORWARD] == pytest.approx(1e-6)
 

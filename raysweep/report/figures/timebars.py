@@ -44,7 +44,7 @@ class _Band(NamedTuple):
 S, D = SlotPart, DriverPart
 BANDS = (
     _Band("idle before the first trial", "#C9CED6", frozenset({S.START_UP}), BLACK),
-    _Band("a machine, processes, imports, Ray's start", "#E69F00",
+    _Band("starting machines, processes, Ray", "#E69F00",
           frozenset({S.MACHINE, S.PROCESS, S.IMPORTS, D.COMMAND, D.RAY}), BLACK),
     _Band("images, model, preflight", "#F0E442", frozenset({S.IMAGES, S.MODEL, S.RESTORE, D.IMAGES, D.PREFLIGHT}),
           BLACK),
@@ -55,7 +55,7 @@ BANDS = (
     _Band("pictures, report", "#CC79A7", frozenset({S.PICTURES, D.TENSORBOARD, D.REPORT, D.TERMINAL})),
     _Band("Ray, driver, ledger, sampler", "#5B6068", frozenset({S.EXCHANGE, D.LOOP, D.LEDGER, D.SAMPLER})),
     _Band("final metrics", "#7B4EA3", frozenset({S.TEST})),
-    _Band("lost, unaccounted", "white", frozenset({S.LOST, S.UNACCOUNTED, D.UNACCOUNTED}), BLACK),
+    _Band("lost, unaccounted", "#F2B8B5", frozenset({S.LOST, S.UNACCOUNTED, D.UNACCOUNTED}), BLACK),
     _Band("idle later; the driver: waiting", "#E9EBEE",
           frozenset({S.BETWEEN, S.LAST_TRIALS, S.TESTS, S.REPORT, D.WAITING}), BLACK),
 )  # fmt: skip
@@ -83,7 +83,7 @@ def time_bars(name: str, profile: Profile) -> Drawn:
         above.grid(visible=False, axis="y")
         seen = {part for seconds in (slots, driver) for part, value in seconds.items() if value > 0}
         handles = [
-            Patch(facecolor=band.colour, edgecolor=GREY, linewidth=0.4, label=band.label, **_hatch(band))
+            Patch(facecolor=band.colour, edgecolor=GREY, linewidth=0.4, label=band.label)
             for band in BANDS
             if band.parts & seen
         ]
@@ -113,18 +113,13 @@ def _of(band: _Band, seconds: Mapping[Any, float]) -> float:
     return sum(value for part, value in seconds.items() if part in band.parts)
 
 
-def _hatch(band: _Band) -> dict[str, Any]:
-    return {"hatch": "////"} if band.colour == "white" else {}
-
-
 def _draw_bar(axes: Axes, y: float, seconds: Mapping[Any, float]) -> None:
     """One bar from 0 to 1."""
     whole, left = sum(seconds.values()) or 1.0, 0.0
     for band in BANDS:
         share = _of(band, seconds) / whole
         if share > 0:
-            axes.barh(y, share, left=left, height=0.72, color=band.colour, edgecolor=GREY, linewidth=0.4,
-                      **_hatch(band))  # fmt: skip
+            axes.barh(y, share, left=left, height=0.72, color=band.colour, edgecolor=GREY, linewidth=0.4)
             if share >= LABELLED:
                 axes.text(left + share / 2, y, percent(share), ha="center", va="center", color=band.ink, fontsize=8.5)
             left += share
@@ -137,12 +132,12 @@ def _draw_trials(axes: Axes, trials: Mapping[int, Mapping[SlotPart, float]]) -> 
     if len(numbers) <= MAX_BARS:
         bottom = np.zeros(len(numbers))
         for band, height in zip(BANDS, heights, strict=True):
-            axes.bar(numbers, height, bottom=bottom, width=0.8, color=band.colour, edgecolor=GREY, linewidth=0.4,
-                     **_hatch(band))  # fmt: skip
+            axes.bar(numbers, height, bottom=bottom, width=0.8, color=band.colour, edgecolor=GREY, linewidth=0.4)
             bottom += height
     else:
         axes.stackplot(*_steps(numbers, heights), colors=[band.colour for band in BANDS], linewidth=0)
     axes.set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
+    axes.set_ylim(0, 1.05 * float(heights.sum(axis=0).max()) or 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("trial")

@@ -1,5 +1,6 @@
-"""A profile of a session: what the driver, the slots and the trials in them spent their time on, and its place in the
-report. A session that is not profiled knows nothing of it.
+"""The profile of a session: what driver, slots and trials spent their time on, written behind the report.
+
+A session that is not profiled knows nothing of it.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def train_nothing() -> None:
     from raysweep.vae.evaluation import summarise
     from raysweep.vae.training import Training
 
-    def run_epoch(self: Any) -> EpochMetrics:
+    def run_epoch(self: Any, laps: Any = None) -> EpochMetrics:
         self.epoch += 1
         misfit = (math.log10(self.config.learning_rate) + 3) ** 2 + (math.log10(self.config.kld_weight) + 3) ** 2
         self.val_losses.append(misfit)

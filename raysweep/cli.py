@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from raysweep.vae.preflight import Preflight, Unpredictable
 
 PLAIN_WIDTH = 160
+PROFILE_HELP = "Write where the time went into the report (docs/profile.md)."
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -90,10 +91,11 @@ def main() -> None:
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="Most trials at once.")
 @click.option("--time-budget", type=_Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="Seed of the sampler.")
+@click.option("--profile", is_flag=True, help=PROFILE_HELP)
 @_reports_errors
 def run(
     file: str, output: str | None, trials: int | None, max_concurrent: int | None, time_budget: float | None,
-    seed: int | None,
+    seed: int | None, profile: bool,
 ) -> None:  # fmt: skip
     """Run the sweep that the search space FILE describes.
 
@@ -105,6 +107,7 @@ def run(
     overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
     spec = load_spec(file, overrides)
 
+    from raysweep.search.profiling import Profiler
     from raysweep.search.sweep import run as run_sweep
     from raysweep.search.views import what_runs
     from raysweep.vae.preflight import summary
@@ -117,8 +120,9 @@ def run(
 
     with _display(console) as display, _preparing(console) as progress:
         sweep = run_sweep(
-            spec, output, observer=display, progress=progress, announce=announce, warn=_warner(console), source=file
-        )
+            spec, output, observer=display, progress=progress, announce=announce, warn=_warner(console), source=file,
+            profiler=Profiler.of_this_process("run") if profile else None,
+        )  # fmt: skip
     _conclude(console, sweep)
 
 
@@ -130,8 +134,9 @@ def run(
     "--file", type=click.Path(), metavar="FILE",
     help="Search space file to go on with; how it differs from what the sweep was run with is shown.",
 )  # fmt: skip
+@click.option("--profile", is_flag=True, help=PROFILE_HELP)
 @_reports_errors
-def resume(directory: str, trials: int | None, time_budget: float | None, file: str | None) -> None:
+def resume(directory: str, trials: int | None, time_budget: float | None, file: str | None, profile: bool) -> None:
     """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet.
 
     What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, time_budget,
@@ -139,6 +144,7 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
     is refused.
     """
     from raysweep.search.changes import listed
+    from raysweep.search.profiling import Profiler
     from raysweep.search.review import open_sweep
     from raysweep.search.status import sweep_status
     from raysweep.search.sweep import resume as resume_sweep
@@ -169,7 +175,7 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
     with _display(console) as display, _preparing(console) as progress:
         sweep = resume_sweep(
             directory, trials, time_budget=time_budget, file=file, observer=display, progress=progress,
-            warn=_warner(console),
+            warn=_warner(console), profiler=Profiler.of_this_process("resume") if profile else None,
         )  # fmt: skip
     _conclude(console, sweep)
 
@@ -465,7 +471,7 @@ def _conclude(console: Console, sweep: Sweep) -> None:
 
     Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
     """
-    from raysweep.search.views import causes, count_text, finals_view, summary_lines, trials_view
+    from raysweep.search.views import causes, count_text, finals_view, profile_lines, summary_lines, trials_view
 
     address = sweep.directory.address
     status = sweep.status()
@@ -489,6 +495,8 @@ def _conclude(console: Console, sweep: Sweep) -> None:
         console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
     for number, cause in sweep.untested.items():
         console.print(f"    trial {number} could not be tested: {cause}", soft_wrap=True)
+    for index, line in enumerate(profile_lines(sweep)):
+        console.print(f"{'' if index else chr(10)}{line}", soft_wrap=True)
     if sweep.best():
         console.print("\nTo look at it:")
         for line in (

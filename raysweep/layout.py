@@ -107,6 +107,15 @@ class SweepDirectory:
         return self.report / "findings.md"
 
     @property
+    def profile_parquet(self) -> Path:
+        """Where the time of one session went."""
+        return self.report / "profile.parquet"
+
+    @property
+    def profile_markdown(self) -> Path:
+        return self.report / "profile.md"
+
+    @property
     def trials(self) -> Path:
         return self.root / "trials"
 

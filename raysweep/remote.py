@@ -20,8 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl
 
+from raysweep.clock import timed
 from raysweep.errors import StorageError, SweepDirectoryError
 from raysweep.layout import replacing
+from raysweep.profiles import DriverPart
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -217,7 +219,8 @@ class RemoteDirectory:
     @contextmanager
     def _errors(self, name: str = "") -> Iterator[None]:
         try:
-            yield
+            with timed(DriverPart.BUCKET):
+                yield
         except OSError as error:
             raise _translated(self.uri if not name else f"{self.uri.rstrip('/')}/{name}", self._base, error) from error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from raysweep.clock import timed
 from raysweep.data.cachefile import FORMAT_VERSION, CacheInfo, ImageCache, Progress, open_cache, write_cache
 from raysweep.data.images import Fitting, Source
 from raysweep.data.places import cache_directory
@@ -23,6 +24,7 @@ from raysweep.data.sources import PUBLISHED, find_source, open_source
 from raysweep.data.splits import SplitSizes, split_sizes
 from raysweep.errors import CacheError, StorageError
 from raysweep.layout import storage_errors
+from raysweep.profiles import DriverPart
 from raysweep.spec import DataSpec
 
 __all__ = [
@@ -81,6 +83,7 @@ class DataDescription:
     """The cache file, if it has been built; its content is not verified."""
 
 
+@timed(DriverPart.IMAGES)
 def prepare(spec: DataSpec, progress: Progress | None = None) -> Path:
     """The cache file of a specification, built if there is none or if the one there is damaged.
 

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raysweep.clock import timed
 from raysweep.errors import SweepDirectoryError
 from raysweep.layout import SweepDirectory, read_bounded, replacing
+from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
 from raysweep.report.pages import promised_bytes
 from raysweep.report.tables import SCHEMA_VERSION, epochs_table, trials_table
@@ -20,6 +22,7 @@ MAX_TABLE_BYTES = 1 << 31
 """Of a table in memory: some 8 million epochs."""
 
 
+@timed(DriverPart.REPORT)
 def write_parquet(directory: SweepDirectory, records: Sequence[TrialRecord], spec: SweepSpec) -> None:
     """Writes report/trials.parquet and report/epochs.parquet; a reader sees each old or new, never half.
 

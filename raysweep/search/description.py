@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import raysweep
+from raysweep.clock import timed
 from raysweep.errors import SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, typed
 from raysweep.loading import parse_spec
+from raysweep.profiles import DriverPart
 from raysweep.search.journal import study_attributes
 from raysweep.search.ledger import DESCRIPTION, SPEC
 from raysweep.search.resources import Slots
@@ -131,6 +133,7 @@ def _parsed(mapping: Any, source: Path) -> SweepSpec:
         raise SweepDirectoryError(f"{shown(source)}: does not describe a sweep: {str(error)[:300]}") from error
 
 
+@timed(DriverPart.LEDGER)
 def describe_sweep(
     spec: SweepSpec, info: CacheInfo, slots: Slots, nodes: Sequence[Mapping[str, float]],
     prediction: Preflight | Unpredictable,

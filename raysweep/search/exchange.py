@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
+from raysweep.profiles import SlotPart
 from raysweep.spec import DataSpec, EvaluationSpec
 
 
@@ -64,6 +66,8 @@ class TrialOrder:
     """After how many seconds of one epoch the process that trains it ends itself."""
     origin: str | None = None
     """The URI of a sweep in a bucket: `directory` is then the driver's, and the actor has its own."""
+    is_profiled: bool = False
+    """Whether its reports are to say where the time went."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class EpochReport:
     """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""
     gpus: tuple[str, ...] = ()
     """Which of its machine's Ray has given it."""
+    spent: Mapping[SlotPart, float] = field(default_factory=dict)
+    """Seconds of each part of the step that led to it, which add up to the step; empty unless the order asks for it."""
+    process_age_s: float | None = None
+    """Of the trial's first process: how old it was when it was given the trial; None if another trial had it before."""
 
 
 @dataclass(frozen=True)
@@ -119,3 +127,5 @@ class TestReport:
     notes: tuple[str, ...] = ()
     storage_failed: bool = False
     """Whether what was measured could not be written: the sweep has to stop."""
+    spent: Mapping[SlotPart, float] = field(default_factory=dict)
+    """Seconds of each part of it."""

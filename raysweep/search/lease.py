@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from raysweep.clock import timed
 from raysweep.errors import SweepDirectoryError
+from raysweep.profiles import DriverPart
 from raysweep.remote import RemoteDirectory
 
 RENEWAL_S = 15.0
@@ -43,6 +45,7 @@ class Lease:
             }
         ).encode()
 
+    @timed(DriverPart.BUCKET)
     def take(self) -> None:
         """Takes the lease; of a driver that is gone, in its place.
 

@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.storages import JournalStorage
 
+from raysweep.clock import timed
 from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
+from raysweep.profiles import DriverPart
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.search.entries import (
     ENQUEUED,
@@ -90,6 +92,7 @@ class Ledger:
             self._records[frozen.number] = self._read(frozen, unfinished)
 
     @classmethod
+    @timed(DriverPart.LEDGER)
     def create(cls, directory: SweepDirectory, spec: SweepSpec, description: Mapping[str, Any] | None = None) -> Ledger:
         """A new study in an empty journal; `description` is what else sweep.yaml says of the sweep.
 
@@ -110,6 +113,7 @@ class Ledger:
         return ledger
 
     @classmethod
+    @timed(DriverPart.LEDGER)
     def open(cls, directory: SweepDirectory, spec: SweepSpec, *, writable: bool, running: bool = True) -> Ledger:
         """The study of a sweep. `writable` repairs the journal first: the caller holds the driver lock.
 
@@ -152,6 +156,7 @@ class Ledger:
         """Numbers of the trials that have not ended."""
         return [number for number, record in sorted(self._records.items()) if record.ended_at is None]
 
+    @timed(DriverPart.LEDGER)
     def ask(self) -> TrialRecord:
         """Starts the next trial: the next enqueued point or grid point, else what the sampler suggests.
 
@@ -179,6 +184,7 @@ class Ledger:
         """An unfinished trial, with its whole point."""
         return self._records[number]
 
+    @timed(DriverPart.LEDGER)
     def describe(self, description: Mapping[str, Any]) -> None:
         """Takes down the specification that the sweep is run with from here on, and what else sweep.yaml says of it.
 
@@ -193,6 +199,7 @@ class Ledger:
                 if known.get(name) != value:
                     self._study.set_user_attr(name, value)
 
+    @timed(DriverPart.LEDGER)
     def add_epoch(self, number: int, metrics: EpochMetrics, node: str, device: str) -> TrialRecord:
         """Takes the result of one epoch. One that is here already, re-sent after a crash, changes nothing.
 
@@ -217,6 +224,7 @@ class Ledger:
         self._records[number] = dataclasses.replace(record, epochs=epochs, node=node, device=device)
         return self._records[number]
 
+    @timed(DriverPart.LEDGER)
     def finish(self, number: int, state: TrialState, cause: str, error: str | None = None) -> TrialRecord:
         """Ends a trial, after its last epoch is in, and tells the sampler.
 
@@ -227,6 +235,7 @@ class Ledger:
         self._records[number] = self._read(self._frozen(number), TrialState.RUNNING)
         return self._records[number]
 
+    @timed(DriverPart.LEDGER)
     def add_tested(self, number: int, metrics: FinalMetrics) -> TrialRecord:
         """Takes the final metrics of a trial that has ended; those that were there are replaced.
 
@@ -301,6 +310,7 @@ class Ledger:
                 raise LedgerError(f"a trial cannot be {state.value} without a value of {self._metric}")
             storage.set_trial_state_values(trial_id, told, values)
 
+    @timed(DriverPart.SAMPLER)
     def _suggest(self, number: int) -> dict[str, Any]:
         """The point of trial `number`, a function of the specification and of what the other trials came to."""
         given = self._point(number) or {}

@@ -26,6 +26,7 @@ from raysweep.search.workingcopy import (
     EPOCHS,
     checkpoint_epoch,
     fetch_pictures,
+    fetch_profile,
     files_below,
     is_picture,
     is_taken,
@@ -260,5 +261,6 @@ def _prepare(directory: SweepDirectory, remote: RemoteDirectory, new: bool) -> N
             return
         was_newer = update(directory, remote)
         fetch_pictures(directory, remote)
+        fetch_profile(directory, remote)
         if not was_newer:
             remote.fetch(directory.log.name, directory.log)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from raysweep.clock import timed
 from raysweep.data.cache import open_cache
 from raysweep.data.spectrum import training_spectrum
+from raysweep.profiles import DriverPart
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable, predict, unpredictable
 
 
+@timed(DriverPart.PREFLIGHT)
 def preflight(spec: SweepSpec, cache: Path) -> Preflight | Unpredictable:
     """What is predicted for a sweep on the images of a cache file; `raysweep.data.spectrum` says what it costs.
 

@@ -12,7 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from raysweep.clock import timed
 from raysweep.metrics import TrialState
+from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
 from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, sweep_status
 from raysweep.search.views import STATE_STYLES, count_text, duration_text, finals_text, params_text, value_text
@@ -47,6 +49,7 @@ class LiveDisplay:
     def trial_tested(self, session: Session, record: TrialRecord) -> None:
         self.tick(session)
 
+    @timed(DriverPart.TERMINAL)
     def tick(self, session: Session) -> None:
         now = time.monotonic()
         if now - self._drawn >= _REDRAW_S:

@@ -15,7 +15,9 @@ from functools import partial
 from math import floor
 from pathlib import Path
 
+from raysweep.clock import timed
 from raysweep.errors import ResourcesError
+from raysweep.profiles import DriverPart
 from raysweep.search.exchange import Share
 from raysweep.search.stopping import signals_deferred
 from raysweep.spec import SweepSpec
@@ -233,14 +235,15 @@ def connected() -> Iterator[None]:
     if not address and "ray" not in sys.modules:  # Ray reads them as it is imported
         os.environ.update(CLOSED)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    import ray
+    with timed(DriverPart.RAY):
+        import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    with _apart_from_signals(), nullcontext() if address else signals_deferred():
-        _start(address)
+        is_ours = not ray.is_initialized()
+        if is_ours:
+            with _apart_from_signals(), nullcontext() if address else signals_deferred():
+                _start(address)
     try:
         yield
     finally:
-        ray.shutdown()
+        if is_ours:
+            ray.shutdown()

@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysweep.claims import Claim
+from raysweep.clock import timed
 from raysweep.errors import CheckpointError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, typed, write_atomically
+from raysweep.profiles import DriverPart, Profile
 from raysweep.records import TrialRecord, ranked
 from raysweep.search.description import read_spec
 from raysweep.search.driving import is_driven
 from raysweep.search.lease import holder
 from raysweep.search.ledger import Ledger
 from raysweep.search.status import SweepStatus, sweep_status
-from raysweep.search.workingcopy import at_hand, fetch_checkpoints, fetch_pictures, remote_of, send_report
+from raysweep.search.workingcopy import (
+    at_hand,
+    fetch_checkpoints,
+    fetch_pictures,
+    fetch_profile,
+    remote_of,
+    send_report,
+)
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight
 
@@ -48,6 +57,8 @@ class Sweep:
         """Finalists that the run which returned this could not test, and why."""
         self.signal: int | None = None
         """Number of the signal, if it was one."""
+        self.profile: Profile | None = None
+        """Where the time of the run that returned this went, if it was profiled."""
 
     def trials(self) -> pa.Table:
         """One row a trial, with the columns of report/trials.parquet (docs/schema.md)."""
@@ -98,8 +109,11 @@ class Sweep:
         send_report(self.directory, only=written)
         return written
 
-    def write_pages(self) -> tuple[list[Figure], str | None]:
-        """Writes all of the report but TensorBoard's part; the figures, and the findings as Markdown if it has claims.
+    @timed(DriverPart.REPORT)
+    def write_pages(self) -> tuple[list[Figure], dict[str, str]]:
+        """Writes all of the report but TensorBoard's part; the figures, and pages of Markdown by their tags.
+
+        The pages are the findings, if the sweep has claims, and where the time went, if a session was profiled.
 
         Raises:
             StorageError: if the directory cannot be written.
@@ -107,16 +121,23 @@ class Sweep:
         from raysweep.report.figures.gallery import draw_figures
         from raysweep.report.findings.page import findings_markdown, write_findings
         from raysweep.report.parquet import write_parquet
+        from raysweep.report.profile.page import rewrite_profile
+        from raysweep.report.tensorboard.writer import FINDINGS_TAG, PROFILE_TAG
 
         self.directory.require_present()
         write_parquet(self.directory, self.records, self.spec)
         collapse = self.prediction.critical_weight if self.prediction else None
         figures = draw_figures(self.directory, self.spec, self.records, collapse)
-        if not self.spec.claims:
-            return figures, None
-        findings = self.findings()
-        write_findings(self.directory, findings)
-        return figures, findings_markdown(findings)
+        texts = {}
+        if self.spec.claims:
+            findings = self.findings()
+            write_findings(self.directory, findings)
+            texts[FINDINGS_TAG] = findings_markdown(findings)
+        profile = rewrite_profile(self.directory)
+        if profile is not None:
+            figures.append(profile[0])
+            texts[PROFILE_TAG] = profile[1]
+        return figures, texts
 
     def write_report(self) -> list[Path]:
         """Writes the whole report anew from the ledger and the trials' own files; its paths.
@@ -125,7 +146,7 @@ class Sweep:
             SweepDirectoryError: if a driver is at work, which writes the report itself, or a link leads elsewhere.
             StorageError: if the directory cannot be written.
         """
-        from raysweep.report.tensorboard.writer import rebuild
+        from raysweep.report.tensorboard.writer import FINDINGS_TAG, PROFILE_TAG, rebuild
 
         if self.running:
             raise SweepDirectoryError(f"{self.directory.address}: is running and writes its report itself")
@@ -133,14 +154,17 @@ class Sweep:
         remote = remote_of(self.directory)
         if remote is not None:
             fetch_pictures(self.directory, remote)
+            fetch_profile(self.directory, remote)
         write_atomically(self.directory.unreported, b"", durable=False)
-        figures, findings = self.write_pages()
-        rebuild(self.directory, self.spec, self.records, figures, findings)
+        figures, texts = self.write_pages()
+        rebuild(self.directory, self.spec, self.records, figures, texts)
         self.directory.unreported.unlink(missing_ok=True)
         send_report(self.directory)
         written = [self.directory.trials_parquet, self.directory.epochs_parquet, *(figure.path for figure in figures)]
-        if findings is not None:
+        if FINDINGS_TAG in texts:
             written += [self.directory.findings_markdown, self.directory.findings_parquet]
+        if PROFILE_TAG in texts:
+            written.append(self.directory.profile_markdown)
         return [*written, self.directory.tensorboard]
 
     def export(self, out: str | os.PathLike[str], trial: int | None = None) -> TrialRecord:

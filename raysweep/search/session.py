@@ -15,7 +15,7 @@ from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import write_parquet
 from raysweep.report.tensorboard.projector import MAX_PROJECTED
-from raysweep.report.tensorboard.writer import FINDINGS_TAG, rebuild
+from raysweep.report.tensorboard.writer import rebuild
 from raysweep.search.exchange import EpochReport, ImageFile, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
@@ -325,14 +325,14 @@ class Session:
         ]
         pictures_came = self.mirror is not None and self.mirror.fetch_pictures()
         prediction = self._prediction if isinstance(self._prediction, Preflight) else None
-        figures, findings = Sweep(self.directory, self.spec, records, False, prediction).write_pages()
+        figures, texts = Sweep(self.directory, self.spec, records, False, prediction).write_pages()
         self._writer.add_projections(records)
         self._writer.add_figures(figures)
-        if findings is not None:
-            self._writer.add_text(FINDINGS_TAG, findings)
+        for tag, markdown in texts.items():
+            self._writer.add_text(tag, markdown)
         self._writer.close()
         if pictures_came:
-            rebuild(self.directory, self.spec, records, figures, findings)
+            rebuild(self.directory, self.spec, records, figures, texts)
         self.directory.unreported.unlink(missing_ok=True)
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:

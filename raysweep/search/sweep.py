@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from raysweep.clock import timed
 from raysweep.data.cache import open_cache, prepare
 from raysweep.errors import DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, write_atomically
 from raysweep.loading import load_spec, parse_spec
+from raysweep.profiles import DriverPart
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 from raysweep.search.autoscaling import slots_of
 from raysweep.search.changes import Change, changes_between, listed, require_compatible, taken_message
@@ -30,6 +32,7 @@ from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
 from raysweep.search.preflight import preflight
+from raysweep.search.profiling import ProfiledSession, Profiler, profiling
 from raysweep.search.resources import Slots, cluster_nodes, connected
 from raysweep.search.review import Sweep, read_sweep
 from raysweep.search.room import free_space_fault, needed_bytes
@@ -61,13 +64,14 @@ def run(
     spec: SweepSpec, output: str | os.PathLike[str] | None = None,
     *, observer: Observer | None = None, progress: Progress | None = None,
     announce: Callable[[Preflight | Unpredictable], None] | None = None, warn: Warn | None = None,
-    source: str | None = None,
+    source: str | None = None, profiler: Profiler | None = None,
 ) -> Sweep:  # fmt: skip
     """Runs a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
 
     `output` is the directory to make, `results/<name>` if it is None. `progress` is told images done and in all while
     the data cache is built, `announce` the prediction of collapse before anything is trained, and `warn` of what may
-    end it early. `source` is the file that `spec` came from, for messages.
+    end it early. `source` is the file that `spec` came from, for messages. A `profiler` has where the time went
+    written into the report (docs/profile.md).
 
     Raises:
         SweepDirectoryError: if `output` holds a sweep already.
@@ -76,40 +80,45 @@ def run(
         StorageError: if the directory cannot be written; what was done stays, and `resume` goes on.
     """
     directory = locate(output if output is not None else Path("results") / spec.name)
-    _refuse_taken(directory, spec, source)
-    cache = prepare(spec.data, progress)
-    prediction = preflight(spec, cache)
-    if announce is not None:
-        announce(prediction)
-    with _made(directory.root), connected():
-        slots = slots_of(spec)
-        _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
-        with driving(directory), mirroring(directory, new=True) as mirror:
-            _refuse_taken(directory, spec, source)
-            description = describe_sweep(spec, open_cache(cache).info, slots, cluster_nodes(), prediction)
-            write_atomically(directory.spec, yaml_text(description).encode())
-            ledger = Ledger.create(directory, spec, description)
-            images = image_file(cache, directory.origin)
-            if mirror is not None:
-                mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
-                mirror.share(images)
-            writer = TensorBoardWriter(directory, spec)
-            session = Session(directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction)
-            session.mirror = mirror
-            _drive(session)
-    return _conclude(session)
+    with profiling(profiler):
+        _refuse_taken(directory, spec, source)
+        cache = prepare(spec.data, progress)
+        prediction = preflight(spec, cache)
+        if announce is not None:
+            announce(prediction)
+        with _made(directory.root), connected():
+            slots = slots_of(spec)
+            _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
+            with driving(directory), mirroring(directory, new=True) as mirror:
+                _refuse_taken(directory, spec, source)
+                description = describe_sweep(spec, open_cache(cache).info, slots, cluster_nodes(), prediction)
+                write_atomically(directory.spec, yaml_text(description).encode())
+                ledger = Ledger.create(directory, spec, description)
+                images = image_file(cache, directory.origin)
+                if mirror is not None:
+                    mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
+                    mirror.share(images)
+                writer = TensorBoardWriter(directory, spec)
+                session = _session(
+                    profiler, directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction
+                )
+                session.mirror = mirror
+                _drive(session)
+    return _conclude(session, profiler)
 
 
 def resume(
     location: str | os.PathLike[str], trials: int | None = None,
     *, time_budget: float | None = None, file: str | os.PathLike[str] | None = None,
     observer: Observer | None = None, progress: Progress | None = None, warn: Warn | None = None,
+    profiler: Profiler | None = None,
 ) -> Sweep:  # fmt: skip
     """Goes on with a sweep: unfinished trials from their last epoch, then what is left, up to `trials` in all.
 
     `file` is a search space file to go on with, in place of the sweep's own sweep.yaml; `trials` and `time_budget`, in
     seconds, replace what is in it. A sweep in which nothing is left to do is returned as
-    it is; if the driver that finished it was killed before its report was written, that is written now.
+    it is; if the driver that finished it was killed before its report was written, that is written now. A `profiler`
+    has where the time of this session went written into the report, if there is anything to do.
 
     Raises:
         SweepDirectoryError: if there is no sweep, another driver is at work on it, or its search space is another one.
@@ -122,19 +131,19 @@ def resume(
     if directory.origin is None:
         directory.require_sweep()
     session = None
-    with driving(directory), mirroring(directory, new=False) as mirror:
+    with profiling(profiler), driving(directory), mirroring(directory, new=False) as mirror:
         spec, changes = wanted_spec(directory, trials, time_budget, file)
         _, description = read_spec(directory)
         with _logging_to(directory.log):
             ledger = Ledger.open(directory, spec, writable=True)
         if sweep_status(ledger.records(), spec).is_open:
-            session = _resume(directory, spec, description, ledger, changes, observer, progress, warn, mirror)
+            session = _resume(directory, spec, description, ledger, changes, observer, progress, warn, mirror, profiler)
         else:
             if changes or not directory.spec.exists():
                 _take_over(directory, spec, description, ledger, changes)
             if directory.unreported.exists():  # by a driver that was killed while it wrote the report, or before
                 read_sweep(directory, running=False).write_report()
-    return _conclude(session) if session else read_sweep(directory, running=False)
+    return _conclude(session, profiler) if session else read_sweep(directory, running=False)
 
 
 def wanted_spec(
@@ -159,6 +168,7 @@ def wanted_spec(
 def _resume(
     directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger, changes: Sequence[Change],
     observer: Observer | None, progress: Progress | None, warn: Warn | None, mirror: Mirror | None,
+    profiler: Profiler | None,
 ) -> Session:  # fmt: skip
     """Trains what is left of a sweep that this process drives; the session, when it is over."""
     cache = _prepared(directory, spec, description, progress)
@@ -178,7 +188,7 @@ def _resume(
             mirror.share(images)
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
-        session = Session(directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction)
+        session = _session(profiler, directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction)
         session.mirror = mirror
         _drive(session)
     return session
@@ -272,10 +282,15 @@ def _made(root: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+def _session(profiler: Profiler | None, *arguments: Any) -> Session:
+    return Session(*arguments) if profiler is None else ProfiledSession(profiler, *arguments)
+
+
 def _drive(session: Session) -> None:
     """Trains what remains and tests the finalists, with a signal turned into a clean stop; writes the report."""
-    from raysweep.search.testing import run_tests
-    from raysweep.search.tuning import run_trials
+    with timed(DriverPart.RAY):
+        from raysweep.search.testing import run_tests
+        from raysweep.search.tuning import run_trials
 
     with _logging_to(session.directory.log), stopping_on_signals(session):
         write_atomically(session.directory.unreported, b"", durable=False)
@@ -299,9 +314,10 @@ def _close(session: Session) -> None:
         session.stop("an error", error)
 
 
-def _conclude(session: Session) -> Sweep:
+def _conclude(session: Session, profiler: Profiler | None) -> Sweep:
     sweep = read_sweep(session.directory, running=False)
     sweep.stopped_by, sweep.signal, sweep.untested = session.stopped_by, session.signal, session.untested
+    sweep.profile = profiler.profile if profiler is not None else None
     return sweep
 
 

@@ -16,8 +16,10 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancelledError
 
+from raysweep.clock import PartClock, timed
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
+from raysweep.profiles import DriverPart, SlotPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.exchange import TestOrder, TestReport
 from raysweep.search.resources import LOOK_S, ray_has_ended
@@ -27,6 +29,7 @@ from raysweep.search.session import Session
 POLL_S = 0.1
 
 
+@timed(DriverPart.LOOP)
 def run_tests(session: Session) -> None:
     """Measures every finalist of the session that has no final metrics yet; returns when it is over.
 
@@ -85,11 +88,13 @@ def _what_happened(error: RayError) -> tuple[Fault, str]:
 
 def _measure(order: TestOrder) -> TestReport:
     """The final metrics of one trial; an exception is a report too, with its traceback."""
-    import torch
+    clock = PartClock(SlotPart.TEST)
+    with clock.at(SlotPart.IMPORTS):
+        import torch
 
-    from raysweep.search.finals import measure_trial
-    from raysweep.search.outpost import at_the_outpost
-    from raysweep.search.trial import Notes, ending_hangs
+        from raysweep.search.finals import measure_trial
+        from raysweep.search.outpost import at_the_outpost
+        from raysweep.search.trial import Notes, ending_hangs
 
     notes = Notes()
     log = logging.getLogger("raysweep")
@@ -100,7 +105,7 @@ def _measure(order: TestOrder) -> TestReport:
         with ending_hangs(order.timeout_s, SweepDirectory(order.directory).hang(order.number)):
             with at_the_outpost(order) as here:
                 metrics = measure_trial(here)
-            return TestReport(metrics, node, notes=notes.take())
+            return TestReport(metrics, node, notes=notes.take(), spent=clock.spent())
     except StorageError as error:
         return TestReport(None, node, cause=str(error), notes=notes.take(), storage_failed=True)
     except Exception as error:  # noqa: BLE001 (whatever measuring raises is its result, traceback included)

@@ -21,9 +21,11 @@ from typing import Any
 import ray
 from ray import tune
 
+from raysweep.clock import PartClock, process_age_s
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import EpochMetrics, TrialState
+from raysweep.profiles import SlotPart
 from raysweep.search.exchange import EpochReport, TrialOrder
 from raysweep.search.outpost import Outpost
 
@@ -61,6 +63,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._outpost: Outpost | None = None
         logging.getLogger("raysweep").addHandler(self._notes)
         self.take(config[ORDER])
+        self._process_age_s = process_age_s() if self._order.is_profiled else None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.take(new_config[ORDER])
@@ -71,6 +74,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self.cleanup()
         self._order = order
         self._training: Any = None
+        self._laps: Any = None
+        self._process_age_s = None
         self._resent: list[EpochMetrics] = []
         self._failed = False
 
@@ -80,7 +85,9 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._outpost = None
 
     def step(self) -> dict[str, Any]:
-        import torch
+        self._clock = PartClock(SlotPart.UNACCOUNTED)
+        with self._clock.at(SlotPart.IMPORTS):
+            import torch
 
         order = self._order
         if self._failed:
@@ -108,7 +115,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         device = torch.cuda.get_device_name() if self._order.share.gpu and torch.cuda.is_available() else "cpu"
         gpus = tuple(map(str, ray.get_gpu_ids()))
         notes = self._notes.take()
-        return EpochReport(metrics, socket.gethostname(), device, os.getpid(), notes=notes, gpus=gpus, **ending)
+        spent = self._clock.spent() if self._order.is_profiled else {}
+        return EpochReport(
+            metrics, socket.gethostname(), device, os.getpid(), notes=notes, gpus=gpus, spent=spent,
+            process_age_s=self._process_age_s, **ending,
+        )  # fmt: skip
 
     def _failure(self, state: TrialState, error: BaseException) -> EpochReport:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -116,13 +127,15 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def _next_epoch(self) -> EpochMetrics:
         """The result of the next epoch: of the checkpoint's, re-sent, where there is one; else of a fresh one."""
-        from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
+        order, clock = self._order, self._clock
+        with clock.at(SlotPart.IMPORTS):
+            from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
 
-        order = self._order
         if self._resent:
             return self._resent.pop(0)
         if order.origin is not None and self._outpost is None:
-            self._outpost = Outpost(order)
+            with clock.at(SlotPart.BUCKET):
+                self._outpost = Outpost(order)
         trial_directory = self._directory.trial(order.number)
         if self._training is None:
             if order.origin is None and not self._directory.holds_a_sweep():
@@ -134,27 +147,37 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
                 stray.unlink(missing_ok=True)
             training = self._open()
-            restored = restore_checkpoint(trial_directory, training)
+            with clock.at(SlotPart.RESTORE):
+                restored = restore_checkpoint(trial_directory, training)
             self._training = training
             if training.epoch < order.epochs_done:
                 self._warn_of_lost_checkpoints(training.epoch)
             if restored is not None:
                 self._resent = [*(self._outpost.before(restored) if self._outpost else ()), restored]
                 self._draw(restored.epoch)  # the process that wrote the checkpoint may have died before its pictures
-                if self._outpost is not None:
-                    self._outpost.send(restored)
+                self._send(restored)
                 return self._resent.pop(0)
-        metrics: EpochMetrics = self._training.run_epoch()
+        metrics: EpochMetrics = self._training.run_epoch(self._laps)
+        if self._laps is not None:
+            for part, seconds in self._laps.take().items():
+                clock.move(part, seconds)
         if math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss):
             if self._outpost is not None:
-                self._outpost.keep(metrics)
+                with clock.at(SlotPart.BUCKET):
+                    self._outpost.keep(metrics)
             else:
                 self._directory.require_present()  # at the first epoch, too, whose directory would be made anew
-            save_checkpoint(trial_directory, self._training, metrics)
+            with clock.at(SlotPart.CHECKPOINT):
+                save_checkpoint(trial_directory, self._training, metrics)
             self._draw(metrics.epoch)
-            if self._outpost is not None:
-                self._outpost.send(metrics)
+            self._send(metrics)
         return metrics
+
+    def _send(self, metrics: EpochMetrics) -> None:
+        """Sends the trial's files to its bucket, if it has one."""
+        if self._outpost is not None:
+            with self._clock.at(SlotPart.BUCKET):
+                self._outpost.send(metrics)
 
     @property
     def _directory(self) -> SweepDirectory:
@@ -163,13 +186,14 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def _draw(self, epoch: int) -> None:
         """Draws the pictures that are due after an epoch, the one the training stands at."""
-        from raysweep.search.pictures import draw_grids, draw_strip
-
         order, directory = self._order, self._directory
-        if epoch in order.strip_epochs:
-            draw_strip(self._training, directory, order.number)
-        if epoch in order.picture_epochs:
-            draw_grids(self._training, directory, order.number)
+        with self._clock.at(SlotPart.PICTURES):
+            from raysweep.search.pictures import draw_grids, draw_strip
+
+            if epoch in order.strip_epochs:
+                draw_strip(self._training, directory, order.number)
+            if epoch in order.picture_epochs:
+                draw_grids(self._training, directory, order.number)
 
     def _warn_of_lost_checkpoints(self, epoch: int) -> None:
         where = f"the ledger has {self._order.epochs_done} epochs, the newest checkpoint that can be read"
@@ -177,20 +201,26 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         _log.warning("%s %s; what lies between is trained again", where, found)
 
     def _open(self) -> Any:
-        import torch
+        order, clock = self._order, self._clock
+        with clock.at(SlotPart.IMPORTS):
+            import torch
 
-        from raysweep.data.tensors import load_splits
-        from raysweep.search.delivery import local_images
-        from raysweep.vae.training import Training
+            from raysweep.data.tensors import load_splits
+            from raysweep.search.delivery import local_images
+            from raysweep.vae.laps import laps_on
+            from raysweep.vae.training import Training
 
-        order = self._order
         has_gpu = bool(order.share.gpu) and torch.cuda.is_available()
         if order.share.gpu and not has_gpu:
             _log.warning("Ray gives it %g GPU, and torch finds none; it trains on the CPU", order.share.gpu)
         device = torch.device("cuda" if has_gpu else "cpu")
         torch.set_num_threads(order.threads)
-        splits = load_splits(local_images(order.images), order.data, device)
-        return Training(order.config, splits.train, splits.validation, device)
+        if order.is_profiled:
+            self._laps = laps_on(device)
+        with clock.at(SlotPart.IMAGES):
+            splits = load_splits(local_images(order.images), order.data, device)
+        with clock.at(SlotPart.MODEL):
+            return Training(order.config, splits.train, splits.validation, device)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raysweep.clock import timed
 from raysweep.errors import RaysweepError
+from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.exchange import TrialOrder
 from raysweep.search.resources import LOOK_S, ray_has_ended
@@ -184,6 +186,7 @@ def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"CPU": share.cpu, **({"GPU": share.gpu} if share.gpu else {})}])
 
 
+@timed(DriverPart.LOOP)
 def run_trials(session: Session) -> None:
     """Trains the session's remaining trials on the Ray this process is connected to; returns when it is over."""
     # The one looks for Tune's own result files, which the ledger replaces, and warns of each that it misses; the other

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from raysweep.layout import typed
 from raysweep.metrics import FINAL_PREFIX, WITHOUT_RESULT, TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.status import ENDED, SweepStatus
@@ -16,6 +17,7 @@ from raysweep.space import Scalar
 if TYPE_CHECKING:
     from raysweep.data.cache import DataDescription
     from raysweep.search.resources import Slots
+    from raysweep.search.review import Sweep
     from raysweep.spec import SweepSpec
 
 STATE_STYLES = {
@@ -117,6 +119,16 @@ def summary_lines(status: SweepStatus) -> str:
     if status.to_do:
         parts.append(f"{status.to_do} not started")
     return ", ".join(parts) or "no trial has started"
+
+
+def profile_lines(sweep: Sweep) -> list[str]:
+    """Where the time of a run went, in three lines; none if it was not profiled."""
+    from raysweep.report.profile.sentences import overview, sentences
+
+    if sweep.profile is None:
+        return []
+    page = typed(sweep.directory.profile_markdown)
+    return [overview(sweep.profile), *sentences(sweep.profile)[:1], f"{page} has the rest."]
 
 
 def causes(records: list[TrialRecord]) -> list[str]:

@@ -153,6 +153,14 @@ def fetch_pictures(directory: SweepDirectory, remote: RemoteDirectory, number: i
     return sum(remote.fetch(name, below(directory.root, name)) for name in missing)
 
 
+def fetch_profile(directory: SweepDirectory, remote: RemoteDirectory) -> None:
+    """Fetches where the time of a session went, of which the ledger knows nothing, if the copy lacks it."""
+    name = directory.profile_parquet.relative_to(directory.root).as_posix()
+    there = remote.find(name)
+    if there is not None and _differs(directory.root, name, there):
+        remote.fetch(name, directory.profile_parquet)
+
+
 def fetch_checkpoints(directory: SweepDirectory, remote: RemoteDirectory, number: int) -> None:
     """Fetches the checkpoints of a trial that the copy lacks."""
     for name, there in remote.list(f"trials/{number:04d}").items():

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
+from raysweep.profiles import SlotPart
 from raysweep.vae.adam import Adam
 from raysweep.vae.evaluation import Images, evaluate, mean_image_error
 from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair
+from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_term
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.objective import charged_rate, kl_per_latent, warmed_weight, weighted_loss
@@ -64,12 +66,16 @@ class Training:
     def steps_an_epoch(self) -> int:
         return len(self.batch_sizes())
 
-    def run_epoch(self) -> EpochMetrics:
-        """One epoch of training and one pass over the validation images."""
+    def run_epoch(self, laps: Laps | None = None) -> EpochMetrics:
+        """One epoch of training and one pass over the validation images; `laps` has the time of its parts after it."""
+        lap = no_lap if laps is None else laps.lap  # chosen here, so that a step pays for a call and no more
         start = time.perf_counter()
-        train_loss = float(self._train())
+        if laps is not None:
+            laps.start()
+        train_loss = float(self._train(lap))
         trained = time.perf_counter()
         metrics = evaluate(self.model, self.validation_images, self.config, self.baseline_mse, self.device)
+        lap(SlotPart.EVALUATION)
         self.epoch += 1
         self.val_losses.append(metrics["val_loss"])
         return EpochMetrics(
@@ -80,7 +86,7 @@ class Training:
             epoch_s=time.perf_counter() - start,
         )
 
-    def _train(self) -> Tensor:
+    def _train(self, lap: Lap) -> Tensor:
         """One pass over the training images in random order; the mean loss over them, a scalar on the device."""
         config, model, count = self.config, self.model, len(self.train_images)
         pixels = self.train_images.shape[0] * self.train_images.shape[1] * self.train_images.shape[2]
@@ -97,18 +103,22 @@ class Training:
             if drawn is not None:
                 seen, x = training_pair(x, config, drawn)
             noise = torch.randn(len(batch), config.latent_size, generator=noise_generator, device=self.device)
+            lap(SlotPart.DATA)
             output, mean, logvar = model(seen, noise)
             data = data_term(output, x, config.likelihood, config.sigma)
             rate = charged_rate(kl_per_latent(mean, logvar), config.free_bits_nats)
             weight = warmed_weight(config, step, steps)
             loss = weighted_loss(data, rate, weight, config.reduction, pixels, config.latent_size)
+            lap(SlotPart.FORWARD)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            lap(SlotPart.BACKWARD)
             if config.max_gradient_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
             self.optimizer.step()
             total += loss.detach() * len(batch)
             step += 1
+            lap(SlotPart.OPTIMISER)
         return total / count
 
     def batch_sizes(self) -> list[int]:

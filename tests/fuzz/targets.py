@@ -11,9 +11,11 @@ import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -27,10 +29,13 @@ from raysweep.data.images import Fitting
 from raysweep.data.tensors import load_splits
 from raysweep.layout import SweepDirectory
 from raysweep.loading import load_spec
+from raysweep.profiles import DriverPart, Profile, SlotPart, Spent
 from raysweep.quality.features import load_features, random_features, save_features
 from raysweep.report.images import enlarge, tile, untile
 from raysweep.report.latents import read_latents, write_latents
 from raysweep.report.parquet import read_table, write_parquet
+from raysweep.report.profile.page import profile_markdown
+from raysweep.report.profile.table import profile_table, read_profile
 from raysweep.search.ledger import Ledger
 from raysweep.search.review import open_sweep
 from raysweep.spec import DataSpec
@@ -79,7 +84,7 @@ def all_targets(scratch: Path) -> list[Target]:
     """Every reader; the sound files are made below `scratch`."""
     makers = (
         _spec, _sweep_yaml, _journal, _checkpoint, _model_description, _model_weights, _features, _cache, _trials_table,
-        _latents, _grid, _folder_image, _idx, _idx_gzip, _cifar_records, _cifar_pickle,
+        _profile, _latents, _grid, _folder_image, _idx, _idx_gzip, _cifar_records, _cifar_pickle,
     )  # fmt: skip
     targets = []
     for maker in makers:
@@ -246,6 +251,20 @@ def _trials_table(place: Path) -> Target:
     directory = _made_sweep(place)
     seeds = (directory.trials_parquet.read_bytes(), directory.epochs_parquet.read_bytes())
     return Target("report table", directory.trials_parquet, seeds, mutate_bytes, read_table, weight=2)
+
+
+def _profile(place: Path) -> Target:
+    path = SweepDirectory(place).profile_parquet
+    spent = [Spent(part, 0.5, trial, epoch) for part in SlotPart for trial in (0, 1) for epoch in (None, 1, 2)]
+    driver = [Spent(part, 3.0) for part in DriverPart]
+    path.parent.mkdir()
+    pq.write_table(profile_table(Profile("run", datetime(2026, 11, 21, tzinfo=UTC), 2, [*spent, *driver])), path)
+
+    def read(path: Path) -> None:
+        profile = read_profile(path)
+        profile_markdown(profile)
+
+    return Target("profile", path, (path.read_bytes(),), mutate_bytes, read, (ValueError,))
 
 
 def _latents(place: Path) -> Target:

@@ -176,3 +176,23 @@ def test_a_bucket_that_vanishes_stops_the_sweep_which_goes_on_once_it_is_back(
     assert [len(record.epochs) for record in sweep.records] == [30, 30]
     assert RemoteDirectory.at(uri).read("study.journal") == sweep.directory.journal.read_bytes()
     wire.cut()
+
+
+def test_the_profile_of_a_sweep_outlives_its_machine(tmp_path: Path, server: str) -> None:
+    """No ledger has it: a report or a session elsewhere must fetch it before it puts its own report into the bucket."""
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("trials: 5", "trials: 1"))
+    uri = "s3://bucket/profiled"
+    here, elsewhere, laptop = (on(server, tmp_path / name) for name in ("here", "elsewhere", "laptop"))
+    there = RemoteDirectory.at(f"{uri}?endpoint_override={server}&region=us-east-1")
+    first = call_raysweep("run", "tiny.yaml", "--output", uri, "--profile", cwd=tmp_path, **here)
+    assert first.returncode == 0, first.stderr
+    names = ("report/profile.parquet", "report/profile.md", "report/figures/profile.png")
+    kept = [there.read(name) for name in names]
+    page = (kept[1] or b"").decode()
+    assert "| waiting for the bucket |" in page
+    assert "| bucket |" in page
+    assert call_raysweep("report", uri, cwd=tmp_path, **laptop).returncode == 0
+    assert [there.read(name) for name in names] == kept
+    again = call_raysweep("resume", uri, "--trials", "2", cwd=tmp_path, **elsewhere)
+    assert again.returncode == 0, again.stderr
+    assert [there.read(name) for name in names] == kept

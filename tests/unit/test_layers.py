@@ -19,8 +19,8 @@ import raysweep
 ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
 BOTTOM = (
-    "errors", "layout", "metrics", "config", "claims", "claimchecks", "expressions", "space", "spec", "loading",
-    "records", "remote", "tensorfile", "yamltext",
+    "errors", "layout", "metrics", "config", "claims", "claimchecks", "clock", "expressions", "space", "spec",
+    "loading", "profiles", "records", "remote", "tensorfile", "yamltext",
 )  # fmt: skip
 
 

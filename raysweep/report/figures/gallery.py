@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raysweep.layout import SweepDirectory, write_atomically
+from raysweep.profiles import Profile
 from raysweep.records import TrialRecord
 from raysweep.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from raysweep.report.figures.marks import Drawn
+
+PROFILE_FIGURE = "profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +48,21 @@ def draw_figures(
     # Matplotlib takes half a second to import, which only drawing should cost.
     from raysweep.report.figures.plots import draw_all
 
-    figures = []
-    for drawn in draw_all(directory, spec, records, collapse):
-        path = directory.figures / f"{drawn.name}.png"
-        write_atomically(path, drawn.png)
-        figures.append(Figure(drawn.name, drawn.title, path, drawn.description))
-    return figures
+    return [_write(directory, drawn) for drawn in draw_all(directory, spec, records, collapse)]
+
+
+def draw_profile(directory: SweepDirectory, profile: Profile) -> Figure:
+    """Draws where the time of a session went.
+
+    Raises:
+        StorageError: if the file system is full, read-only or gone.
+    """
+    from raysweep.report.figures.timebars import time_bars
+
+    return _write(directory, time_bars(PROFILE_FIGURE, profile))
+
+
+def _write(directory: SweepDirectory, drawn: Drawn) -> Figure:
+    path = directory.figures / f"{drawn.name}.png"
+    write_atomically(path, drawn.png)
+    return Figure(drawn.name, drawn.title, path, drawn.description)

@@ -9,7 +9,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from raysweep.clock import timed
 from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
+from raysweep.profiles import DriverPart
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.report.images import enlarge, shrink
 from raysweep.report.latents import read_latents
@@ -54,7 +56,7 @@ LATENTS_DPI = 130
 LATENTS_COLOURS = 64
 """A picture of thousands of points is four times as large in all its colours, and no clearer."""
 
-FINDINGS_TAG = "findings"
+FINDINGS_TAG, PROFILE_TAG = "findings", "profile"
 BY_EPOCH_TAG = "reconstructions_by_epoch"
 _BY_EPOCH_SAID = "Validation images (step 0), and their reconstructions after each epoch (the slider)."
 
@@ -69,6 +71,7 @@ class TensorBoardWriter:
         runs: where the runs go, one directory each; the sweep's own place for them if it is not given.
     """
 
+    @timed(DriverPart.TENSORBOARD)
     def __init__(
         self,
         directory: SweepDirectory,
@@ -89,11 +92,13 @@ class TensorBoardWriter:
             if not (self._directory / _run(record)).exists():
                 self._write_whole(record)
 
+    @timed(DriverPart.TENSORBOARD)
     def add_epoch(self, record: TrialRecord) -> None:
         """Writes the scalars of the record's last epoch and its picture if there is one; first the parameters."""
         self._start(record)
         self._write_epoch(record, record.epochs[-1])
 
+    @timed(DriverPart.TENSORBOARD)
     def finish_trial(self, record: TrialRecord) -> None:
         """Writes how the trial ended, a page of text about it, and its pictures; a missing picture is left out."""
         self._start(record)
@@ -109,6 +114,7 @@ class TensorBoardWriter:
         self._write(_run(record), ended_s, step, values)
         self._close(_run(record))
 
+    @timed(DriverPart.TENSORBOARD)
     def add_tested(self, record: TrialRecord) -> None:
         """Writes the trial's final metrics, as scalars and into its page of text, and the pictures made with them.
 
@@ -118,6 +124,7 @@ class TensorBoardWriter:
         page = text("trial", trial_text(record, self._objective), f"Trial {record.number}")
         self._write_tested(record, [page] if record.tested else [])
 
+    @timed(DriverPart.TENSORBOARD)
     def add_projections(self, records: Sequence[TrialRecord]) -> None:
         """Puts the latents of the best trials, 5 at most, into TensorBoard's Projector; see report/projector.py."""
         for number in choose_projected(self._sweep, records, self._objective):
@@ -127,10 +134,12 @@ class TensorBoardWriter:
             except ValueError as error:
                 _log.warning("the latents of trial %d are left out of the Projector: %s", number, error)
 
+    @timed(DriverPart.TENSORBOARD)
     def add_text(self, tag: str, markdown: str) -> None:
         """Puts a page of Markdown about the whole sweep into the run `sweep`."""
         self._write(SWEEP_RUN, time.time(), 0, [text(tag, markdown, "")])
 
+    @timed(DriverPart.TENSORBOARD)
     def add_figures(self, figures: Sequence[Figure]) -> None:
         """Puts figures of the whole sweep into the run `sweep`."""
         for figure in figures:
@@ -233,14 +242,17 @@ class TensorBoardWriter:
             self._files.pop(run).close()
 
 
+@timed(DriverPart.TENSORBOARD)
 def rebuild(
     directory: SweepDirectory,
     spec: SweepSpec,
     records: Sequence[TrialRecord],
     figures: Sequence[Figure] = (),
-    findings: str | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the whole TensorBoard directory anew and puts it in the place of the old one.
+
+    `texts` are pages of Markdown about the whole sweep, by tag.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -254,8 +266,8 @@ def rebuild(
             with TensorBoardWriter(directory, spec, ordered, runs=fresh) as writer:
                 writer.add_projections(ordered)
                 writer.add_figures(figures)
-                if findings is not None:
-                    writer.add_text(FINDINGS_TAG, findings)
+                for tag, markdown in (texts or {}).items():
+                    writer.add_text(tag, markdown)
             directory.report.mkdir(parents=True, exist_ok=True)
             if directory.tensorboard.exists():
                 directory.tensorboard.rename(old)

@@ -37,11 +37,11 @@ def _watch(training):
     # One write of a short line to a file opened for appending is never mixed with another process's.
     log = os.open(os.environ["CHAOS_EPOCHS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def watched(self):
+    def watched(self, *arguments):
         config = hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:16]
         epoch = self.epoch + 1
         os.write(log, f"{time.time():.6f} {os.getpid()} {config} {epoch} begun\n".encode())
-        metrics = run_epoch(self)
+        metrics = run_epoch(self, *arguments)
         os.write(log, f"{time.time():.6f} {os.getpid()} {config} {epoch} done\n".encode())
         return metrics
 

@@ -1,0 +1,150 @@
+"""Where a session's time went, in stacked bars: of all slots, of the driver, and of each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from raysweep.profiles import IDLE, STEP, DriverPart, Profile, SlotPart
+from raysweep.report.figures.marks import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    Drawn,
+    canvas,
+    styled,
+    title,
+    to_png,
+)
+from raysweep.report.findings.verdicts import percent
+
+LABELLED = 0.03
+"""Share of a bar from which on a piece has its share written on it."""
+MAX_BARS = 80
+"""More trials than that are drawn as one outline, which takes no longer however many there are."""
+
+
+class _Band(NamedTuple):
+    """Parts that share a colour."""
+
+    label: str
+    colour: str
+    parts: frozenset[SlotPart | DriverPart]
+    ink: str = "white"
+    """Of what is written on it."""
+
+
+S, D = SlotPart, DriverPart
+BANDS = (
+    _Band("idle before the first trial", "#C9CED6", frozenset({S.START_UP}), BLACK),
+    _Band("starting machines, processes, Ray", "#E69F00",
+          frozenset({S.MACHINE, S.PROCESS, S.IMPORTS, D.COMMAND, D.RAY}), BLACK),
+    _Band("images, model, preflight", "#F0E442", frozenset({S.IMAGES, S.MODEL, S.RESTORE, D.IMAGES, D.PREFLIGHT}),
+          BLACK),
+    _Band("training: data", GREEN, frozenset({S.DATA})),
+    _Band("training: steps", BLUE, frozenset(STEP)),
+    _Band("evaluation", "#56B4E9", frozenset({S.EVALUATION}), BLACK),
+    _Band("checkpoints, bucket", VERMILLION, frozenset({S.CHECKPOINT, S.BUCKET, D.BUCKET})),
+    _Band("pictures, report", "#CC79A7", frozenset({S.PICTURES, D.TENSORBOARD, D.REPORT, D.TERMINAL})),
+    _Band("Ray, driver, ledger, sampler", "#5B6068", frozenset({S.EXCHANGE, D.LOOP, D.LEDGER, D.SAMPLER})),
+    _Band("final metrics", "#7B4EA3", frozenset({S.TEST})),
+    _Band("lost, unaccounted", "#F2B8B5", frozenset({S.LOST, S.UNACCOUNTED, D.UNACCOUNTED}), BLACK),
+    _Band("idle later; the driver: waiting", "#E9EBEE",
+          frozenset({S.BETWEEN, S.LAST_TRIALS, S.TESTS, S.REPORT, D.WAITING}), BLACK),
+)  # fmt: skip
+
+
+def time_bars(name: str, profile: Profile) -> Drawn:
+    """The slots' and the driver's time by part, and below it what each trial's was spent on."""
+    trials = profile.trials()
+    slots, driver = profile.of(SlotPart), profile.of(DriverPart)
+    with styled():
+        figure = canvas(9.6, 5.9 if trials else 3.0)
+        if trials:
+            above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [1.0, 1.7]})
+            _draw_trials(below, trials)
+        else:
+            above = figure.subplots()
+        _draw_bar(above, 1, slots)
+        _draw_bar(above, 0, driver)
+        count = f"{profile.slots} slot{'s' * (profile.slots != 1)}"
+        above.set_yticks([1, 0], [f"{count},\n{profile.slot_s:,.0f} slot-s", f"driver,\n{profile.wall_s:,.0f} s"])
+        above.tick_params(axis="y", length=0)
+        above.set_xlim(0, 1)
+        above.set_ylim(-0.5, 1.5)
+        above.xaxis.set_major_formatter(PercentFormatter(1.0))
+        above.grid(visible=False, axis="y")
+        seen = {part for seconds in (slots, driver) for part, value in seconds.items() if value > 0}
+        handles = [
+            Patch(facecolor=band.colour, edgecolor=GREY, linewidth=0.4, label=band.label)
+            for band in BANDS
+            if band.parts & seen
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.2)
+        text = _finding(slots)
+        title(figure, text)
+        return Drawn(
+            name, text, to_png(figure),
+            "Above: what the time of all slots was spent on, and that of the driver, from the typed command to the end "
+            "of the report. Below: the seconds that each trial had its slot, its test included. report/profile.md has "
+            "the figures.",
+        )  # fmt: skip
+
+
+def _finding(slots: Mapping[SlotPart, float]) -> str:
+    whole = sum(slots.values()) or 1.0
+    shares = [
+        ("training", sum(slots[part] for part in (SlotPart.DATA, *STEP)) / whole),
+        ("idle", sum(slots[part] for part in IDLE) / whole),
+    ]
+    others = [(band.label, _of(band, slots) / whole) for band in BANDS if band.parts.isdisjoint({*STEP, S.DATA, *IDLE})]
+    most = max(others, key=lambda pair: pair[1])
+    return "Where the time went: " + ", ".join(f"{label} {percent(share)}" for label, share in [*shares, most])
+
+
+def _of(band: _Band, seconds: Mapping[Any, float]) -> float:
+    return sum(value for part, value in seconds.items() if part in band.parts)
+
+
+def _draw_bar(axes: Axes, y: float, seconds: Mapping[Any, float]) -> None:
+    """One bar from 0 to 1."""
+    whole, left = sum(seconds.values()) or 1.0, 0.0
+    for band in BANDS:
+        share = _of(band, seconds) / whole
+        if share > 0:
+            axes.barh(y, share, left=left, height=0.72, color=band.colour, edgecolor=GREY, linewidth=0.4)
+            if share >= LABELLED:
+                axes.text(left + share / 2, y, percent(share), ha="center", va="center", color=band.ink, fontsize=8.5)
+            left += share
+
+
+def _draw_trials(axes: Axes, trials: Mapping[int, Mapping[SlotPart, float]]) -> None:
+    """A column a trial; of very many, their outline."""
+    numbers = list(trials)
+    heights = np.array([[_of(band, trials[number]) for number in numbers] for band in BANDS])
+    if len(numbers) <= MAX_BARS:
+        bottom = np.zeros(len(numbers))
+        for band, height in zip(BANDS, heights, strict=True):
+            axes.bar(numbers, height, bottom=bottom, width=0.8, color=band.colour, edgecolor=GREY, linewidth=0.4)
+            bottom += height
+    else:
+        axes.stackplot(*_steps(numbers, heights), colors=[band.colour for band in BANDS], linewidth=0)
+    axes.set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
+    axes.set_ylim(0, 1.05 * float(heights.sum(axis=0).max()) or 1.0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("trial")
+    axes.set_ylabel("seconds in its slot")
+
+
+def _steps(numbers: Sequence[int], heights: Any) -> tuple[Any, Any]:
+    """Positions and heights of an outline that goes up and down at the edge of each number."""
+    edges = np.array(numbers, dtype=float)
+    return np.stack([edges - 0.5, edges + 0.5], axis=1).ravel(), np.repeat(heights, 2, axis=1)

@@ -1,0 +1,131 @@
+"""What became of every slot-second of a session: an account in which each belongs to one part.
+
+Times are by the driver's clock alone. A trial's own report says how long its parts took, which needs no two machines to
+agree what time it is; what the driver waited beyond that went to Ray, to the way there and back, and to the driver.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from raysweep.profiles import EPOCH, SlotPart, Spent
+
+
+@dataclass
+class _Hold:
+    """A trial, or the test of one, that has a slot."""
+
+    settled: float
+    """Up to when its time is in the account."""
+    started: float | None = None
+    """When its process was ready; None before, and once that is in the account."""
+    epoch: int | None = None
+    """The last that it reported."""
+
+
+class SlotAccount:
+    """Adds up slot-seconds by part, trial and epoch.
+
+    While fewer slots are there than trials hold, because machines went away, what counts is what is held.
+
+    Args:
+        begun: when the first slot-second began; all until `resize` says how many there are belong to that many.
+        now: the clock, in seconds.
+    """
+
+    def __init__(self, begun: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._at = begun
+        self._slots: int | None = None
+        self._idle = SlotPart.START_UP
+        self._holds: dict[int, _Hold] = {}
+        self._spent: defaultdict[tuple[SlotPart, int | None, int | None], float] = defaultdict(float)
+        self.most_slots = 0
+
+    def resize(self, slots: int) -> None:
+        """Takes the number of slots from now on."""
+        if self._slots is not None:
+            self._advance()
+        self._slots = slots
+        self.most_slots = max(self.most_slots, slots)
+
+    def idle_as(self, part: SlotPart) -> None:
+        """Says what the slots that stand idle from now on stand idle for."""
+        self._advance()
+        self._idle = part
+
+    def hand_out(self, number: int) -> None:
+        """Gives a slot to a trial, or to the test of one."""
+        self.give_back(number, SlotPart.LOST)
+        self._holds[number] = _Hold(self._advance())
+
+    def start(self, number: int) -> None:
+        """Takes the news that the process of a trial is ready."""
+        hold = self._holds.get(number)
+        if hold is not None:
+            hold.started = self._now()
+
+    def report(
+        self, number: int, spent: Mapping[SlotPart, float], epoch: int | None, process_age_s: float | None = None,
+        rest: SlotPart = SlotPart.EXCHANGE,
+    ) -> None:  # fmt: skip
+        """Takes what a trial says of the time since it was heard of last.
+
+        Args:
+            spent: seconds of each part, by the clock of its machine; no more are taken than have passed here.
+            epoch: which it reports of; None for none.
+            process_age_s: how old its process was when it was given the trial, if it is the process's first.
+            rest: what the time belongs to that is in none of the parts.
+        """
+        hold = self._holds.get(number)
+        if hold is None:
+            return
+        if hold.started is not None:
+            waited = hold.started - hold.settled
+            process = waited if process_age_s is None else min(waited, process_age_s)
+            self._add(SlotPart.PROCESS, process, number)
+            self._add(SlotPart.MACHINE, waited - process, number)
+            hold.settled, hold.started = hold.started, None
+        now = self._now()
+        passed, said = now - hold.settled, sum(spent.values())
+        scale = passed / said if said > passed else 1.0
+        for part, seconds in spent.items():
+            self._add(part, seconds * scale, number, epoch)
+        self._add(rest, passed - said * scale, number, epoch)
+        hold.settled, hold.epoch = now, epoch
+
+    def give_back(self, number: int, rest: SlotPart) -> None:
+        """Takes the slot of a trial back; what it has not reported of belongs to `rest`."""
+        hold = self._holds.get(number)
+        if hold is not None:
+            now = self._advance()
+            del self._holds[number]
+            self._add(rest, now - hold.settled, number, hold.epoch)
+
+    def take_all_back(self) -> None:
+        """Takes all slots back: whoever still had one is cut off."""
+        for number in list(self._holds):
+            self.give_back(number, SlotPart.LOST)
+
+    def spent(self) -> list[Spent]:
+        """All of it, up to now or to when the last slot was taken back; in order of trials, then of epochs."""
+        self.take_all_back()
+        self._advance()
+        order = list(SlotPart)
+        keys = sorted(self._spent, key=lambda key: (-1 if key[1] is None else key[1], key[2] or 0, order.index(key[0])))
+        return [Spent(part, self._spent[part, trial, epoch], trial, epoch) for part, trial, epoch in keys]
+
+    def _advance(self) -> float:
+        """Brings the account of idle slots up to now; the time it now is."""
+        now = self._now()
+        idle = max(0, (self._slots or 0) - len(self._holds))
+        self._add(self._idle, idle * (now - self._at), None)
+        self._at = now
+        return now
+
+    def _add(self, part: SlotPart, seconds: float, number: int | None, epoch: int | None = None) -> None:
+        if seconds > 0:
+            self._spent[part, number, epoch if part in EPOCH else None] += seconds

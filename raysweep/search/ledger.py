@@ -16,10 +16,8 @@ Final metrics are user attributes of the study, since Optuna closes a trial once
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import math
-import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -48,20 +46,17 @@ from raysweep.search.entries import (
     tested_key,
 )
 from raysweep.search.journal import Journal, described_cut, repair_journal
+from raysweep.search.sampling import Ranking, suggest
 from raysweep.space import Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 STUDY = "raysweep"
 SPEC, DESCRIPTION = "spec", "description"
 """Attributes of the study: the specification the sweep is run with, and what else sweep.yaml says of it."""
 CONSTRAINT = "diverged"
-STARTUP_TRIALS = 8
-"""Trials sampled at random before TPE has enough to go by."""
 _log = logging.getLogger("raysweep")
 
 
@@ -76,6 +71,13 @@ class Ledger:
         self._spec = spec
         self._distributions = {name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()}
         self._metric = spec.search.objective.metric
+        self._open: dict[int, int] = {}
+        """Optuna's ids of the trials that have not ended, by number."""
+        for frozen in study.get_trials(deepcopy=False):
+            if not frozen.state.is_finished():
+                self._open[frozen.number] = frozen._trial_id
+        self._rungs: dict[int, dict[int, float]] = {}
+        """Those that were asked for, by epoch."""
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
         if writable:
@@ -152,6 +154,11 @@ class Ledger:
     def record(self, number: int) -> TrialRecord:
         return self._records[number]
 
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return len(self._records) - len(self._open)
+
     def unfinished(self) -> list[int]:
         """Numbers of the trials that have not ended."""
         return [number for number, record in sorted(self._records.items()) if record.ended_at is None]
@@ -176,7 +183,7 @@ class Ledger:
             )
         )
         frozen = self._study.get_trials(deepcopy=False)[number]
-        self._trial_ids[number] = frozen._trial_id
+        self._trial_ids[number] = self._open[number] = frozen._trial_id
         self._records[number] = self._read(frozen, TrialState.RUNNING)
         return self._records[number]
 
@@ -222,6 +229,8 @@ class Ledger:
             self._set_value(trial_id, metrics)
         epochs = (*record.epochs, EpochRecord(metrics, now))
         self._records[number] = dataclasses.replace(record, epochs=epochs, node=node, device=device)
+        if metrics.epoch in self._rungs:
+            self._rungs[metrics.epoch][number] = self._objective(metrics)
         return self._records[number]
 
     @timed(DriverPart.LEDGER)
@@ -247,13 +256,18 @@ class Ledger:
         self._records[number] = dataclasses.replace(self._records[number], tested=metrics)
         return self._records[number]
 
-    def values_at(self, epoch: int) -> dict[int, float]:
-        """The objective of every trial that has reached `epoch`, by trial number: a rung, whoever stands on it."""
-        return {
-            number: float(getattr(record.epochs[epoch - 1].metrics, self._metric))
-            for number, record in self._records.items()
-            if len(record.epochs) >= epoch
-        }
+    def values_at(self, epoch: int) -> Mapping[int, float]:
+        """The objective of every trial that has reached `epoch`, by trial number: a rung, whoever stands on it.
+
+        The mapping is the ledger's own, and grows as trials arrive.
+        """
+        if epoch not in self._rungs:
+            self._rungs[epoch] = {
+                number: self._objective(record.epochs[epoch - 1].metrics)
+                for number, record in self._records.items()
+                if len(record.epochs) >= epoch
+            }
+        return self._rungs[epoch]
 
     def _settle(self) -> None:
         """Does to the end what a driver that died had begun: an `ask`, an `add_epoch`, or a `finish`.
@@ -284,8 +298,11 @@ class Ledger:
                 state, cause, error = outcome
                 self._end(trial_id, epochs, state, cause, error)
 
+    def _objective(self, metrics: EpochMetrics) -> float:
+        return float(getattr(metrics, self._metric))
+
     def _set_value(self, trial_id: int, metrics: EpochMetrics) -> None:
-        value = float(getattr(metrics, self._metric))
+        value = self._objective(metrics)
         self._study._storage.set_trial_intermediate_value(
             trial_id, metrics.epoch, value if math.isfinite(value) else math.nan
         )
@@ -295,7 +312,7 @@ class Ledger:
     ) -> None:
         """Tells how a trial ended: the outcome first, so that what a crash cuts off can be told again."""
         storage, told = self._study._storage, TOLD[state]
-        last = float(getattr(epochs[-1].metrics, self._metric)) if epochs else math.nan
+        last = self._objective(epochs[-1].metrics) if epochs else math.nan
         values = None
         with self._journal.at_once():
             storage.set_trial_user_attr(trial_id, OUTCOME, {"state": state.value, "cause": cause, "error": error})
@@ -309,33 +326,25 @@ class Ledger:
             if told is optuna.trial.TrialState.COMPLETE and values is None:
                 raise LedgerError(f"a trial cannot be {state.value} without a value of {self._metric}")
             storage.set_trial_state_values(trial_id, told, values)
+        frozen = storage.get_trial(trial_id)
+        self._open.pop(frozen.number, None)
+        if "_ranking" in vars(self):
+            self._ranking.add(frozen)
 
     @timed(DriverPart.SAMPLER)
     def _suggest(self, number: int) -> dict[str, Any]:
         """The point of trial `number`, a function of the specification and of what the other trials came to."""
         given = self._point(number) or {}
-        sampler = make_sampler(self._spec, number)
-        # A study of its own, since one keeps the trials as they were when it was last asked or told.
-        study = optuna.load_study(study_name=STUDY, storage=self._study._storage, sampler=sampler)
-        trial = optuna.trial.FrozenTrial(
-            number=number, trial_id=-1, state=optuna.trial.TrialState.RUNNING, value=None,
-            datetime_start=datetime.now(), datetime_complete=None, params={}, distributions={}, user_attrs={},
-            system_attrs={}, intermediate_values={},
-        )  # fmt: skip
-        together: dict[str, Any] | None = None
-        point: dict[str, Any] = {}
-        for name, distribution in self._distributions.items():
-            if name in given or distribution.single():
-                point[name] = given[name] if name in given else _only_value(distribution)
-                continue
-            if together is None:
-                space = sampler.infer_relative_search_space(study, trial)
-                together = sampler.sample_relative(study, trial, space)
-            if name in together:
-                point[name] = together[name]
-            else:
-                point[name] = sampler.sample_independent(study, trial, name, distribution)
-        return point
+        running = [self._study._storage.get_trial(trial_id) for trial_id in self._open.values()]
+        return suggest(self._spec, self._study, number, given, self._distributions, [*self._ranking.view(), *running])
+
+    @cached_property
+    def _ranking(self) -> Ranking:
+        """What the sampler learns from; made when it is first asked, for who only reads needs none."""
+        ranking = Ranking(self._spec.search.objective.direction)
+        for frozen in self._study.get_trials(deepcopy=False):
+            ranking.add(frozen)
+        return ranking
 
     def _point(self, number: int) -> dict[str, Scalar] | None:
         """The point that trial `number` must have, if the file gives one."""
@@ -355,31 +364,6 @@ class Ledger:
 
     def _read(self, frozen: FrozenTrial, unfinished: TrialState) -> TrialRecord:
         return read_trial(frozen, self._spec, self._distributions, unfinished, self._tested.get(frozen.number))
-
-
-def _only_value(distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return distribution.choices[0]
-    assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
-    return distribution.low
-
-
-class _TPESampler(optuna.samplers.TPESampler):
-    """TPE without the message to other drivers that it writes into a trial; one sweep has one driver."""
-
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-        return self._sample_relative(study, trial, search_space)
-
-
-def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
-    """The sampler that suggests trial `number`, seeded from (seed, number): a resumed sweep suggests the same."""
-    digest = hashlib.sha256(f"{spec.search.seed}:{number}".encode()).digest()
-    seed = int.from_bytes(digest[:4], "big")
-    if spec.search.sampler != "tpe":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
 
 
 def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:

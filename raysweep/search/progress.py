@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from raysweep.spec import SweepSpec
 
 _REDRAW_S = 0.25
+_REDRAW_SHARE = 0.05
+"""Most of the driver's time that redrawing takes: with ten thousand trials a look at all of them is no trifle."""
 
 
 class LiveDisplay:
@@ -32,7 +34,7 @@ class LiveDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._drawn = -_REDRAW_S
+        self._due = 0.0
 
     def __enter__(self) -> LiveDisplay:
         return self
@@ -52,10 +54,10 @@ class LiveDisplay:
     @timed(DriverPart.TERMINAL)
     def tick(self, session: Session) -> None:
         now = time.monotonic()
-        if now - self._drawn >= _REDRAW_S:
-            self._drawn = now
+        if now >= self._due:
             self._live.start()  # on the first tick: until then the bar of the data cache may have the terminal
             self._live.update(_live_view(session), refresh=True)
+            self._due = now + max(_REDRAW_S, (time.monotonic() - now) / _REDRAW_SHARE)
 
 
 class PlainDisplay:
@@ -77,10 +79,10 @@ class PlainDisplay:
             self._print(f"trial {record.number}: {_result(record, session.spec)} after epoch 1")
 
     def trial_ended(self, session: Session, record: TrialRecord) -> None:
-        status = sweep_status(session.ledger.records(), session.spec)
+        count = f"[{session.ledger.ended}/{session.spec.trials}]"
         self._print(
             f"trial {record.number} {record.state.value}: {_result(record, session.spec)} after "
-            f"{count_text(len(record.epochs), 'epoch')}; {params_text(record.params)} [{status.ended}/{status.trials}]"
+            f"{count_text(len(record.epochs), 'epoch')}; {params_text(record.params)} {count}"
         )
 
     def trial_tested(self, session: Session, record: TrialRecord) -> None:

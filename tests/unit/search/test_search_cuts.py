@@ -17,7 +17,8 @@ from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.search.journal import Journal
-from raysweep.search.ledger import STARTUP_TRIALS, STUDY, Ledger, make_sampler
+from raysweep.search.ledger import STUDY, Ledger
+from raysweep.search.sampling import STARTUP_TRIALS, make_sampler
 from raysweep.space import optuna_distribution
 from raysweep.spec import SweepSpec
 from tests.unit.search.conftest import epoch_metrics

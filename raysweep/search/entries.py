@@ -95,6 +95,8 @@ def read_trial(
 def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
     """The epochs of a trial, from 1 without a gap.
 
+    What has been read takes the place of its row in `frozen`: it needs a fifth of the memory, and no second reading.
+
     Raises:
         LedgerError: naming the epoch that is missing or damaged.
     """
@@ -104,19 +106,25 @@ def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
         if key != epoch_key(epoch):
             _refuse(frozen.number, f"epoch {epoch} is missing, though {key} is there")
         row = frozen.user_attrs[key]
-        metrics = _read_metrics(EpochMetrics, row, frozen.number, key)
-        if metrics.epoch != epoch:
-            _refuse(frozen.number, f"{key} is epoch {metrics.epoch}")
-        try:
-            recorded_at = datetime.fromisoformat(row["recorded_at"]).astimezone(UTC)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            _refuse(frozen.number, f"{key}: recorded_at is missing or no time")
-        epochs.append(EpochRecord(metrics, recorded_at))
+        if not isinstance(row, EpochRecord):
+            row = frozen.user_attrs[key] = _read_epoch(row, frozen.number, key)
+        if row.metrics.epoch != epoch:
+            _refuse(frozen.number, f"{key} is epoch {row.metrics.epoch}")
+        epochs.append(row)
     last = max(1, len(epochs))  # a trial that diverged before its first epoch has a step all the same
     odd = [step for step in frozen.intermediate_values if not 1 <= step <= last]
     if odd:
         _refuse(frozen.number, f"has a value for epoch {odd[0]}, whose metrics are missing")
     return tuple(epochs)
+
+
+def _read_epoch(row: Any, number: int, key: str) -> EpochRecord:
+    metrics = _read_metrics(EpochMetrics, row, number, key)
+    try:
+        recorded_at = datetime.fromisoformat(row["recorded_at"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        _refuse(number, f"{key}: recorded_at is missing or no time")
+    return EpochRecord(metrics, recorded_at)
 
 
 def read_outcome(frozen: FrozenTrial) -> tuple[TrialState, str | None, str | None] | None:

@@ -74,6 +74,8 @@ class Ledger:
         self._open: dict[int, int] = {}
         """Optuna's ids of the trials that have not ended, by number."""
         for frozen in study.get_trials(deepcopy=False):
+            if frozen.distributions == self._distributions:
+                frozen._distributions = self._distributions  # one for all, not one for each
             if not frozen.state.is_finished():
                 self._open[frozen.number] = frozen._trial_id
         self._rungs: dict[int, dict[int, float]] = {}
@@ -183,6 +185,7 @@ class Ledger:
             )
         )
         frozen = self._study.get_trials(deepcopy=False)[number]
+        frozen._distributions = self._distributions  # the same ones; Optuna has read them back from the journal
         self._trial_ids[number] = self._open[number] = frozen._trial_id
         self._records[number] = self._read(frozen, TrialState.RUNNING)
         return self._records[number]

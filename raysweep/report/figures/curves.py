@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord
 from raysweep.report.figures.marks import (
     BLACK,
     BLUE,
@@ -35,7 +36,7 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
     """The objective after every epoch of every trial."""
     curves = {
         record.number: [(e.metrics.epoch, float(getattr(e.metrics, trials.metric))) for e in record.epochs]
-        for record in trials.records
+        for record in trials.drawn
         if record.epochs
     }
     if not curves:
@@ -56,17 +57,22 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
             )  # fmt: skip
     ends: list[tuple[float, str, str]] = []
     seen: Counter[str] = Counter()
-    winners = trials.repeats(trials.winner) if trials.winner else []
+    winners = {record.number for record in trials.repeats(trials.winner)} if trials.winner else set()
+
+    def looks_of(record: TrialRecord) -> tuple[str, str]:
+        """How the trial's line looks, and how it would if it were not named."""
+        ended = kind(record, trials.value(record))
+        looks = trials.label(record) if trials.is_special(record) else ended
+        return "best, other seeds" if record.number in winners and looks == "completed" else looks, ended
+
     for record in trials.records:
+        if record.epochs:
+            seen.update(set(looks_of(record)))
+    for record in trials.drawn:
         if record.number not in curves:
             continue
         epochs, values = zip(*curves[record.number], strict=True)
-        special = trials.is_special(record)
-        ended = kind(record, trials.value(record))
-        looks = trials.label(record) if special else ended
-        if record in winners and looks == "completed":
-            looks = "best, other seeds"
-        seen.update({looks, ended})
+        special, (looks, _) = trials.is_special(record), looks_of(record)
         colour, width, alpha, order = _LINES[looks]
         axes.plot(epochs, values, color=colour, lw=width, alpha=alpha, zorder=order, solid_capstyle="round")
         finite = [(epoch, value) for epoch, value in curves[record.number] if math.isfinite(value)]

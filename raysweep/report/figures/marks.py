@@ -46,6 +46,9 @@ STYLE: dict[str, Any] = {
     "text.color": BLACK,
 }
 
+MOST_DRAWN = 500
+"""More marks than these hide each other, and take minutes to draw."""
+
 Weights = tuple[float, float]
 """From the least to the most; one weight if they are equal."""
 
@@ -72,6 +75,8 @@ class Standing(NamedTuple):
     """The best trial; of those that ran to their end if there are any."""
     baselines: list[TrialRecord]
     """Trials whose point the search space file gave."""
+    drawn: list[TrialRecord]
+    """Those of the records that have a mark of their own: all, or `MOST_DRAWN` of them."""
 
     def value(self, record: TrialRecord) -> float:
         """The objective after the trial's last epoch; NaN if there is none."""
@@ -79,7 +84,7 @@ class Standing(NamedTuple):
 
     def is_special(self, record: TrialRecord) -> bool:
         """Whether the figures name the trial."""
-        return record is self.winner or record in self.baselines
+        return record is self.winner or record.enqueued
 
     @property
     def special_values(self) -> list[float]:
@@ -97,6 +102,16 @@ class Standing(NamedTuple):
         """The trials of the record's configuration, itself among them, whatever their seed."""
         wanted = configuration(record)
         return [other for other in self.records if configuration(other) == wanted]
+
+    @property
+    def choice_said(self) -> str:
+        """A sentence on which trials the marks stand for; empty if for all."""
+        if len(self.drawn) == len(self.records):
+            return ""
+        return (
+            f" Of the {len(self.records):,} trials {len(self.drawn):,} are drawn: "
+            "those given, the best, and an even choice of the others."
+        )
 
     def label(self, record: TrialRecord) -> str:
         return "best" if record is self.winner else "baseline"
@@ -118,7 +133,19 @@ def standing(spec: SweepSpec, records: Sequence[TrialRecord]) -> Standing:
     metric = spec.search.objective.metric
     ordered = sorted(records, key=lambda record: record.number)
     best = ranked(ordered, metric)
-    return Standing(metric, ordered, best[0] if best else None, [record for record in ordered if record.enqueued])
+    given = [record for record in ordered if record.enqueued]
+    return Standing(metric, ordered, best[0] if best else None, given, _drawn(ordered, [*given, *best]))
+
+
+def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """All records, or as many as are drawn: the foremost of `first`, and an even choice of the others, by number."""
+    if len(records) <= MOST_DRAWN:
+        return records
+    chosen = {record.number for record in first[: MOST_DRAWN // 2]}
+    others = [record for record in records if record.number not in chosen]
+    wanted = MOST_DRAWN - len(chosen)
+    chosen |= {others[index * len(others) // wanted].number for index in range(wanted)}
+    return [record for record in records if record.number in chosen]
 
 
 def canvas(width: float, height: float) -> Canvas:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from matplotlib.lines import Line2D
@@ -63,7 +63,7 @@ def draw_all(
             *side_by_side(trials, spec, directory),
         ):
             if drawn is not None:
-                yield drawn
+                yield drawn._replace(description=drawn.description + trials.choice_said)
 
 
 def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights | None = None) -> Drawn | None:
@@ -72,6 +72,7 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights 
     ended = [r for r in trials.records if r.final is not None or r.state is not TrialState.RUNNING]
     if not names or not ended:
         return None
+    pictured = [record for record in trials.drawn if record.final is not None or record.state is not TrialState.RUNNING]
     columns = min(len(names), MAX_PANELS_A_ROW)
     rows = -(-len(names) // columns)
     figure = canvas(max(6.4, 3.3 * columns), 3.6 * rows + 0.9)
@@ -85,26 +86,33 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights 
     off = sum(not low <= trials.value(r) <= high for r in ended if kind(r, trials.value(r)) != "no result")
     for panel, name in zip(panels, names, strict=False):
         positions = scale_x(panel, spec.trial, name, ended)
-        for group in group_repeats(record for record in ended if low <= trials.value(record) <= high):
+        for group in group_repeats(record for record in pictured if low <= trials.value(record) <= high):
             if len(group) > 1:
                 ends = [pick(map(trials.value, group)) for pick in (min, max)]
                 panel.plot([positions(group[0])] * 2, ends, color=FAINT, lw=1.6, zorder=2)
-        for record in ended:
+        points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for record in pictured:
             x, value = positions(record), trials.value(record)
             looks = kind(record, value)
             if looks == "no result":
-                mark(panel, looks, [x], [floor])
+                points[looks].append((x, floor))
             elif not low <= value <= high:
-                panel.scatter([x], [floor], s=34, c=GREY, marker="v" if floor == low else "^", clip_on=False, zorder=3)
+                points["beyond"].append((x, floor))
             elif trials.is_special(record):
-                mark(panel, trials.label(record), [x], [value])
+                points[trials.label(record)].append((x, value))
                 panel.annotate(
                     str(record.number), (x, value), xytext=(7, 7), textcoords="offset points", zorder=7,
                     fontsize=9, fontweight="bold", color=VERMILLION if record is trials.winner else BLACK,
                     path_effects=HALO,
                 )  # fmt: skip
             else:
-                mark(panel, looks, [x], [value])
+                points[looks].append((x, value))
+        beyond = points.pop("beyond", [])
+        if beyond:
+            shape = "v" if floor == low else "^"
+            panel.scatter(*zip(*beyond, strict=True), s=34, c=GREY, marker=shape, clip_on=False, zorder=3)
+        for looks, places in points.items():
+            mark(panel, looks, *map(list, zip(*places, strict=True)))
         panel.set_ylim(low, high)
         if name == "kld_weight" and collapse is not None:
             marked = mark_collapse(panel, spec.trial, collapse)

@@ -38,7 +38,7 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
     """Rate against distortion, where lines of equal ELBO are straight (Alemi et al., arXiv:1711.00464)."""
     points = [
         (record, record.final.rate_nats, record.final.distortion_nats)
-        for record in trials.records
+        for record in trials.drawn
         if record.final and math.isfinite(record.final.rate_nats) and math.isfinite(record.final.distortion_nats)
     ]
     if not points:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from PIL import Image
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import FinalMetrics, TrialState
+from raysweep.records import ranked
+from raysweep.report.figures import marks
 from raysweep.report.figures.floors import floor_name
 from raysweep.report.figures.gallery import draw_figures
-from raysweep.report.figures.marks import STYLE, canvas, robust_limits, short
+from raysweep.report.figures.marks import STYLE, canvas, robust_limits, short, standing
 from raysweep.report.figures.ratedistortion import _mark_bar
 from raysweep.report.figures.repeats import group_repeats
 from raysweep.report.figures.scatter import draw_latents
@@ -113,6 +116,22 @@ def test_one_trial_is_enough(directory, record, spec, draw_pictures):
     records = [record(0, (5.0,), enqueued=True)]
     draw_pictures(directory, spec, records)
     assert names(draw_figures(directory, spec, records)) == ALL[:4]
+
+
+def test_of_very_many_trials_the_best_those_given_and_an_even_choice_are_drawn(directory, record, spec, monkeypatch):
+    monkeypatch.setattr(marks, "MOST_DRAWN", 100)
+    elbos = [-80.0 - (number * 79 % 250) / 10 for number in range(250)]
+    records = [record(number, (elbo,), enqueued=number == 170) for number, elbo in enumerate(elbos)]
+    trials = standing(spec, records)
+    best = [r.number for r in ranked(records, "elbo_nats")[:40]]
+    chosen = [r.number for r in trials.drawn]
+    assert len(chosen) == 100
+    assert {*best, 170} <= set(chosen)
+    assert max(after - before for before, after in pairwise(chosen)) <= 5
+    assert standing(spec, records[:100]).drawn == records[:100]
+    figures = draw_figures(directory, spec, records)
+    assert all("Of the 250 trials 100 are drawn" in f.description for f in figures if f.name in ALWAYS)
+    assert "best -80 " in figures[0].title
 
 
 def test_a_sweep_without_a_result_says_so(directory, record, spec):

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
@@ -44,7 +44,7 @@ class EventFile:
         # A record: length, its masked CRC-32C, the bytes, their masked CRC-32C, all little-endian.
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
-        crcs = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        crcs = (struct.pack("<I", masked_crc(part)) for part in (length, data))
         record = memoryview(length + next(crcs) + data + next(crcs))
         written = 0
         try:
@@ -59,6 +59,15 @@ class EventFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def masked_crc(data: bytes) -> int:
+    """The CRC-32C of a record's part as it stands in the file: rotated by 15 bits, plus a constant.
+
+    TensorBoard's own function is written in Python and takes 0.12 ms a kilobyte, most of what a picture costs.
+    """
+    crc: int = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def scalar(tag: str, value: float, description: str) -> Summary.Value:

@@ -69,11 +69,12 @@ def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
     Trials that ran to their end come before those that were stopped on the way, whatever their values: a value after
     fewer epochs is another measurement.
     """
-    mode = METRICS[metric].mode
-    sign = -1.0 if mode == "max" else 1.0
-
-    def key(record: TrialRecord) -> tuple[bool, float, int]:
-        return (record.state is not TrialState.COMPLETED, sign * float(getattr(record.final, metric)), record.number)
-
     measured = [r for r in records if r.final is not None and math.isfinite(getattr(r.final, metric))]
-    return sorted((r for r in measured if r.state not in WITHOUT_RESULT), key=key)
+    return sorted((r for r in measured if r.state not in WITHOUT_RESULT), key=lambda record: rank(record, metric))
+
+
+def rank(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
+    """By which trials are sorted, the best first; an infinity for one without a finite final value of `metric`."""
+    value = float(getattr(record.final, metric)) if record.final and record.state not in WITHOUT_RESULT else math.nan
+    sign = -1.0 if METRICS[metric].mode == "max" else 1.0
+    return (record.state is not TrialState.COMPLETED, sign * value if math.isfinite(value) else math.inf, record.number)

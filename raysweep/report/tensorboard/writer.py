@@ -9,6 +9,7 @@ import logging
 import shutil
 import time
 import uuid
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from raysweep.clock import timed
 from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
 from raysweep.profiles import DriverPart
-from raysweep.records import EpochRecord, TrialRecord
+from raysweep.records import EpochRecord, TrialRecord, rank
 from raysweep.report.images import enlarge, shrink
 from raysweep.report.latents import read_latents
 from raysweep.report.tensorboard.events import EventFile, image, scalar, text
@@ -45,6 +46,8 @@ _log = logging.getLogger("raysweep")
 
 FIGURE_WIDTH = 1000
 """Pixels. TensorBoard shows a picture in a card without smoothing, where a wider one is unreadable."""
+MOST_RUNS = 500
+"""Of trials that have ended: TensorBoard gets slow with more, and its list of runs too long to read."""
 SWEEP_RUN = "sweep"
 """The run that holds what concerns all trials."""
 
@@ -84,12 +87,17 @@ class TensorBoardWriter:
         self._spec = spec
         self._objective = spec.search.objective.metric
         self._files: dict[str, EventFile] = {}
+        self._kept: list[tuple[tuple[bool, float, int], str]] = []
+        """Runs of trials that have ended, the best first."""
         with storage_errors(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
         if not (self._directory / SWEEP_RUN).exists():
             self._write(SWEEP_RUN, time.time(), 0, [experiment(spec)])
-        for record in records:
-            if not (self._directory / _run(record)).exists():
+        for record in sorted(records, key=lambda record: rank(record, self._objective)):
+            if (self._directory / _run(record)).exists():
+                if self._may_go(record):
+                    self._keep_the_best(record)
+            elif len(self._kept) < MOST_RUNS or not self._may_go(record):
                 self._write_whole(record)
 
     @timed(DriverPart.TENSORBOARD)
@@ -113,6 +121,8 @@ class TensorBoardWriter:
             values.append(session_end(record.state, ended_s))
         self._write(_run(record), ended_s, step, values)
         self._close(_run(record))
+        if self._may_go(record):
+            self._keep_the_best(record)
 
     @timed(DriverPart.TENSORBOARD)
     def add_tested(self, record: TrialRecord) -> None:
@@ -157,6 +167,21 @@ class TensorBoardWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @staticmethod
+    def _may_go(record: TrialRecord) -> bool:
+        """Whether the trial's run goes if there are too many: not while it trains, nor if the file gave its point."""
+        return record.state is not TrialState.RUNNING and not record.enqueued
+
+    def _keep_the_best(self, record: TrialRecord) -> None:
+        """Takes account of a trial that has ended; the run of the worst goes if there are more than `MOST_RUNS`."""
+        place = (rank(record, self._objective), _run(record))
+        if place not in self._kept:
+            insort(self._kept, place)
+        if len(self._kept) > MOST_RUNS:
+            _, worst = self._kept.pop()
+            with storage_errors(self._directory):
+                shutil.rmtree(self._directory / worst)
 
     def _write_whole(self, record: TrialRecord) -> None:
         """Writes all that is known of a trial."""

@@ -21,6 +21,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import METRICS, TrialState
 from raysweep.report.figures.gallery import Figure
+from raysweep.report.tensorboard import writer
 from raysweep.report.tensorboard.hparams import EPOCHS_TAG, scalar_tag
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 
@@ -35,15 +36,37 @@ def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_a_live_reader_sees_each_epoch_at_once(tmp_path, record, spec):
-    writer = TensorBoardWriter(SweepDirectory(tmp_path), spec)
+    live = TensorBoardWriter(SweepDirectory(tmp_path), spec)
     whole = record(3, (1.0, 2.0, math.nan))
     for done in (1, 2, 3):
-        writer.add_epoch(replace(whole, state=TrialState.RUNNING, epochs=whole.epochs[:done]))
+        live.add_epoch(replace(whole, state=TrialState.RUNNING, epochs=whole.epochs[:done]))
         points = scalars(SweepDirectory(tmp_path).tensorboard / "0003", "objective/elbo_nats")
         assert [step for step, _ in points] == list(range(1, done + 1))
     assert [value for _, value in points[:2]] == [1.0, 2.0]
     assert math.isnan(points[2][1])
-    writer.close()
+    live.close()
+
+
+def test_of_very_many_trials_the_best_keep_their_runs(tmp_path, record, spec, monkeypatch):
+    monkeypatch.setattr(writer, "MOST_RUNS", 3)
+    directory = SweepDirectory(tmp_path)
+    records = [record(n, (value,)) for n, value in enumerate([5.0, 1.0, 9.0, 7.0, math.nan, 8.0])]
+    given, stopped = record(6, (0.0,), enqueued=True), record(7, (99.0,), TrialState.PRUNED)
+    running = record(8, (-5.0,), TrialState.RUNNING)
+    with TensorBoardWriter(directory, spec) as live:
+        live.add_epoch(running)
+        for one in (given, stopped, *records):
+            live.add_epoch(one)
+            live.finish_trial(one)
+    wanted = ["0002", "0003", "0005", "0006", "0008", "sweep"]
+    assert sorted(run.name for run in directory.tensorboard.iterdir()) == wanted
+    ended = [replace(running, state=TrialState.COMPLETED), *records, given, stopped]
+    with TensorBoardWriter(directory, spec, ended) as again:
+        again.finish_trial(record(9, (8.5,)))
+    wanted = ["0002", "0005", "0006", "0009", "sweep"]
+    assert sorted(run.name for run in directory.tensorboard.iterdir()) == wanted
+    rebuild(directory, spec, ended)
+    assert sorted(run.name for run in directory.tensorboard.iterdir()) == ["0002", "0003", "0005", "0006", "sweep"]
 
 
 def test_every_metric_has_a_tag_of_its_own_and_real_times(tmp_path, record, spec):

@@ -265,17 +265,19 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True, parents: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there becomes `path` at once, and only if all went well.
 
     If it is `durable` the content is on the disk before the name changes, so after a crash of the machine `path` is the
     old file or the new one; else it may then be empty, which only what can be drawn again should risk. It is faster.
+    Without `parents` the directory of `path` may be missing, but not the one above: where a sweep has vanished, none of
+    it is made anew.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=parents, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             yield temporary
@@ -295,9 +297,9 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes, durable: bool = True, parents: bool = True) -> None:
     """Writes a whole file; see `replacing`."""
-    with replacing(path, durable) as temporary:
+    with replacing(path, durable, parents) as temporary:
         temporary.write_bytes(content)
 
 

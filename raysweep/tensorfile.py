@@ -40,7 +40,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
     metadata = None if header is None else {_KEY: json.dumps(header)}
     # Not safetensors' own save_file, whose errors on a full disk have no number and are no OSErrors.
-    write_atomically(path, save(dict(tensors), metadata))
+    write_atomically(path, save(dict(tensors), metadata), parents=False)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raysweep.data.tensors import spread
-from raysweep.layout import SweepDirectory, storage_errors, write_atomically
+from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.report.images import Pixels, tile
 from raysweep.vae.inputs import binarise, seeded_generator
 from raysweep.vae.likelihoods import mean_image, pixel_variance, sample_pixels
@@ -133,7 +133,4 @@ def _few(images: Images, count: int, device: torch.device) -> Tensor:
 
 
 def _write(path: Path, images: Tensor, columns: int) -> None:
-    content = tile(to_pixels(images), columns=columns)
-    with storage_errors(path):
-        path.parent.mkdir(exist_ok=True)  # but not the trial's own directory, which only a vanished sweep has not
-    write_atomically(path, content, durable=False)
+    write_atomically(path, tile(to_pixels(images), columns=columns), durable=False, parents=False)

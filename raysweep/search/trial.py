@@ -23,7 +23,7 @@ from ray import tune
 
 from raysweep.clock import PartClock, process_age_s
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory
+from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.profiles import SlotPart
 from raysweep.search.exchange import EpochReport, TrialOrder
@@ -144,6 +144,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
                     "than the driver's, the sweep needs a directory that all of them share under one path, or a "
                     "bucket: --output s3://bucket/path; else it was moved, or its disk taken away"
                 )
+            with storage_errors(trial_directory):
+                self._directory.trials.mkdir(exist_ok=True)
             for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
                 stray.unlink(missing_ok=True)
             training = self._open()

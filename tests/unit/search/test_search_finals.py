@@ -57,6 +57,7 @@ def trained(
     splits = load_splits(cache, data, "cpu")
     training = Training(config, splits.train, splits.validation)
     for _ in range(epochs):
+        SweepDirectory(root).trials.mkdir(parents=True, exist_ok=True)
         save_checkpoint(SweepDirectory(root).trial(3), training, training.run_epoch())
     evaluation = EvaluationSpec(images=100, importance_samples=5)
     return TestOrder(

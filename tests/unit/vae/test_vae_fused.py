@@ -320,6 +320,7 @@ def test_a_members_pictures_are_those_of_a_separate_trial_with_its_weights(tmp_p
         directories = [SweepDirectory(tmp_path / name) for name in ("fused", "alone")]
         alone = Training(configs[number], train, validation)
         for directory in directories:
+            directory.trials.mkdir(parents=True, exist_ok=True)
             save_checkpoint(directory.trial(number), member, metrics[number])
         restore_checkpoint(directories[1].trial(number), alone)
         for training, directory in zip((member, alone), directories, strict=True):

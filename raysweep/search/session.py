@@ -122,12 +122,13 @@ class Session:
     def next_order(self, within: Share | None = None) -> TrialOrder | None:
         """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
 
-        None if there is none now; one that is out may come back to be tried again. None, too, if it is to have another
-        share than `within`, that of the process which asks for it.
+        None if there is none now; one that is out may come back to be tried again. None, too, for a process with the
+        share `within` if the next trial is to have another, or if one that was handed out before waits for a machine:
+        the process makes room for it then.
         """
         if self.stopped_by is not None or len(self._flights) >= self.slots.count:
             return None
-        if within is not None and within != self._next_share():
+        if within is not None and (within != self._next_share() or self._is_awaiting_machines):
             return None
         if self._unfinished:
             record = self.ledger.complete_point(self._unfinished.popleft())
@@ -352,6 +353,10 @@ class Session:
                 share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"
                 return TrialState.PRUNED, f"not among {share} at epoch {metrics.epoch}"
         return None
+
+    @property
+    def _is_awaiting_machines(self) -> bool:
+        return any(flight.heard is None for flight in self._flights.values())
 
     def _next_share(self) -> Share:
         """The share of the trial that is handed out next."""

@@ -105,6 +105,22 @@ def test_no_more_trials_are_out_than_the_machines_hold_and_their_number_follows_
     assert [order.number for order in orders if order] == [0, 2]
 
 
+def test_a_process_goes_on_with_the_next_trial_of_its_share_unless_one_waits_for_a_machine(
+    open_session: OpenSession, ledger: Ledger
+) -> None:
+    session, _ = open_session(ledger)
+    session.resize(Slots(1, 0, 3, Share(2, 0)))
+    for _ in range(2):
+        session.next_order()
+    session.started(0)
+    assert session.next_order(Share(1, 0)) is None, "trial 1 was handed out first, and makes do with what 0 had"
+    session.started(1)
+    assert session.next_order(Share(2, 0)) is None, "a share of another size"
+    order = session.next_order(Share(1, 0))
+    assert order is not None
+    assert order.number == 2
+
+
 def test_a_trial_that_is_not_among_the_best_of_its_rung_is_pruned(open_session: OpenSession, ledger: Ledger) -> None:
     session, _ = open_session(ledger)
     for _ in range(3):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory
+from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import EpochMetrics
 from raysweep.remote import RemoteDirectory, is_final
 from raysweep.search.exchange import TestOrder, TrialOrder
@@ -52,6 +52,8 @@ class Outpost:
         self._sending: Future[None] | None = None
         self._sent: dict[str, tuple[int, int]] = {}
         self._epochs: list[EpochMetrics] = []
+        with storage_errors(self._trial):  # a machine's first trial finds nothing of the sweep there
+            self._trial.mkdir(parents=True, exist_ok=True)
         _patiently(self._fetch)
 
     def before(self, restored: EpochMetrics) -> list[EpochMetrics]:

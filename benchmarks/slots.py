@@ -3,6 +3,10 @@
     python benchmarks/slots.py
     python benchmarks/slots.py --nodes 2 --gpus 1 --trials 6     # no more processes than a machine of 2 cores has
 
+Each node has a cache of images of its own, so that each fetches them; what that takes is printed, for large ones with
+
+    python benchmarks/slots.py --gpus 1 --trials 3 --epochs 1 --sweeps 2 --dataset mnist-5k --image-size 128
+
 A cluster that is up already is given one sweep, then another. Of each: seconds from the typed command to the first
 trial at work and to all slots at work, and the share of slot-seconds in which a trial held the slot, from then until
 fewer trials than slots were left. Ray hands logical GPUs out like real ones; the trials train on the CPU.
@@ -27,7 +31,7 @@ from tests.nodes import Nodes
 
 SPACE = """
 name: slots
-data: {{dataset: digits, image_size: 16}}
+data: {{dataset: {dataset}, image_size: {image_size}}}
 trial:
   kld_weight: {{low: 1e-5, high: 1e-1, log: true}}
   d_size: 4
@@ -39,6 +43,7 @@ resources: {{cpu: 1, gpu: 1}}
 evaluation: {{final_metrics: none}}
 """
 _LINE = re.compile(r"^(\S+ \S+) \w+ raysweep: trial (\d+) (trains on|completed)", re.M)
+_FETCHED = re.compile(r"fetched from .*, ([0-9.]+) MB in ([0-9.]+) s")
 
 
 def main() -> None:
@@ -48,6 +53,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=36)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--sweeps", type=int, default=3)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--image-size", type=int, default=16)
     options = parser.parse_args()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY")}
     with tempfile.TemporaryDirectory(prefix="slots-") as place:
@@ -57,9 +64,10 @@ def main() -> None:
         }  # fmt: skip
         nodes = Nodes(0, environment)
         try:
-            for _ in range(options.nodes):
-                nodes.add({"num_cpus": options.gpus, "num_gpus": options.gpus})
-            (Path(place) / "slots.yaml").write_text(SPACE.format(epochs=options.epochs, trials=options.trials))
+            for number in range(options.nodes):
+                cache = {"RAYSWEEP_CACHE": f"{place}/cache-{number}"}
+                nodes.add({"num_cpus": options.gpus, "num_gpus": options.gpus}, cache)
+            (Path(place) / "slots.yaml").write_text(SPACE.format(**vars(options)))
             for number in range(options.sweeps):
                 measure(
                     Path(place), f"sweep-{number}", options.nodes * options.gpus,
@@ -75,9 +83,12 @@ def measure(place: Path, name: str, slots: int, environment: dict[str, str]) -> 
         [sys.executable, "-m", "raysweep.cli", "run", "slots.yaml", "--output", name],
         cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+    log = (place / name / "raysweep.log").read_text()
+    for megabytes, seconds in _FETCHED.findall(log):
+        print(f"{name}: a machine fetched the images, {megabytes} MB in {seconds} s")
     events = [
         (datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").timestamp() - typed, int(trial), what == "trains on")
-        for at, trial, what in _LINE.findall((place / name / "raysweep.log").read_text())
+        for at, trial, what in _LINE.findall(log)
     ]
     held, most, filled, last_full = 0, 0, None, 0.0
     busy: list[tuple[float, int]] = []

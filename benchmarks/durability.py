@@ -101,7 +101,7 @@ def run_side(side: str, place: Path, file: Path, trials: int, epochs: int) -> di
     times = place / "checkpoints"
     (node,) = local_nodes()
     ray.init(
-        num_cpus=int(node["CPU"]), num_gpus=int(node["GPU"]), include_dashboard=False,
+        address="local", num_cpus=int(node["CPU"]), num_gpus=int(node["GPU"]), include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level=logging.CRITICAL,
         runtime_env={
             "worker_process_setup_hook": time_checkpoints,

@@ -124,7 +124,7 @@ def raysweep_side(options: argparse.Namespace) -> dict[str, float]:
 
     (node,) = local_nodes()
     ray.init(
-        num_cpus=int(node["CPU"]), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
+        address="local", num_cpus=int(node["CPU"]), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False, logging_level=logging.CRITICAL,
         runtime_env={"worker_process_setup_hook": train_nothing},
     )  # fmt: skip
@@ -194,7 +194,7 @@ def stock_side(options: argparse.Namespace) -> dict[str, float]:
     from ray import tune
 
     slots = len(os.sched_getaffinity(0))
-    ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=slots, include_dashboard=False, log_to_driver=False)
     course = Course(slots)
 
     class Watch(tune.Callback):  # type: ignore[misc]

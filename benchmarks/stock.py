@@ -28,7 +28,7 @@ def sweep_with_tune(job: dict[str, Any], place: Path, slots: int, from_png: bool
     from ray import tune
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    ray.init(num_cpus=slots, include_dashboard=False)
+    ray.init(address="local", num_cpus=slots, include_dashboard=False)
     trainable = tune.with_parameters(train_in_tune, job=job, from_png=from_png)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),

@@ -18,7 +18,7 @@ import torch
 from pydantic import TypeAdapter
 
 from raysweep.config import TrialConfig
-from raysweep.errors import CheckpointError, StorageError
+from raysweep.errors import CheckpointError
 from raysweep.layout import storage_errors
 from raysweep.metrics import EpochMetrics
 from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
@@ -53,6 +53,8 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) -> Path:
     """Writes the state after the epoch that `metrics` is of, whole or not at all, and drops all but the last two.
 
+    Makes `directory` where it is missing but not the one above: below an empty mount point a trial is not continued.
+
     Raises:
         StorageError: if the file system is full, read-only or gone.
     """
@@ -66,9 +68,6 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) 
         "val_losses": training.val_losses,
     }
     path = directory / f"epoch-{metrics.epoch:06d}.safetensors"
-    if metrics.epoch > 1 and not directory.is_dir():
-        # It was there an epoch ago. Made again, below an empty mount point say, the trial would be in two places.
-        raise StorageError(f"{directory}: is no longer there; was the sweep moved, or its disk taken away?")
     write_tensors(path, tensors, header)
     with storage_errors(directory):
         for old in list_checkpoints(directory)[KEEP:]:

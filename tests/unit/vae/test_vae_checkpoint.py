@@ -362,9 +362,10 @@ def test_no_bytes_at_all_are_worse_than_a_checkpoint_error(
 
 
 def test_a_trial_whose_directory_is_gone_is_not_continued_in_a_second_place(tmp_path: Path) -> None:
+    (tmp_path / "mount" / "trials").mkdir(parents=True)
     training = trained(tmp_path / "mount" / "trials" / "0000")
     (tmp_path / "mount").rename(tmp_path / "elsewhere")
     metrics = training.run_epoch()
-    with pytest.raises(StorageError, match="was the sweep moved, or its disk taken away"):
+    with pytest.raises(StorageError, match="was the directory moved, or its disk taken away"):
         save_checkpoint(tmp_path / "mount" / "trials" / "0000", training, metrics)
     assert not (tmp_path / "mount").exists()

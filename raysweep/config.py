@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Hashable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
@@ -184,3 +185,15 @@ def meaning(name: str) -> str:
     """What field `name` of `TrialConfig` is, in a sentence that starts small and has no full stop."""
     sentence = " ".join((TrialConfig.model_fields[name].description or "").split("\n\n")[0].split()).rstrip(".")
     return sentence[0].lower() + sentence[1:] if sentence[1:2].islower() else sentence
+
+
+SHARED_FIELDS = (
+    "d_size", "latent_size", "hidden_size", "conv_blocks", "kernel_size", "batch_norm", "negative_slope", "upsampling",
+    "likelihood", "batch_size",
+)  # fmt: skip
+"""The fields of a trial that are of one value for all that are fused: they are the shape of its steps."""
+
+
+def fusion_key(config: TrialConfig) -> Hashable:
+    """What is equal of two configurations if, and only if, they can be fused over the same images."""
+    return tuple(getattr(config, name) for name in SHARED_FIELDS)

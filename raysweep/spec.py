@@ -20,6 +20,8 @@ BUNDLED: tuple[Dataset, ...] = ("mnist-5k", "digits")
 """Data sets that come with the installation and need no network."""
 
 DEFAULT_TRIALS = 20
+MOST_FUSED = 64
+"""Trials in one process: their checkpoints are written one after another."""
 
 _DURATION = re.compile(r"^\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?\s*$")
 
@@ -160,6 +162,18 @@ class SearchSpec(Section):
     bound the test of a finalist too; null waits for ever."""
     max_concurrent: Count | None = None
     """Most trials at once; as many as fit the machines if it is not given."""
+    fuse: Literal["auto", "off"] | int = "auto"
+    """Most trials of one shape that a process trains together, as one batched model: it pays for small models on a GPU.
+    `auto` fuses on whole GPUs alone, and few enough for the sampler to learn from trials that have ended."""
+
+    @field_validator("fuse", mode="before")
+    @classmethod
+    def _is_a_way_to_fuse(cls, raw: Any) -> Any:
+        raw = "off" if raw is False else raw  # YAML reads an unquoted off as no
+        is_number = isinstance(raw, int) and not isinstance(raw, bool)
+        if raw not in ("auto", "off") and not (is_number and 1 <= raw <= MOST_FUSED):
+            raise ValueError(f"must be auto, off or a number of trials from 1 to {MOST_FUSED}, got {raw!r}")
+        return raw
 
     @field_validator("early_stopping", mode="before")
     @classmethod

@@ -12,8 +12,8 @@ from raysweep.spec import SweepSpec
 from raysweep.yamltext import shown as shown_value
 
 COMPATIBLE = (
-    "search.trials", "search.time_budget", "search.epoch_timeout", "search.max_concurrent", "resources",
-    "evaluation.final_metrics", "claims", "data.root", "data.download",
+    "search.trials", "search.time_budget", "search.epoch_timeout", "search.max_concurrent", "search.fuse",
+    "resources", "evaluation.final_metrics", "claims", "data.root", "data.download",
 )  # fmt: skip
 """Keys that no trial's outcome depends on. The images are compared by their checksum, wherever `data.root` is."""
 _ABSENT = object()

@@ -152,7 +152,7 @@ def describe_sweep(
             "versions": {name: raysweep.__version__ if name == "raysweep" else version(name) for name in _VERSIONS},
             "git": _git_revision(),
             "hardware": {"nodes": [_hardware(node) for node in nodes]},
-            "slots": {"count": slots.count, "cpu": slots.cpu, "gpu": slots.gpu},
+            "slots": {"count": slots.count, "cpu": slots.cpu, "gpu": slots.gpu, "fused": slots.fused},
         },
     }
 

@@ -88,9 +88,11 @@ class EpochReport:
     gpus: tuple[str, ...] = ()
     """Which of its machine's Ray has given it."""
     spent: Mapping[SlotPart, float] = field(default_factory=dict)
-    """Seconds of each part of the step that led to it, which add up to the step; empty unless the order asks for it."""
+    """Seconds of each part of the step that led to it, or the trial's share of them where several are trained together;
+    they add up to the step. Empty unless the order asks for it."""
     process_age_s: float | None = None
-    """Of the trial's first process: how old it was when it was given the trial; None if another trial had it before."""
+    """Of the trial's first process: how old it was when it was given the trial, its share where several were; None if
+    another trial had it before."""
 
 
 @dataclass(frozen=True)

@@ -190,10 +190,6 @@ class Ledger:
         self._records[number] = self._read(frozen, TrialState.RUNNING)
         return self._records[number]
 
-    def complete_point(self, number: int) -> TrialRecord:
-        """An unfinished trial, with its whole point."""
-        return self._records[number]
-
     @timed(DriverPart.LEDGER)
     def describe(self, description: Mapping[str, Any]) -> None:
         """Takes down the specification that the sweep is run with from here on, and what else sweep.yaml says of it.

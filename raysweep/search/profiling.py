@@ -6,7 +6,7 @@ A session that is not profiled knows nothing of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -79,10 +79,10 @@ class ProfiledSession(Session):
         super().resize(slots)
         self._account.resize(slots.count)
 
-    def next_order(self, within: Share | None = None) -> TrialOrder | None:
-        order = super().next_order(within)
+    def next_order(self, within: Share | None = None, beside: Collection[int] = ()) -> TrialOrder | None:
+        order = super().next_order(within, beside)
         if order is not None:
-            self._account.hand_out(order.number)
+            self._account.hand_out(order.number, next(iter(beside), None))
             order = replace(order, is_profiled=True)
         self._say_why_slots_are_idle()
         return order
@@ -102,9 +102,10 @@ class ProfiledSession(Session):
             self._say_why_slots_are_idle()
         return over
 
-    def lose(self, number: int, fault: Fault, cause: str, error: str) -> None:
-        self._account.give_back(number, SlotPart.LOST)
-        super().lose(number, fault, cause, error)
+    def lose(self, numbers: Collection[int], fault: Fault, cause: str, error: str) -> None:
+        for number in numbers:
+            self._account.give_back(number, SlotPart.LOST)
+        super().lose(numbers, fault, cause, error)
         self._say_why_slots_are_idle()
 
     def to_test(self) -> list[int]:

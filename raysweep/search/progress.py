@@ -102,14 +102,14 @@ def _live_view(session: Session) -> RenderableType:
     spec = session.spec
     status = sweep_status(records, spec)
     elapsed = time.monotonic() - session.begun
-    rest = remaining_seconds(records, spec, session.slots.count)
+    rest = remaining_seconds(records, spec, session.slots.trials)
 
     head = Table.grid(expand=True)
     head.add_column(ratio=1)
     head.add_column(justify="right")
     left = f", about {duration_text(rest)} left" if rest is not None else ""
     head.add_row(
-        Text.assemble((spec.name, "bold"), f"  {count_text(status.trials, 'trial')}, {session.slots.count} at once"),
+        Text.assemble((spec.name, "bold"), f"  {count_text(status.trials, 'trial')}, {session.slots.trials} at once"),
         Text(f"{duration_text(elapsed)}{left}", style="dim"),
     )
     body = Table.grid(padding=(0, 2))

@@ -43,6 +43,10 @@ CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
 
 KNOCK_S = 10.0
+FUSED_ON_A_GPU = 8
+"""Trials that a process trains together if `search.fuse` is auto and it has a GPU for itself."""
+GENERATIONS = 4
+"""As many times that are at once are tried at least: a sampler learns nothing from those that have not ended."""
 _WHERE = "have the cluster's in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
 LOOK_S = 1.0
 """How often to look whether Ray is still there."""
@@ -50,13 +54,16 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class Slots:
-    """What one trial takes, and how many trials run at once."""
+    """What is at once: processes that train, with a share of a machine each, and their trials."""
 
     cpu: float
     gpu: float
     count: int
+    """How many of these processes run at once."""
     larger: Share | None = None
     """What a trial is given that ran out of memory; None if no machine has more."""
+    fused: int = 1
+    """How many trials one of them may train together."""
 
     @property
     def share(self) -> Share:
@@ -65,6 +72,11 @@ class Slots:
     @property
     def threads(self) -> int:
         return max(1, floor(self.cpu))
+
+    @property
+    def trials(self) -> int:
+        """Most trials at once."""
+        return self.count * self.fused
 
 
 def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
@@ -95,7 +107,17 @@ def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
         )
     most_concurrent = spec.search.max_concurrent
     count = count if most_concurrent is None else min(count, most_concurrent)
-    return Slots(wanted.cpu, gpu, count, _larger(Share(wanted.cpu, gpu), nodes))
+    return Slots(wanted.cpu, gpu, count, _larger(Share(wanted.cpu, gpu), nodes), _most_fused(spec, gpu, count))
+
+
+def _most_fused(spec: SweepSpec, gpu: float, slots: int) -> int:
+    """How many trials a process may train together."""
+    fuse, most_concurrent = spec.search.fuse, spec.search.max_concurrent
+    if fuse == "auto":
+        most = min(FUSED_ON_A_GPU, spec.trials // (GENERATIONS * slots)) if gpu == 1 else 1
+    else:
+        most = 1 if fuse == "off" else fuse
+    return max(1, most if most_concurrent is None else min(most, most_concurrent // slots))
 
 
 def _larger(share: Share, nodes: Sequence[Mapping[str, float]]) -> Share | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from raysweep.config import TrialConfig, fusion_key
 from raysweep.errors import RayLost, RaysweepError, StorageError
 from raysweep.layout import SweepDirectory, typed
 from raysweep.metrics import TrialState
@@ -18,6 +19,7 @@ from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import rebuild
 from raysweep.search.exchange import EpochReport, ImageFile, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
+from raysweep.search.queue import Queue
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault, Retries
 from raysweep.search.review import Sweep
@@ -62,6 +64,9 @@ class Observer(Protocol):
 class _Flight:
     """A trial that was handed out and is not back yet."""
 
+    order: TrialOrder
+    slot: int
+    """The number of the trial that its slot was given first: those of one slot have the same."""
     process: int | None = None
     heard: float | None = None
     """When it started or last reported, by the monotonic clock; None while it waits for a machine."""
@@ -96,10 +101,10 @@ class Session:
         self._writer = writer
         self._prediction = prediction
         self._observer = observer
-        self._unfinished = deque(ledger.unfinished())
-        self._to_ask = max(0, spec.trials - len(ledger.records()))
-        self._to_enlarge: deque[int] = deque()
+        self._queue = Queue(ledger, spec.trials)
         self._retries = Retries()
+        self._alone: set[int] = set()
+        """Trials that are trained by themselves: something went wrong where they were trained with others."""
         self._flights: dict[int, _Flight] = {}
         self._stop_at = math.inf
         self._last_report = -math.inf
@@ -112,34 +117,50 @@ class Session:
     @property
     def remaining(self) -> int:
         """Trials that this session is still to hand out."""
-        return len(self._unfinished) + self._to_ask + len(self._to_enlarge)
+        return len(self._queue)
 
     @property
     def is_over(self) -> bool:
         """Whether no trial is, or will be, handed out."""
         return self.stopped_by is not None or not (self.remaining or self._flights)
 
-    def next_order(self, within: Share | None = None) -> TrialOrder | None:
+    def next_order(self, within: Share | None = None, beside: Collection[int] = ()) -> TrialOrder | None:
         """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
 
         None if there is none now; one that is out may come back to be tried again. None, too, for a process with the
         share `within` if the next trial is to have another, or if one that was handed out before waits for a machine:
-        the process makes room for it then.
+        the process makes room for it then. For a process that trains the trials `beside`, it is the next that can be
+        fused with them; None if they are as many as are fused.
         """
-        if self.stopped_by is not None or len(self._flights) >= self.slots.count:
+        if self.stopped_by is not None:
             return None
-        if within is not None and (within != self._next_share() or self._is_awaiting_machines):
+        if beside:
+            first = self._flights[next(iter(beside))]
+            record = self._next_beside(first) if len(beside) < self.slots.fused else None
+        elif len({flight.slot for flight in self._flights.values()}) >= self.slots.count:
             return None
-        if self._unfinished:
-            record = self.ledger.complete_point(self._unfinished.popleft())
-        elif self._to_ask:
-            record = self.ledger.ask()
-            self._to_ask -= 1
-        elif self._to_enlarge:  # last, for it may have to wait until the others leave it room
-            record = self.ledger.record(self._to_enlarge.popleft())
+        elif within is not None and (within != self._next_share() or self._is_awaiting_machines):
+            return None
         else:
+            first, record = None, self._queue.take()
+        if record is None:
             return None
-        self._flights[record.number] = _Flight()
+        order = self._order(record)
+        self._flights[record.number] = _Flight(order, first.slot if first else record.number)
+        return order
+
+    def _next_beside(self, flight: _Flight) -> TrialRecord | None:
+        """The next trial that can be trained together with one that is out."""
+        if flight.order.number in self._alone:
+            return None
+        key, share = fusion_key(flight.order.config), flight.order.share
+
+        def is_like(number: int, config: TrialConfig) -> bool:
+            return number not in self._alone and self._share(number) == share and fusion_key(config) == key
+
+        return self._queue.take_like(is_like, self.slots.fused)
+
+    def _order(self, record: TrialRecord) -> TrialOrder:
         asha = self.spec.asha
         ends = {record.config.epochs, *(asha.rungs(record.config.epochs) if asha else ())}
         return TrialOrder(
@@ -183,9 +204,9 @@ class Session:
             self.stop("a file system that cannot be written", StorageError(report.cause))
             return True
         record = self.ledger.record(number)
-        if record.ended_at is not None:
+        flight = self._flights.get(number)
+        if record.ended_at is not None or flight is None:
             return True
-        flight = self._flights.setdefault(number, _Flight())
         if report.metrics is None:
             flight.failure = report  # its process ends itself next, which `lose` hears of
             return self.stopped_by is not None
@@ -203,23 +224,54 @@ class Session:
             self._finish(number, *verdict)
         return verdict is not None or self.stopped_by is not None
 
-    def lose(self, number: int, fault: Fault, cause: str, error: str) -> None:
-        """Takes the news that the process of a trial is gone."""
-        flight = self._flights.pop(number, _Flight())
-        if self.stopped_by is not None or self.ledger.record(number).ended_at is not None:
+    def lose(self, numbers: Collection[int], fault: Fault, cause: str, error: str) -> None:
+        """Takes the news that the process is gone that trained these trials, together if they are several.
+
+        Of what happened to several at once nobody knows which of them it is the fault of. They go on from their
+        checkpoints, each by itself from then on, where a fault that repeats is of one trial.
+        """
+        flights = {number: flight for number in numbers if (flight := self._flights.pop(number, None))}
+        failed = {number: flight for number, flight in flights.items() if flight.failure}
+        stacks = "".join(self._take_stacks(number) for number in flights)
+        if self.stopped_by is not None:
             return
-        stacks = self.directory.hang(number)
+        suspects = failed or flights
+        others = [number for number in flights if number not in suspects]
+        if len(suspects) > 1:
+            others = list(flights)
+            what = next((flight.failure.cause for flight in failed.values() if flight.failure), cause)
+            _log.warning("trials %s, trained together: %s; they go on", ", ".join(map(str, flights)), what)
+            if fault is not Fault.NODE_LOSS:
+                self._alone.update(suspects)
+        else:
+            for number, flight in suspects.items():
+                self._fail(number, *self._judged(flight, fault, cause, error, stacks))
+        self._queue.put_back(others)
+
+    def _judged(self, flight: _Flight, fault: Fault, cause: str, error: str, stacks: str) -> tuple[Fault, str, str]:
+        """What a trial's process ended by, with cause and traceback, from what Ray, the trial and the watch say."""
         if flight.failure is not None:
             no_memory = flight.failure.ended is TrialState.OUT_OF_MEMORY
             fault = Fault.OUT_OF_MEMORY if no_memory else Fault.EXCEPTION
-            cause, error = flight.failure.cause, flight.failure.error or error
-        elif fault is Fault.DEATH and (flight.hangs or stacks.exists()):
-            fault = Fault.HANG
-            cause = f"no epoch ended within search.epoch_timeout ({self.spec.search.epoch_timeout:g} s)"
-            if stacks.exists():
-                error = stacks.read_text(errors="replace")
-                stacks.unlink()
-        self._fail(number, fault, cause, error)
+            return fault, flight.failure.cause, flight.failure.error or error
+        if fault is Fault.DEATH and (flight.hangs or stacks):
+            limit = self.spec.search.epoch_timeout
+            return Fault.HANG, f"no epoch ended within search.epoch_timeout ({limit:g} s)", stacks or error
+        return fault, cause, error
+
+    def _take_stacks(self, number: int) -> str:
+        """Where the threads of a trial's process stood when it ended itself for hanging; empty if it did not."""
+        path = self.directory.hang(number)
+        if not path.exists():
+            return ""
+        stacks = path.read_text(errors="replace")
+        path.unlink()
+        return stacks
+
+    def release(self, numbers: Iterable[int]) -> None:
+        """Takes the news that the process that trained these trials trains them no further, for the session stops."""
+        for number in numbers:
+            self._flights.pop(number, None)
 
     def overdue(self) -> list[int]:
         """Numbers of the trials that hang: their processes are to be ended, which `lose` then hears of."""
@@ -272,11 +324,9 @@ class Session:
 
     def lose_test(self, number: int, fault: Fault, cause: str, error: str) -> bool:
         """Takes the news that the process that measured a finalist is gone; whether another one is to do it."""
-        stacks = self.directory.hang(number)
-        if stacks.exists():
-            fault, error = Fault.HANG, stacks.read_text(errors="replace")
-            cause = "it did not end within search.epoch_timeout"
-            stacks.unlink()
+        stacks = self._take_stacks(number)
+        if stacks:
+            fault, error, cause = Fault.HANG, stacks, "it did not end within search.epoch_timeout"
         if self._retries.allows(number, fault, len(self.ledger.record(number).epochs)):
             _log.warning("test of trial %d: %s; it is done again", number, cause)
             return True
@@ -360,9 +410,8 @@ class Session:
 
     def _next_share(self) -> Share:
         """The share of the trial that is handed out next."""
-        if self._unfinished:
-            return self._share(self._unfinished[0])
-        return self._share(self._to_enlarge[0]) if self._to_enlarge and not self._to_ask else self.slots.share
+        number = self._queue.peek()
+        return self.slots.share if number is None else self._share(number)
 
     def _share(self, number: int) -> Share:
         enlarged = self.slots.larger if self._retries.is_enlarged(number) else None
@@ -380,12 +429,12 @@ class Session:
                 larger = self.slots.larger
                 _log.warning("trial %d ran out of memory %s: %s; it goes on later with %g CPU and %g GPU",
                              number, wanted, cause, larger.cpu, larger.gpu)  # fmt: skip
-                self._to_enlarge.append(number)
+                self._queue.put_last(number)
                 return
             self._finish(number, TrialState.OUT_OF_MEMORY, f"{cause} ({wanted})", error)
         elif self._retries.allows(number, fault, epochs):
             _log.warning("trial %d: %s; it goes on from epoch %d", number, cause, epochs)
-            self._unfinished.appendleft(number)
+            self._queue.put_back([number])
         else:
             self._finish(number, TrialState.FAILED, f"{cause}, {fault.repeated}", error)
 

@@ -14,10 +14,33 @@ from dataclasses import dataclass
 from raysweep.profiles import EPOCH, SlotPart, Spent
 
 
+class _Slot:
+    """A slot with the trials that hold it, whose seconds are divided equally among them."""
+
+    def __init__(self, now: float) -> None:
+        self._at = now
+        self._each = 0.0
+        self._holders = 0
+
+    def each(self, now: float) -> float:
+        """The seconds of one holder that has been there from the first on, up to now."""
+        if self._holders:
+            self._each += (now - self._at) / self._holders
+        self._at = now
+        return self._each
+
+    def change(self, now: float, by: int) -> bool:
+        """Takes the news that so many more hold it from now on, or fewer; whether any does."""
+        self.each(now)
+        self._holders += by
+        return self._holders > 0
+
+
 @dataclass
 class _Hold:
-    """A trial, or the test of one, that has a slot."""
+    """A trial, or the test of one, that has a slot or a part of one. Its times are seconds of the slot for each."""
 
+    slot: _Slot
     settled: float
     """Up to when its time is in the account."""
     started: float | None = None
@@ -42,6 +65,8 @@ class SlotAccount:
         self._slots: int | None = None
         self._idle = SlotPart.START_UP
         self._holds: dict[int, _Hold] = {}
+        self._taken = 0
+        """Slots that are held."""
         self._spent: defaultdict[tuple[SlotPart, int | None, int | None], float] = defaultdict(float)
         self.most_slots = 0
 
@@ -57,16 +82,21 @@ class SlotAccount:
         self._advance()
         self._idle = part
 
-    def hand_out(self, number: int) -> None:
-        """Gives a slot to a trial, or to the test of one."""
+    def hand_out(self, number: int, beside: int | None = None) -> None:
+        """Gives a slot to a trial, or to the test of one; if trial `beside` holds one, a part of that."""
         self.give_back(number, SlotPart.LOST)
-        self._holds[number] = _Hold(self._advance())
+        now = self._advance()
+        neighbour = None if beside is None else self._holds.get(beside)
+        slot = neighbour.slot if neighbour else _Slot(now)
+        slot.change(now, +1)
+        self._taken += neighbour is None
+        self._holds[number] = _Hold(slot, slot.each(now))
 
     def start(self, number: int) -> None:
         """Takes the news that the process of a trial is ready."""
         hold = self._holds.get(number)
         if hold is not None:
-            hold.started = self._now()
+            hold.started = hold.slot.each(self._now())
 
     def report(
         self, number: int, spent: Mapping[SlotPart, float], epoch: int | None, process_age_s: float | None = None,
@@ -75,9 +105,10 @@ class SlotAccount:
         """Takes what a trial says of the time since it was heard of last.
 
         Args:
-            spent: seconds of each part, by the clock of its machine; no more are taken than have passed here.
+            spent: seconds of each part, by the clock of its machine, and its share of them where it shares the slot. No
+                more are taken than have passed here.
             epoch: which it reports of; None for none.
-            process_age_s: how old its process was when it was given the trial, if it is the process's first.
+            process_age_s: how old its process was when it was given the trial, if it is the process's first; its share.
             rest: what the time belongs to that is in none of the parts.
         """
         hold = self._holds.get(number)
@@ -89,7 +120,7 @@ class SlotAccount:
             self._add(SlotPart.PROCESS, process, number)
             self._add(SlotPart.MACHINE, waited - process, number)
             hold.settled, hold.started = hold.started, None
-        now = self._now()
+        now = hold.slot.each(self._now())
         passed, said = now - hold.settled, sum(spent.values())
         scale = passed / said if said > passed else 1.0
         for part, seconds in spent.items():
@@ -103,7 +134,8 @@ class SlotAccount:
         if hold is not None:
             now = self._advance()
             del self._holds[number]
-            self._add(rest, now - hold.settled, number, hold.epoch)
+            self._add(rest, hold.slot.each(now) - hold.settled, number, hold.epoch)
+            self._taken -= not hold.slot.change(now, -1)
 
     def take_all_back(self) -> None:
         """Takes all slots back: whoever still had one is cut off."""
@@ -121,7 +153,7 @@ class SlotAccount:
     def _advance(self) -> float:
         """Brings the account of idle slots up to now; the time it now is."""
         now = self._now()
-        idle = max(0, (self._slots or 0) - len(self._holds))
+        idle = max(0, (self._slots or 0) - self._taken)
         self._add(self._idle, idle * (now - self._at), None)
         self._at = now
         return now

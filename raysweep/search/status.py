@@ -80,7 +80,7 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
     )
 
 
-def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, slots: int) -> float | None:
+def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, at_once: int) -> float | None:
     """How long the rest will take if epochs cost what they have cost so far; None before the first.
 
     A trial to come is expected to train as many epochs as the ended ones did, seen together with `PRIOR_TRIALS` that
@@ -93,7 +93,7 @@ def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, slots: in
     expected = (sum(ended) + PRIOR_TRIALS * _expected_epochs(spec)) / (len(ended) + PRIOR_TRIALS)
     begun = [len(record.epochs) for record in records if record.state not in ENDED]
     to_come = expected * (spec.trials - len(records)) + sum(max(1.0, expected - done) for done in begun)
-    return to_come * sum(epochs) / len(epochs) / max(1, min(slots, spec.trials - len(ended)))
+    return to_come * sum(epochs) / len(epochs) / max(1, min(at_once, spec.trials - len(ended)))
 
 
 PRIOR_TRIALS = 3

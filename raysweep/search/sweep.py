@@ -214,7 +214,7 @@ def _warn_of_room(
 ) -> None:
     """Says so if the disk of the sweep's directory might not hold what so many trials leave there."""
     info = open_cache(cache).info
-    needed = needed_bytes(spec, (info.channels, info.height, info.width), trials, slots.count)
+    needed = needed_bytes(spec, (info.channels, info.height, info.width), trials, slots.trials)
     fault = free_space_fault(directory.root, needed)
     if fault is not None and warn is not None:
         warn(fault)

@@ -1,4 +1,7 @@
-"""One trial as a Ray actor: it opens the data cache, trains epoch by epoch, checkpoints, draws, and reports.
+"""The actor that trains: it opens the images, seats the trials it is given, trains them epoch by epoch, and reports.
+
+Most processes train one trial at a time. One that is given several of one shape trains them as one batched model, and
+each stays a trial of its own: its seat has its checkpoints, and it reports for itself.
 
 What a trial reports is a value: an `EpochReport`. An exception is one too; the actor that reported it ends itself when
 it is asked for more, so that what comes after gets a process, and on a GPU a context, that nothing has gone wrong in.
@@ -8,30 +11,35 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import math
 import os
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
 from raysweep.clock import PartClock, process_age_s
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory, storage_errors
+from raysweep.layout import SweepDirectory
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.profiles import SlotPart
 from raysweep.search.exchange import EpochReport, TrialOrder
-from raysweep.search.outpost import Outpost
+from raysweep.search.seat import Seat
 
-REPORT = "report"
-"""Key of the `EpochReport` in a result, and of the `TrialOrder` in a trial's configuration."""
-ORDER = "order"
+if TYPE_CHECKING:
+    from raysweep.vae.fused import FusedTraining
+    from raysweep.vae.laps import Laps
+
+REPORTS = "reports"
+"""Key of the `EpochReport`s of a result, each with the number of its trial; no mapping, for Tune flattens those."""
+ORDERS = "orders"
+"""Key of the `TrialOrder`s that a process begins with."""
 _log = logging.getLogger("raysweep")
 
 
@@ -55,162 +63,125 @@ class Notes(logging.Handler):
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
-    """Trains one trial after another: what Tune takes for a trial is a slot, which holds many of raysweep's."""
+    """Trains trials, one after another or several together: what Tune takes for a trial is a slot, which holds them."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._notes = Notes()
         self._raylet = os.getppid()
-        self._outpost: Outpost | None = None
+        self._seats: dict[int, Seat] = {}
+        self._group: FusedTraining | None = None
+        self._laps: Laps | None = None
+        self._failed = False
         logging.getLogger("raysweep").addHandler(self._notes)
-        self.take(config[ORDER])
-        self._process_age_s = process_age_s() if self._order.is_profiled else None
+        self.take((), config[ORDERS])
+        self._process_age_s = process_age_s() if config[ORDERS][0].is_profiled else None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.take(new_config[ORDER])
+        self.take(list(self._seats), new_config[ORDERS])
         return True
 
-    def take(self, order: TrialOrder) -> None:
-        """Only takes the order: what can fail happens in `step`, where a failure is reported rather than retried."""
-        self.cleanup()
-        self._order = order
-        self._training: Any = None
-        self._laps: Any = None
+    def take(self, over: Iterable[int], orders: Sequence[TrialOrder]) -> None:
+        """Lets go of the trials that are over and seats others. What can fail of it happens in `step`, which reports
+        a failure rather than have it retried.
+        """
+        for number in over:
+            self._seats.pop(number).leave(self._group)
+        self._seats |= {order.number: Seat(order) for order in orders}
         self._process_age_s = None
-        self._resent: list[EpochMetrics] = []
-        self._failed = False
 
     def cleanup(self) -> None:
-        if self._outpost is not None:
-            self._outpost.close()
-            self._outpost = None
+        self.take(list(self._seats), ())
 
     def step(self) -> dict[str, Any]:
         self._clock = PartClock(SlotPart.UNACCOUNTED)
         with self._clock.at(SlotPart.IMPORTS):
             import torch
 
-        order = self._order
         if self._failed:
             raise TrialFailure
-        if os.getppid() != self._raylet:  # its node is lost to the cluster, and the trial goes on elsewhere
+        if os.getppid() != self._raylet:  # its node is lost to the cluster, and its trials go on elsewhere
             os._exit(1)
+        order = self._first
+        self._at_fault = list(self._seats)
+        trained: dict[int, EpochMetrics] = {}
+        ending: dict[str, Any] = {}
         try:
             with ending_hangs(order.epoch_timeout_s, SweepDirectory(order.directory).hang(order.number)):
-                return {REPORT: self._report(self._next_epoch())}
+                for number, metrics in self._epochs():
+                    trained[number] = metrics
         except StorageError as error:
-            return {REPORT: self._report(None, cause=str(error), storage_failed=True)}
+            ending = {"cause": str(error), "storage_failed": True}
         except (MemoryError, torch.OutOfMemoryError) as error:
-            report = self._failure(TrialState.OUT_OF_MEMORY, error)
+            ending = self._failure(TrialState.OUT_OF_MEMORY, error)
         except RuntimeError as error:
             no_memory = "can't allocate memory" in str(error)
-            report = self._failure(TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED, error)
+            ending = self._failure(TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED, error)
         except Exception as error:  # noqa: BLE001 (whatever a trial raises is its result, traceback included)
-            report = self._failure(TrialState.FAILED, error)
-        self._failed = True
-        return {REPORT: report}
+            ending = self._failure(TrialState.FAILED, error)
+        return {REPORTS: self._reports(trained, self._at_fault if ending else (), ending)}
 
-    def _report(self, metrics: EpochMetrics | None, **ending: Any) -> EpochReport:
-        import torch
-
-        device = torch.cuda.get_device_name() if self._order.share.gpu and torch.cuda.is_available() else "cpu"
-        gpus = tuple(map(str, ray.get_gpu_ids()))
-        notes = self._notes.take()
-        spent = self._clock.spent() if self._order.is_profiled else {}
-        return EpochReport(
-            metrics, socket.gethostname(), device, os.getpid(), notes=notes, gpus=gpus, spent=spent,
-            process_age_s=self._process_age_s, **ending,
-        )  # fmt: skip
-
-    def _failure(self, state: TrialState, error: BaseException) -> EpochReport:
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        return self._report(None, ended=state, cause=cause, error=traceback.format_exc())
-
-    def _next_epoch(self) -> EpochMetrics:
-        """The result of the next epoch: of the checkpoint's, re-sent, where there is one; else of a fresh one."""
-        order, clock = self._order, self._clock
-        with clock.at(SlotPart.IMPORTS):
-            from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
-
-        if self._resent:
-            return self._resent.pop(0)
-        if order.origin is not None and self._outpost is None:
-            with clock.at(SlotPart.BUCKET):
-                self._outpost = Outpost(order)
-        trial_directory = self._directory.trial(order.number)
-        if self._training is None:
-            if order.origin is None and not self._directory.holds_a_sweep():
-                raise StorageError(
-                    f"{order.directory}: the sweep is not there on {socket.gethostname()}. If that is another machine "
-                    "than the driver's, the sweep needs a directory that all of them share under one path, or a "
-                    "bucket: --output s3://bucket/path; else it was moved, or its disk taken away"
-                )
-            with storage_errors(trial_directory):
-                self._directory.trials.mkdir(exist_ok=True)
-            for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
-                stray.unlink(missing_ok=True)
-            training = self._open()
-            with clock.at(SlotPart.RESTORE):
-                restored = restore_checkpoint(trial_directory, training)
-            self._training = training
-            if training.epoch < order.epochs_done:
-                self._warn_of_lost_checkpoints(training.epoch)
-            if restored is not None:
-                self._resent = [*(self._outpost.before(restored) if self._outpost else ()), restored]
-                self._draw(restored.epoch)  # the process that wrote the checkpoint may have died before its pictures
-                self._send(restored)
-                return self._resent.pop(0)
-        metrics: EpochMetrics = self._training.run_epoch(self._laps)
+    def _epochs(self) -> Iterator[tuple[int, EpochMetrics]]:
+        """The next epoch of every trial, once it is safe. Those that were trained before come first, without others."""
+        for seat in self._seats.values():
+            if not seat.is_open:
+                self._at_fault = [seat.order.number]
+                seat.open(self._opened_group(), self._clock)
+        known = {number: metrics for number, seat in self._seats.items() if (metrics := seat.take_known())}
+        if known:
+            yield from known.items()
+            return
+        self._at_fault = list(self._seats)
+        trained = self._opened_group().run_epoch(self._laps)
         if self._laps is not None:
             for part, seconds in self._laps.take().items():
-                clock.move(part, seconds)
-        if math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss):
-            if self._outpost is not None:
-                with clock.at(SlotPart.BUCKET):
-                    self._outpost.keep(metrics)
-            else:
-                self._directory.require_present()  # at the first epoch, too, whose directory would be made anew
-            with clock.at(SlotPart.CHECKPOINT):
-                save_checkpoint(trial_directory, self._training, metrics)
-            self._draw(metrics.epoch)
-            self._send(metrics)
-        return metrics
-
-    def _send(self, metrics: EpochMetrics) -> None:
-        """Sends the trial's files to its bucket, if it has one."""
-        if self._outpost is not None:
-            with self._clock.at(SlotPart.BUCKET):
-                self._outpost.send(metrics)
+                self._clock.move(part, seconds)
+        for (number, seat), metrics in zip(self._seats.items(), trained, strict=True):
+            self._at_fault = [number]
+            seat.keep(metrics, self._clock)
+            yield number, metrics
 
     @property
-    def _directory(self) -> SweepDirectory:
-        """Where this machine has the sweep."""
-        return self._outpost.directory if self._outpost else SweepDirectory(self._order.directory)
+    def _first(self) -> TrialOrder:
+        return next(iter(self._seats.values())).order
 
-    def _draw(self, epoch: int) -> None:
-        """Draws the pictures that are due after an epoch, the one the training stands at."""
-        order, directory = self._order, self._directory
-        with self._clock.at(SlotPart.PICTURES):
-            from raysweep.search.pictures import draw_grids, draw_strip
+    def _reports(
+        self, trained: dict[int, EpochMetrics], failed: Sequence[int], ending: dict[str, Any]
+    ) -> list[tuple[int, EpochReport]]:
+        """Of each trial that trained an epoch, and of each that failed; all that are seated share the step's time."""
+        import torch
 
-            if epoch in order.strip_epochs:
-                draw_strip(self._training, directory, order.number)
-            if epoch in order.picture_epochs:
-                draw_grids(self._training, directory, order.number)
+        order = self._first
+        device = torch.cuda.get_device_name() if order.share.gpu and torch.cuda.is_available() else "cpu"
+        gpus = tuple(map(str, ray.get_gpu_ids()))
+        spent = self._clock.spent() if order.is_profiled else {}
+        seats = len(self._seats)
+        report = EpochReport(
+            None, socket.gethostname(), device, os.getpid(), gpus=gpus,
+            spent={part: seconds / seats for part, seconds in spent.items()},
+            process_age_s=None if self._process_age_s is None else self._process_age_s / seats,
+        )  # fmt: skip
+        reports = [(number, replace(report, metrics=metrics)) for number, metrics in trained.items()]
+        reports += [(number, replace(report, **ending)) for number in failed]
+        (first, told), *others = reports
+        return [(first, replace(told, notes=self._notes.take())), *others]
 
-    def _warn_of_lost_checkpoints(self, epoch: int) -> None:
-        where = f"the ledger has {self._order.epochs_done} epochs, the newest checkpoint that can be read"
-        found = f"is of epoch {epoch}" if epoch else "is none"
-        _log.warning("%s %s; what lies between is trained again", where, found)
+    def _failure(self, state: TrialState, error: BaseException) -> dict[str, Any]:
+        self._failed = True
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"ended": state, "cause": cause, "error": traceback.format_exc()}
 
-    def _open(self) -> Any:
-        order, clock = self._order, self._clock
+    def _opened_group(self) -> FusedTraining:
+        """The trials that this process trains, over its images, which are opened at the first."""
+        if self._group is not None:
+            return self._group
+        order, clock = self._first, self._clock
         with clock.at(SlotPart.IMPORTS):
             import torch
 
             from raysweep.data.tensors import load_splits
             from raysweep.search.delivery import local_images
+            from raysweep.vae.fused import FusedTraining
             from raysweep.vae.laps import laps_on
-            from raysweep.vae.training import Training
 
         has_gpu = bool(order.share.gpu) and torch.cuda.is_available()
         if order.share.gpu and not has_gpu:
@@ -221,8 +192,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._laps = laps_on(device)
         with clock.at(SlotPart.IMAGES):
             splits = load_splits(local_images(order.images), order.data, device)
-        with clock.at(SlotPart.MODEL):
-            return Training(order.config, splits.train, splits.validation, device)
+        self._group = FusedTraining((), splits.train, splits.validation, device)
+        return self._group
 
 
 @contextmanager

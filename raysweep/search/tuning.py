@@ -1,7 +1,8 @@
 """Ray Tune, wrapped thinly: it places actors and moves reports; the session decides everything else.
 
 What Tune takes for a trial is a slot: an actor with its share of a machine, which trains one of raysweep's trials after
-another. Else Tune would keep a trial's objects, and look through those of all trials, until the sweep ends.
+another, or several of one shape together. Else Tune would keep a trial's objects, and look through those of all trials,
+until the sweep ends; and could not have two trials share an actor.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import math
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +24,50 @@ from raysweep.clock import timed
 from raysweep.errors import RaysweepError
 from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
-from raysweep.search.exchange import TrialOrder
+from raysweep.search.exchange import Share, TrialOrder
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
-from raysweep.search.trial import ORDER, REPORT, TrialActor
+from raysweep.search.trial import ORDERS, REPORTS, TrialActor
 
 
 class _Holders:
-    """Which trial each slot holds, by Tune's id of the slot."""
+    """Which trials each slot holds, by Tune's id of the slot."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._orders: dict[str, TrialOrder] = {}
+        self._held: dict[str, dict[int, TrialOrder]] = {}
+        self._shares: dict[str, Share] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing, as the session: Tune pickles what it is given."""
         return {}
 
-    def next_order(self, slot: str) -> TrialOrder | None:
-        """The trial that the slot holds from here on; None if there is none for it, or none now."""
-        before = self._orders.get(slot)
+    def fill(self, slot: str) -> list[TrialOrder]:
+        """The trials that the slot holds from here on beside those that it has; none if there are none for it now."""
+        held, came = self._held.setdefault(slot, {}), []
         try:
-            order = self._session.next_order(before.share if before else None)
+            while (order := self._session.next_order(self._shares.get(slot), list(held))) is not None:
+                held[order.number] = order
+                self._shares[slot] = order.share
+                came.append(order)
         except RaysweepError as error:
             self._session.stop("an error", error)
-            return None
-        if order is not None:
-            self._orders[slot] = order
-        return order
+        return came
 
-    def number(self, slot: str) -> int:
-        """The number of the trial that the slot holds, or held last."""
-        return self._orders[slot].number
+    def numbers(self, slot: str) -> list[int]:
+        """The numbers of the trials that the slot holds."""
+        return list(self._held.get(slot, ()))
 
-    def vacate(self, slot: str) -> None:
-        """Takes the news that the slot has ended."""
-        self._orders.pop(slot, None)
+    def leave(self, slot: str, numbers: Iterable[int]) -> None:
+        """Takes the news that the slot holds these trials no more."""
+        for number in numbers:
+            del self._held[slot][number]
+
+    def vacate(self, slot: str) -> list[int]:
+        """Takes the news that the slot has ended; the numbers of the trials that it still held."""
+        self._shares.pop(slot, None)
+        return list(self._held.pop(slot, ()))
 
 
 class _OrderSearcher(Searcher):  # type: ignore[misc]
@@ -73,13 +82,14 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        order = self._holders.next_order(trial_id)
-        if order is not None:
-            return {ORDER: order}
+        orders = self._holders.fill(trial_id)
+        if orders:
+            return {ORDERS: orders}
+        self._holders.vacate(trial_id)
         return Searcher.FINISHED if self._session.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if not error:  # else the watch hears of it next, and has to know which trial it was
+        if not error:  # else the watch hears of it next, and has to know which trials it held
             self._holders.vacate(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
@@ -98,18 +108,23 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
         self._holders = holders
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        slot = trial.trial_id
         try:
-            over = self._session.receive(self._holders.number(trial.trial_id), result[REPORT])
+            over = [number for number, report in result[REPORTS] if self._session.receive(number, report)]
         except RaysweepError as error:
             self._session.stop("an error", error)
-            over = True
+        if self._session.stopped_by is not None:
+            self._session.release(self._holders.numbers(slot))
+            return str(TrialScheduler.STOP)
         if over:
-            order = self._holders.next_order(trial.trial_id)
-            if order is None:
+            self._holders.leave(slot, over)
+            orders = self._holders.fill(slot)
+            if not self._holders.numbers(slot):
                 return str(TrialScheduler.STOP)
             # An actor does what one process asks of it in that order: this comes before the next epoch.
-            trial.temporary_state.ray_actor.take.remote(order)
-            self._session.started(order.number)
+            trial.temporary_state.ray_actor.take.remote(over, orders)
+            for order in orders:
+                self._session.started(order.number)
         return str(TrialScheduler.CONTINUE)
 
 
@@ -141,27 +156,28 @@ class _Watch(tune.Callback):  # type: ignore[misc]
                 raise _Lost
             self._session.resize(refit(self._session.spec, self._session.slots))
             self._looked = time.monotonic()
-        doomed = self._session.overdue()
+        doomed = set(self._session.overdue())
         stopping = self._session.should_stop()
         if doomed or stopping:
             for trial in trials:
                 actor = trial.temporary_state.ray_actor
-                if actor is not None and (stopping or self._holders.number(trial.trial_id) in doomed):
+                is_doomed = not doomed.isdisjoint(self._holders.numbers(trial.trial_id))
+                if actor is not None and (stopping or is_doomed):
                     # Tune would wait for the epochs that they are at.
                     ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._session.started(self._holders.number(trial.trial_id))
+        for number in self._holders.numbers(trial.trial_id):
+            self._session.started(number)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An actor is gone: after a failure that it reported, or killed by somebody, or with its whole machine."""
         error = Path(trial.error_file)  # what Tune has of it that is not pickled
         text = error.read_text(errors="replace") if error.exists() else ""
         try:
-            self._session.lose(self._holders.number(trial.trial_id), *_what_happened(text), text)
+            self._session.lose(self._holders.vacate(trial.trial_id), *_what_happened(text), text)
         except RaysweepError as storage:
             self._session.stop("an error", storage)
-        self._holders.vacate(trial.trial_id)
 
 
 class _Lost(BaseException):
@@ -182,7 +198,7 @@ def _what_happened(error: str) -> tuple[Fault, str]:
 
 
 def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    share = config[ORDER].share
+    share = config[ORDERS][0].share
     return tune.PlacementGroupFactory([{"CPU": share.cpu, **({"GPU": share.gpu} if share.gpu else {})}])
 
 

@@ -180,5 +180,10 @@ def plan_view(spec: SweepSpec, data: DataDescription, collapse: Sequence[str], s
     for index, point in enumerate(spec.search.enqueue):
         table.add_row("first" if index == 0 else "", ", ".join(f"{k} {value_text(v)}" for k, v in point.items()))
     gpu = f" and {slots.gpu:g} GPU" if slots.gpu else ", no GPU"
-    table.add_row("resources", f"a trial takes {slots.cpu:g} CPU{gpu}; {slots.count} run at once on {where}")
+    takes = f"{slots.cpu:g} CPU{gpu}"
+    if slots.fused > 1:
+        together = f"up to {slots.fused} trials of one shape together take {takes}; up to {slots.trials} are"
+    else:
+        together = f"a trial takes {takes}; {slots.count} run"
+    table.add_row("resources", f"{together} at once on {where}")
     return table

@@ -5,40 +5,32 @@ its own batch order, noise and images from its own seed and epoch, warms up, cli
 says, and diverges alone. It comes to what it would have come to on its own, but for the rounding of other kernels.
 Its checkpoints and pictures are those of a trial that trains alone, and either goes on from the other's.
 
-Nothing in a step waits for the device, nor depends on a value there. docs/performance.md says when fusing pays.
+Nothing in a step waits for the device, nor depends on a value there. docs/performance.md says when fusing pays. A
+member that has no other beside it trains as it does alone, to the bit.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raysweep.config import TrialConfig
+from raysweep.config import SHARED_FIELDS, TrialConfig, fusion_key
 from raysweep.metrics import EpochMetrics
+from raysweep.profiles import SlotPart
 from raysweep.vae.adam import StackedAdam
 from raysweep.vae.evaluation import Images, evaluate_members
 from raysweep.vae.fusednetwork import FusedNetwork, own
 from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair
+from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_terms
 from raysweep.vae.objective import charged_rates, kl_per_latent, loss_divisors, warmed_weight
 from raysweep.vae.schedules import learning_rate
 from raysweep.vae.training import Training
-
-SHARED_FIELDS = (
-    "d_size", "latent_size", "hidden_size", "conv_blocks", "kernel_size", "batch_norm", "negative_slope", "upsampling",
-    "likelihood", "batch_size",
-)  # fmt: skip
-"""The fields of a trial that are of one value for all that are fused: they are the shape of its steps."""
-
-
-def fusion_key(config: TrialConfig) -> Hashable:
-    """What is equal of two configurations if, and only if, they can be fused over the same images."""
-    return tuple(getattr(config, name) for name in SHARED_FIELDS)
 
 
 class FusedTraining:
@@ -74,8 +66,8 @@ class FusedTraining:
         self._members: list[Training] = []
         self._step: _Step | None = None
         """None where members have come or gone since the last epoch."""
-        self._first: tuple[TrialConfig, float] | None = None
-        """Of the first member that ever was: its configuration and its `baseline_mse`."""
+        self._baseline_mse: float | None = None
+        """Of the images, once the first member has measured it."""
         for config in configs:
             self.add(config)
 
@@ -88,15 +80,12 @@ class FusedTraining:
         """Takes in a trial, at its beginning, behind the others. `restore_checkpoint` may bring it further.
 
         Raises:
-            ValueError: if it cannot be fused with those that are or were there, or cannot be trained.
+            ValueError: if it cannot be fused with those that are there, or cannot be trained.
         """
-        baseline_mse = None
-        if self._first is not None:
-            first, baseline_mse = self._first
-            if fusion_key(config) != fusion_key(first):
-                raise ValueError(f"trials that differ in {_differences(first, config)} cannot be fused")
-        member = Training(config, self.train_images, self.validation_images, self.device, baseline_mse)
-        self._first = self._first or (config, member.baseline_mse)
+        if self._members and fusion_key(config) != fusion_key(self._members[0].config):
+            raise ValueError(f"trials that differ in {_differences(self._members[0].config, config)} cannot be fused")
+        member = Training(config, self.train_images, self.validation_images, self.device, self._baseline_mse)
+        self._baseline_mse = member.baseline_mse
         self._members.append(member)
         self._step = None
         return member
@@ -114,26 +103,33 @@ class FusedTraining:
             if not 0 <= position < len(self._members):
                 raise IndexError(f"there is no member {position}, only 0 to {len(self._members) - 1}")
         removed = [self._members[position] for position in leaving]
-        for member in removed:
-            own(member.model)
-            member.optimizer.own()
         self._members = [member for member in self._members if member not in removed]
         self._step = None
+        for member in removed if len(self._members) > 1 else (*removed, *self._members):
+            own(member.model)
+            member.optimizer.own()
         return removed
 
-    def run_epoch(self) -> list[EpochMetrics]:
+    def run_epoch(self, laps: Laps | None = None) -> list[EpochMetrics]:
         """One epoch of every member, and one pass over the validation images: the metrics of each, in their order.
 
-        A member's times are those of the whole group, which is how long its epoch took.
+        A member's times are those of the whole group, which is how long its epoch took. `laps` has the time of the
+        epoch's parts after it.
         """
         if not self._members:
             return []
+        if len(self._members) == 1:
+            return [self._members[0].run_epoch(laps)]
+        lap = no_lap if laps is None else laps.lap
         start = time.perf_counter()
+        if laps is not None:
+            laps.start()
         if self._step is None:
             self._step = _Step(self._members, self.memory_format)
-        train_losses: list[float] = self._train(self._step).tolist()
+        train_losses: list[float] = self._train(self._step, lap).tolist()
         trained = time.perf_counter()
         evaluated = self._evaluate(self._step)
+        lap(SlotPart.EVALUATION)
         ended = time.perf_counter()
         found = []
         for member, train_loss, metrics in zip(self._members, train_losses, evaluated, strict=True):
@@ -150,7 +146,7 @@ class FusedTraining:
             )
         return found
 
-    def _train(self, step: _Step) -> Tensor:
+    def _train(self, step: _Step, lap: Lap) -> Tensor:
         """One pass of every member over the training images, each in its own order; the mean losses, [members]."""
         members, device, count = self._members, self.device, len(self.train_images)
         sizes = members[0].batch_sizes()
@@ -168,7 +164,8 @@ class FusedTraining:
                 pairs = [drawn.pair(images) for drawn, images in zip(draws, x.unbind(dim=1), strict=True)]
                 seen, x = (torch.stack(images, dim=1) for images in zip(*pairs, strict=True))
             noise = torch.stack([drawn.latent_noise(len(batch)) for drawn in draws])
-            total += step.run(seen, x, noise, weight) * len(batch)
+            lap(SlotPart.DATA)
+            total += step.run(seen, x, noise, weight, lap) * len(batch)
         return total / count
 
     def _evaluate(self, step: _Step) -> list[dict[str, Any]]:
@@ -206,7 +203,7 @@ class _Step:
         self._clips = any(norms)
         self._longest = of_each(norm or math.inf for norm in norms).unsqueeze(1)
 
-    def run(self, seen: Tensor, x: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    def run(self, seen: Tensor, x: Tensor, noise: Tensor, weight: Tensor, lap: Lap) -> Tensor:
         """One step of each member; its loss, [members].
 
         Args:
@@ -214,6 +211,7 @@ class _Step:
             x: the targets of the loss, likewise.
             noise: [members, batch, latents], drawn from N(0, I).
             weight: of the KL divergence, [members].
+            lap: is called at the end of each part.
         """
         target = self.network.join(x)
         joined = target if seen is x else self.network.join(seen)
@@ -221,11 +219,14 @@ class _Step:
         data = data_terms(output, self.network.part(target), self._likelihood, self._sigmas)
         rate = charged_rates(kl_per_latent(mean, logvar), self._free_bits_nats)
         losses = data / self._data_divisors + weight * rate / self._rate_divisors
+        lap(SlotPart.FORWARD)
         self.optimizer.zero_grad()
         losses.sum().backward()  # type: ignore[no-untyped-call]
+        lap(SlotPart.BACKWARD)
         if self._clips:
             self.optimizer.clip(self._longest)
         self.optimizer.step()
+        lap(SlotPart.OPTIMISER)
         return losses.detach()
 
 

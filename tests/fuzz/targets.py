@@ -174,7 +174,7 @@ def _journal(place: Path) -> Target:
         # A crash of the machine leaves zeros where lines were to be written.
         assert all(b"\0" in line or not line.strip() for line in lost), "repairing has cut off a whole line"
         for number in ledger.unfinished():
-            ledger.complete_point(number)
+            ledger.record(number)
         ledger.ask()
 
     def mutate(content: bytes, rng: random.Random) -> bytes:

@@ -151,7 +151,7 @@ def test_an_exception_that_repeats_ends_the_trial_and_one_that_does_not_is_forgo
 def test_a_machine_that_does_not_see_the_sweep_trains_nothing_and_says_what_is_needed(tmp_path: Path) -> None:
     """As one of a cluster whose machines share no directory, of a sweep with a local one."""
     # Not before Ray was started: it is closed to others only where nobody has imported it before.
-    from raysweep.search.trial import ORDER, REPORT, TrialActor
+    from raysweep.search.trial import ORDERS, REPORTS, TrialActor
 
     data = DataSpec(dataset="digits", image_size=16)
     order = TrialOrder(
@@ -159,8 +159,8 @@ def test_a_machine_that_does_not_see_the_sweep_trains_nothing_and_says_what_is_n
         directory=tmp_path / "elsewhere", picture_epochs=frozenset(), strip_epochs=frozenset(), threads=1,
         share=Share(1, 0),
     )  # fmt: skip
-    actor = TrialActor({ORDER: order})
-    report = actor.step()[REPORT]
+    actor = TrialActor({ORDERS: [order]})
+    report = actor.step()[REPORTS][0][1]
     assert report.storage_failed
     assert "the sweep is not there on" in report.cause
     assert "--output s3://bucket/path" in report.cause

@@ -198,7 +198,7 @@ def test_a_point_that_an_earlier_version_wrote_in_part_is_completed_to_what_it_w
         readers = Ledger.open(cut, spec, writable=False).records()
         assert len(readers) == number, "readers wait for the whole point"
         reopened = Ledger.open(cut, spec, writable=True)
-        record = reopened.complete_point(number) if number in reopened.unfinished() else reopened.ask()
+        record = reopened.record(number) if number in reopened.unfinished() else reopened.ask()
         assert (record.number, record.params, record.enqueued) == (number, asked.params, asked.enqueued), cut
         assert reopened.ask().number == number + 1
     assert ledger.ask().params == asked.params, "and it is the point that is asked for today"

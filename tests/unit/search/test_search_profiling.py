@@ -119,7 +119,7 @@ def test_a_step_that_fails_is_lost_but_for_its_parts(session: ProfiledSession, p
     session.started(order.number)
     failure = EpochReport(None, "host", "cpu", 1, TrialState.FAILED, "ValueError: no", "Traceback", spent=SPENT)
     session.receive(order.number, failure)
-    session.lose(order.number, Fault.DEATH, "its process died", "")
+    session.lose([order.number], Fault.DEATH, "its process died", "")
     lost = time.monotonic()
     time.sleep(0.02)
     spent = closed(session, profiler).trials()[order.number]

@@ -97,7 +97,7 @@ def test_no_more_trials_are_out_than_the_machines_hold_and_their_number_follows_
     orders = [session.next_order() for _ in range(3)]
     assert [order.number for order in orders if order] == [0, 1]
     session.resize(Slots(1, 0, 1))
-    session.lose(0, Fault.NODE_LOSS, "its machine was lost", "")
+    session.lose([0], Fault.NODE_LOSS, "its machine was lost", "")
     assert session.next_order() is None
     assert not session.is_over
     session.resize(Slots(1, 0, 3))
@@ -154,7 +154,7 @@ def test_a_value_that_is_not_finite_ends_the_trial_as_diverged(
 def fail(session: Session, state: TrialState = TrialState.FAILED) -> None:
     """Trial 0 reports an exception, and its process ends."""
     assert not session.receive(0, EpochReport(None, "host", "cpu", 1, state, "ValueError: no", "Traceback ..."))
-    session.lose(0, Fault.DEATH, "its process died", "ActorDiedError")
+    session.lose([0], Fault.DEATH, "its process died", "ActorDiedError")
 
 
 def test_an_exception_is_tried_again_and_ends_the_trial_with_its_traceback_if_it_repeats(
@@ -246,7 +246,7 @@ def test_a_trial_has_failed_whose_process_dies_again_and_again_at_one_epoch(
     for _ in range(tries):
         assert ledger.unfinished() in ([], [0])
         assert session.next_order() is not None
-        session.lose(0, fault, "it died", "ActorDiedError")
+        session.lose([0], fault, "it died", "ActorDiedError")
     if fault is Fault.NODE_LOSS:
         assert ledger.unfinished() == [0], "a trial is not at fault for its machine"
     else:
@@ -261,7 +261,7 @@ def test_a_hanging_trial_is_told_by_where_its_threads_stood(
     for _ in range(2):
         session.next_order()
         directory.hang(0).write_text("Thread 0x1 (most recent call first)")
-        session.lose(0, Fault.DEATH, "its process died", "ActorDiedError")
+        session.lose([0], Fault.DEATH, "its process died", "ActorDiedError")
         assert not directory.hang(0).exists()
     record = ledger.record(0)
     assert record.cause == "no epoch ended within search.epoch_timeout (3600 s), twice"
@@ -290,7 +290,7 @@ def test_a_process_that_ends_while_the_session_stops_counts_for_nothing(
     session.next_order()
     session.stop("Ctrl-C", signal=2)
     for _ in range(9):
-        session.lose(0, Fault.DEATH, "its process died", "")
+        session.lose([0], Fault.DEATH, "its process died", "")
     assert ledger.unfinished() == [0]
 
 
@@ -400,3 +400,127 @@ def test_strips_are_drawn_after_each_of_the_first_epochs_and_the_last() -> None:
     drawn = strip_epochs(1000)
     assert {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1000} <= drawn
     assert len(drawn) < 50
+
+
+def next_orders(session: Session, within: Share | None = None, held: tuple[int, ...] = ()) -> list[int]:
+    """Fills a slot; the numbers of the trials that it is given beside those that it holds."""
+    numbers = list(held)
+    while (order := session.next_order(within, numbers)) is not None:
+        numbers.append(order.number)
+    return numbers[len(held) :]
+
+
+@pytest.fixture
+def of_two_shapes(directory: SweepDirectory, spec: SweepSpec) -> Ledger:
+    """Trials of latent sizes 8, 16, 8, 16, 8 and 8."""
+    points = tuple({"kld_weight": 1e-3, "latent_size": size} for size in (8, 16, 8, 16, 8, 8))
+    search = spec.search.model_copy(update={"enqueue": points, "early_stopping": None})
+    return Ledger.create(directory, spec.model_copy(update={"search": search}))
+
+
+def test_a_slot_is_given_trials_of_one_shape_and_others_wait_for_the_next_slot(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 2, fused=3))
+    assert next_orders(session) == [0, 2, 4]
+    assert session.remaining == 3
+    assert of_two_shapes.unfinished() == [0, 1, 2, 3, 4], "two were asked for in vain"
+    assert next_orders(session) == [1, 3]
+    assert next_orders(session) == [], "there are two slots"
+    assert session.remaining == 1
+
+
+def test_no_more_trials_are_asked_for_in_vain_than_a_slot_holds(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 1, fused=2))
+    assert next_orders(session) == [0, 2]
+    for epoch in range(1, 4):
+        session.receive(0, report(epoch, 1.0))
+    assert session.receive(0, report(4, 1.0))
+    assert next_orders(session, Share(1, 0), (2,)) == [], (
+        "two are put by by now, whose turn comes when the slot is empty"
+    )
+    assert of_two_shapes.unfinished() == [1, 2, 3]
+    session.started(2)
+    for epoch in range(1, 5):
+        session.receive(2, report(epoch, 1.0))
+    assert next_orders(session, Share(1, 0)) == [1, 3]
+
+
+def test_a_slot_that_holds_one_shape_goes_on_with_the_other_when_it_is_empty(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 1, fused=6))
+    assert next_orders(session) == [0, 2, 4, 5]
+    for number in (0, 2, 4, 5):
+        session.started(number)
+        for epoch in range(1, 5):
+            session.receive(number, report(epoch, 1.0))
+    assert next_orders(session, Share(1, 0)) == [1, 3]
+
+
+def test_trials_lost_with_their_machine_are_trained_together_again(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 1, fused=3))
+    for _ in range(9):
+        assert next_orders(session) == [0, 2, 4]
+        session.lose([0, 2, 4], Fault.NODE_LOSS, "its machine was lost", "")
+
+
+@pytest.mark.parametrize("fault", [Fault.DEATH, Fault.HANG])
+def test_what_befalls_trials_together_is_the_fault_of_none_of_them_and_each_goes_on_by_itself(
+    open_session: OpenSession, of_two_shapes: Ledger, directory: SweepDirectory, fault: Fault
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 1, fused=3))
+    assert next_orders(session) == [0, 2, 4]
+    if fault is Fault.HANG:
+        directory.trial(0).mkdir(parents=True)
+        directory.hang(0).write_text("Thread 0x1 (most recent call first)")
+    session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
+    assert not directory.hang(0).exists()
+    assert next_orders(session) == [0]
+    assert fault.tries is not None
+    for _ in range(fault.tries - 1):
+        session.lose([0], fault, "it died", "ActorDiedError")
+        assert next_orders(session) == [0]
+    session.lose([0], fault, "it died", "ActorDiedError")
+    assert of_two_shapes.record(0).cause == f"it died, {fault.repeated}"
+    assert next_orders(session) == [2]
+
+
+def test_memory_that_lacks_trials_together_costs_none_of_them_a_try(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 1, Share(2, 0), fused=3))
+    assert next_orders(session) == [0, 2, 4]
+    failure = EpochReport(None, "host", "cpu", 1, TrialState.OUT_OF_MEMORY, "MemoryError: no", "Traceback ...")
+    for number in (0, 2, 4):
+        assert not session.receive(number, failure)
+    session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
+    order = session.next_order()
+    assert order is not None
+    assert (order.number, order.share) == (0, Share(1, 0))
+    assert session.next_order(beside=[0]) is None
+    fail(session, TrialState.OUT_OF_MEMORY)
+    assert ("out_of_memory", 0) not in [(record.state.value, record.number) for record in of_two_shapes.records()]
+
+
+def test_a_trial_that_fails_is_judged_and_those_beside_it_go_on_together(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 1, fused=3))
+    for _ in range(2):
+        assert sorted(next_orders(session)) == [0, 2, 4]
+        assert not session.receive(0, EpochReport(None, "host", "cpu", 1, TrialState.FAILED, "ValueError: no", "..."))
+        session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
+    assert of_two_shapes.record(0).state is TrialState.FAILED
+    assert next_orders(session) == [2, 4, 5]

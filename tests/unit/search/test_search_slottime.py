@@ -34,7 +34,7 @@ PARTS = st.dictionaries(st.sampled_from([SlotPart.DATA, SlotPart.FORWARD, SlotPa
 EVENTS = st.one_of(
     st.tuples(st.just("resize"), st.integers(0, 6)),
     st.tuples(st.just("idle_as"), st.sampled_from(IDLE)),
-    st.tuples(st.just("hand_out"), NUMBERS),
+    st.tuples(st.just("hand_out"), NUMBERS, st.none() | NUMBERS),
     st.tuples(st.just("start"), NUMBERS),
     st.tuples(st.just("report"), NUMBERS, PARTS, st.none() | st.integers(1, 9), st.none() | SECONDS),
     st.tuples(st.just("give_back"), NUMBERS, st.sampled_from([SlotPart.EXCHANGE, SlotPart.LOST])),
@@ -48,19 +48,21 @@ def test_the_parts_add_up_to_every_slot_second_whatever_happens(slots: int, even
     clock = Clock()
     account = SlotAccount(0.0, clock)
     account.resize(slots)
-    whole, held = 0.0, set()
-    for seconds, (name, *arguments) in events:
+    whole, held = 0.0, dict[int, int]()
+    for event, (seconds, (name, *arguments)) in enumerate(events):
         clock.now += seconds
-        whole += seconds * max(slots, len(held))
+        whole += seconds * max(slots, len(set(held.values())))
         getattr(account, name)(*arguments)
         if name == "resize":
             slots = arguments[0]
         elif name == "hand_out":
-            held.add(arguments[0])
+            number, beside = arguments
+            held.pop(number, None)
+            held[number] = held.get(beside, event)
         elif name == "give_back":
-            held.discard(arguments[0])
+            held.pop(arguments[0], None)
     clock.now += last
-    whole += last * max(slots, len(held))
+    whole += last * max(slots, len(set(held.values())))
     spent = account.spent()
     assert sum(one.seconds for one in spent) == pytest.approx(whole, abs=1e-6)
     assert all(one.seconds > 0 for one in spent)
@@ -159,3 +161,35 @@ def test_machines_that_go_leave_no_slot_below_those_that_are_held() -> None:
     spent = by_part(account.spent())
     assert spent == {SlotPart.EXCHANGE: 20.0, SlotPart.LAST_TRIALS: 2.0}
     assert account.most_slots == 4
+
+
+def test_trials_that_are_trained_together_have_an_equal_part_each_of_their_slot_s_seconds() -> None:
+    clock = Clock()
+    account = SlotAccount(0.0, clock)
+    account.resize(2)
+    account.hand_out(0)
+    account.hand_out(1, beside=0)
+    account.idle_as(SlotPart.LAST_TRIALS)
+    clock.now = 4.0
+    for number in (0, 1):
+        account.start(number)
+    clock.now = 10.0
+    for number in (0, 1):
+        account.report(number, {SlotPart.FORWARD: 3.0}, 1, process_age_s=1.5)
+    account.give_back(0, SlotPart.EXCHANGE)
+    account.hand_out(2, beside=1)
+    clock.now = 12.0
+    account.give_back(2, SlotPart.LOST)
+    clock.now = 15.0
+    account.report(1, {SlotPart.FORWARD: 4.0}, 2)
+    assert account.spent() == [
+        Spent(SlotPart.LAST_TRIALS, 15.0),
+        Spent(SlotPart.MACHINE, 0.5, 0),
+        Spent(SlotPart.PROCESS, 1.5, 0),
+        Spent(SlotPart.FORWARD, 3.0, 0, 1),
+        Spent(SlotPart.MACHINE, 0.5, 1),
+        Spent(SlotPart.PROCESS, 1.5, 1),
+        Spent(SlotPart.FORWARD, 3.0, 1, 1),
+        Spent(SlotPart.FORWARD, 4.0, 1, 2),  # 1 s of the two that it shared, and all of the three after them
+        Spent(SlotPart.LOST, 1.0, 2),
+    ]

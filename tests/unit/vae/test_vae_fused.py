@@ -183,6 +183,20 @@ def test_a_removed_member_goes_on_alone_and_touches_the_others_no_more() -> None
         torch.testing.assert_close(state(member), kept, rtol=0, atol=0)
 
 
+def test_a_member_that_is_left_alone_trains_to_the_bit_as_it_would_have_alone(tmp_path: Path) -> None:
+    configs, (train, validation) = member_configs(batch_norm="conv"), images()
+    fused = FusedTraining(configs[:2], train, validation)
+    fused.run_epoch()
+    save_checkpoint(tmp_path, fused.members[1], fused.run_epoch()[1])
+    alone = Training(configs[1], train, validation)
+    restore_checkpoint(tmp_path, alone)
+    fused.remove([0])
+    assert [untimed(metrics) for metrics in fused.run_epoch()] == [untimed(alone.run_epoch())]
+    (left,) = fused.members
+    assert not [name for name, value in state(left).items() if not torch.equal(value, state(alone)[name])]
+    assert all(value.untyped_storage().nbytes() == value.nbytes for value in left.model.state_dict().values())
+
+
 def test_a_member_that_trains_by_itself_in_between_is_where_that_took_it() -> None:
     configs, (train, validation) = member_configs(batch_norm="conv"), images()
     fused = FusedTraining(configs, train, validation)
@@ -233,11 +247,12 @@ def test_trials_of_other_shapes_are_refused_by_the_field_that_differs(field: str
     first, other = small_config(), small_config(**{field: OTHER_SHAPES[field]})
     assert fusion_key(first) != fusion_key(other)
     fused = FusedTraining([first], *images())
-    fused.remove([0])
     values = f"{getattr(first, field)!r} and {getattr(other, field)!r}"
     with pytest.raises(ValueError, match=f"trials that differ in {field} \\({values}\\) cannot be fused"):
         fused.add(other)
-    assert fused.members == ()
+    assert [member.config for member in fused.members] == [first]
+    fused.remove([0])
+    assert fused.add(other).config == other, "it has nobody beside it"
 
 
 def test_trials_that_differ_in_anything_else_have_the_same_key() -> None:

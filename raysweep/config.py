@@ -22,6 +22,7 @@ Share = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Likelihood = Literal["gaussian", "calibrated_gaussian", "learned_gaussian", "bernoulli", "continuous_bernoulli"]
 Reduction = Literal["pixel_mean", "pixel_and_latent_mean", "sum"]
 LearningRateSchedule = Literal["constant", "step", "plateau", "cosine"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 UNIT_SQUARED_ERROR_SIGMA = math.sqrt(0.5)
 """The standard deviation at which -log N(x; x_hat, sigma^2), constants left out, is the squared error itself."""
@@ -173,6 +174,11 @@ class TrialConfig(BaseModel):
     """Epochs without a better `val_loss` after which the schedule `plateau` goes down."""
     batch_size: Count = 64
     """Images a step; the last batch of an epoch may be smaller."""
+    precision: Precision = "float32"
+    """Precision of the products of a training step: full, or less for the speed of GPUs that have it.
+
+    Validation is in float32 always. On a CPU `tf32` is float32.
+    """
     epochs: Annotated[Count, Field(le=100_000)] = 10
     """Epochs to train for, if nothing stops the trial early."""
     max_gradient_norm: Positive | None = None
@@ -189,7 +195,7 @@ def meaning(name: str) -> str:
 
 SHARED_FIELDS = (
     "d_size", "latent_size", "hidden_size", "conv_blocks", "kernel_size", "batch_norm", "negative_slope", "upsampling",
-    "likelihood", "batch_size",
+    "likelihood", "batch_size", "precision",
 )  # fmt: skip
 """The fields of a trial that are of one value for all that are fused: they are the shape of its steps."""
 

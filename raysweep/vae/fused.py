@@ -29,6 +29,7 @@ from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generato
 from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_terms
 from raysweep.vae.objective import charged_rates, kl_per_latent, loss_divisors, warmed_weight
+from raysweep.vae.precision import forward_in, training_in
 from raysweep.vae.schedules import learning_rate
 from raysweep.vae.training import Training
 
@@ -126,7 +127,8 @@ class FusedTraining:
             laps.start()
         if self._step is None:
             self._step = _Step(self._members, self.memory_format)
-        train_losses: list[float] = self._train(self._step, lap).tolist()
+        with training_in(self._members[0].config.precision):
+            train_losses: list[float] = self._train(self._step, lap).tolist()
         trained = time.perf_counter()
         evaluated = self._evaluate(self._step)
         lap(SlotPart.EVALUATION)
@@ -188,7 +190,7 @@ class _Step:
         configs, first = [member.config for member in members], members[0]
         self.network = FusedNetwork([member.model for member in members], memory_format)
         self.optimizer = StackedAdam(self.network.rows, [member.optimizer for member in members], self.network.views)
-        self._likelihood = first.config.likelihood
+        self._likelihood, self._precision = first.config.likelihood, first.config.precision
         pixels, latents = math.prod(first.train_images.shape), first.config.latent_size
         divisors = [loss_divisors(config.reduction, pixels, latents) for config in configs]
 
@@ -215,7 +217,9 @@ class _Step:
         """
         target = self.network.join(x)
         joined = target if seen is x else self.network.join(seen)
-        output, mean, logvar = self.network.run(joined, noise, training=True)
+        with forward_in(self._precision, x.device):
+            output, mean, logvar = self.network.run(joined, noise, training=True)
+        output, mean, logvar = output.to(x.dtype), mean.to(x.dtype), logvar.to(x.dtype)
         data = data_terms(output, self.network.part(target), self._likelihood, self._sigmas)
         rate = charged_rates(kl_per_latent(mean, logvar), self._free_bits_nats)
         losses = data / self._data_divisors + weight * rate / self._rate_divisors

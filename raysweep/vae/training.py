@@ -23,6 +23,7 @@ from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_term
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.objective import charged_rate, kl_per_latent, warmed_weight, weighted_loss
+from raysweep.vae.precision import forward_in, training_in
 from raysweep.vae.schedules import learning_rate
 
 
@@ -72,7 +73,8 @@ class Training:
         start = time.perf_counter()
         if laps is not None:
             laps.start()
-        train_loss = float(self._train(lap))
+        with training_in(self.config.precision):
+            train_loss = float(self._train(lap))
         trained = time.perf_counter()
         metrics = evaluate(self.model, self.validation_images, self.config, self.baseline_mse, self.device)
         lap(SlotPart.EVALUATION)
@@ -104,7 +106,9 @@ class Training:
                 seen, x = training_pair(x, config, drawn)
             noise = torch.randn(len(batch), config.latent_size, generator=noise_generator, device=self.device)
             lap(SlotPart.DATA)
-            output, mean, logvar = model(seen, noise)
+            with forward_in(config.precision, self.device):
+                output, mean, logvar = model(seen, noise)
+            output, mean, logvar = output.to(x.dtype), mean.to(x.dtype), logvar.to(x.dtype)
             data = data_term(output, x, config.likelihood, config.sigma)
             rate = charged_rate(kl_per_latent(mean, logvar), config.free_bits_nats)
             weight = warmed_weight(config, step, steps)

@@ -42,7 +42,7 @@ def test_the_columns_of_a_parameter_have_its_own_type():
     }  # fmt: skip
     texts = {
         "conv_blocks", "batch_norm", "upsampling", "likelihood", "reduction", "binarise", "learning_rate_schedule",
-        "learning_rate_epochs",
+        "learning_rate_epochs", "precision",
     }  # fmt: skip
     assert {name for name, kind in types.items() if kind == "int64"} == whole
     assert {name for name, kind in types.items() if kind == "string"} == texts

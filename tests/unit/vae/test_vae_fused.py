@@ -239,6 +239,7 @@ def test_without_members_there_is_nothing_to_train() -> None:
 OTHER_SHAPES = {
     "d_size": 8, "latent_size": 4, "hidden_size": None, "conv_blocks": "d/2", "kernel_size": 4, "batch_norm": "conv",
     "negative_slope": 0.1, "upsampling": "trimmed", "likelihood": "bernoulli", "batch_size": 8,
+    "precision": "bfloat16",
 }  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def loss_of(model: ConvVAE, x: Tensor, config: TrialConfig) -> Tensor:
     from raysweep.vae.likelihoods import data_term
     from raysweep.vae.objective import charged_rate, kl_per_latent, weighted_loss
 
-    output, mean, logvar = model(x, torch.randn(len(x), config.latent_size))
+    output, mean, logvar = model(x, torch.randn(len(x), config.latent_size, device=x.device))
     data = data_term(output, x, config.likelihood, config.sigma)
     rate = charged_rate(kl_per_latent(mean, logvar), config.free_bits_nats)
     return weighted_loss(data, rate, config.kld_weight, config.reduction, x[0].numel(), config.latent_size)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from raysweep.profiles import SlotPart
 from raysweep.vae.adam import StackedAdam
 from raysweep.vae.evaluation import Images, evaluate_members
 from raysweep.vae.fusednetwork import FusedNetwork, own
+from raysweep.vae.graphs import CapturedStep
 from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair
 from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_terms
@@ -48,6 +50,7 @@ class FusedTraining:
         validation: Images,
         device: str | torch.device = "cpu",
         memory_format: torch.memory_format | None = None,
+        capture: bool = False,
     ) -> None:
         """
         Args:
@@ -56,6 +59,8 @@ class FusedTraining:
             validation: likewise.
             device: where they train.
             memory_format: of images in training; chosen by the device if None.
+            capture: whether steps become CUDA graphs, those of a member with no other beside it too. Epochs whose laps
+                are timed do not. Sweeps leave it off as long as no GPU has been measured.
         """
         self.device = torch.device(device)
         self.train_images = train
@@ -64,6 +69,7 @@ class FusedTraining:
             # Grouped convolutions on a CPU take up to three times as long otherwise; on a GPU nobody has measured it.
             memory_format = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.memory_format = memory_format
+        self._captures = capture
         self._members: list[Training] = []
         self._step: _Step | None = None
         """None where members have come or gone since the last epoch."""
@@ -119,7 +125,7 @@ class FusedTraining:
         """
         if not self._members:
             return []
-        if len(self._members) == 1:
+        if len(self._members) == 1 and not self._captures:
             return [self._members[0].run_epoch(laps)]
         lap = no_lap if laps is None else laps.lap
         start = time.perf_counter()
@@ -128,7 +134,7 @@ class FusedTraining:
         if self._step is None:
             self._step = _Step(self._members, self.memory_format)
         with training_in(self._members[0].config.precision):
-            train_losses: list[float] = self._train(self._step, lap).tolist()
+            train_losses: list[float] = self._train(self._step, lap, self._captures and laps is None).tolist()
         trained = time.perf_counter()
         evaluated = self._evaluate(self._step)
         lap(SlotPart.EVALUATION)
@@ -148,7 +154,7 @@ class FusedTraining:
             )
         return found
 
-    def _train(self, step: _Step, lap: Lap) -> Tensor:
+    def _train(self, step: _Step, lap: Lap, capture: bool) -> Tensor:
         """One pass of every member over the training images, each in its own order; the mean losses, [members]."""
         members, device, count = self._members, self.device, len(self.train_images)
         sizes = members[0].batch_sizes()
@@ -161,13 +167,15 @@ class FusedTraining:
         step.optimizer.learning_rates.copy_(torch.tensor(rates).unsqueeze(1))
         total = torch.zeros(len(members), device=device)
         for batch, weight in zip(order.split(sizes), weights, strict=True):  # type: ignore[no-untyped-call]
-            x = seen = self.train_images.gather(batch.flatten()).view(*batch.shape, *self.train_images.shape)
+            x = self.train_images.gather(batch.flatten()).view(*batch.shape, *self.train_images.shape)
+            seen: list[Tensor] = []
             if changes:
                 pairs = [drawn.pair(images) for drawn, images in zip(draws, x.unbind(dim=1), strict=True)]
-                seen, x = (torch.stack(images, dim=1) for images in zip(*pairs, strict=True))
+                *seen, x = (torch.stack(images, dim=1) for images in zip(*pairs, strict=True))
             noise = torch.stack([drawn.latent_noise(len(batch)) for drawn in draws])
             lap(SlotPart.DATA)
-            total += step.run(seen, x, noise, weight, lap) * len(batch)
+            inputs = (x, noise, weight, *seen)
+            total += (step.captured(*inputs) if capture else step.run(lap, *inputs)) * len(batch)
         return total / count
 
     def _evaluate(self, step: _Step) -> list[dict[str, Any]]:
@@ -184,6 +192,7 @@ class _Step:
     """A training step of all members at once: their networks and optimisers in common tensors, and its constants.
 
     All that differs between two steps are the tensors that `run` is given, and nothing in it waits for their values.
+    So it can be captured.
     """
 
     def __init__(self, members: Sequence[Training], memory_format: torch.memory_format) -> None:
@@ -204,19 +213,20 @@ class _Step:
         norms = [config.max_gradient_norm for config in configs]
         self._clips = any(norms)
         self._longest = of_each(norm or math.inf for norm in norms).unsqueeze(1)
+        self.captured = CapturedStep(partial(self.run, no_lap))
 
-    def run(self, seen: Tensor, x: Tensor, noise: Tensor, weight: Tensor, lap: Lap) -> Tensor:
+    def run(self, lap: Lap, x: Tensor, noise: Tensor, weight: Tensor, seen: Tensor | None = None) -> Tensor:
         """One step of each member; its loss, [members].
 
         Args:
-            seen: the inputs, [batch, members, channels, height, width].
-            x: the targets of the loss, likewise.
+            lap: is called at the end of each part.
+            x: the targets of the loss, [batch, members, channels, height, width].
             noise: [members, batch, latents], drawn from N(0, I).
             weight: of the KL divergence, [members].
-            lap: is called at the end of each part.
+            seen: the inputs, like `x`, if they are others.
         """
         target = self.network.join(x)
-        joined = target if seen is x else self.network.join(seen)
+        joined = target if seen is None else self.network.join(seen)
         with forward_in(self._precision, x.device):
             output, mean, logvar = self.network.run(joined, noise, training=True)
         output, mean, logvar = output.to(x.dtype), mean.to(x.dtype), logvar.to(x.dtype)

@@ -119,6 +119,22 @@ def test_each_member_comes_to_what_it_comes_to_alone(
         assert_same_state(member, training)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("members", [1, 5])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_captured_steps_come_to_what_steps_come_to(network: str, members: int) -> None:
+    """Over epochs whose last batch is smaller, with a member that leaves, and with one that joins."""
+    configs, (train, validation) = member_configs(**NETWORKS[network])[:members], images("cuda", train=90)
+    fused, captured = (FusedTraining(configs, train, validation, "cuda", capture=capture) for capture in (False, True))
+    for change in ((), (0,), ()):
+        for training in (fused, captured):
+            for _ in training.remove(change):
+                training.add(configs[0])
+        assert_same_results(captured.run_epoch(), fused.run_epoch())
+    for member, expected in zip(captured.members, fused.members, strict=True):
+        assert_same_state(member, expected)
+
+
 def test_members_differ_in_every_field_that_is_not_shared() -> None:
     """So that the test above is of each of them."""
     assert {name for member in MEMBERS for name in member} | set(SHARED_FIELDS) == set(TrialConfig.model_fields)

@@ -2,6 +2,7 @@
 
     python benchmarks/chaos.py --rounds 40 --seed 1 --minutes 35
     python benchmarks/chaos.py --round 17 --seed 1        one round again, alone
+    python benchmarks/chaos.py --rounds 8 --settings fused
 
 Each round runs a real sweep on real Ray, interrupts it at moments drawn from the seed, resumes it until it is done and
 compares it with the same sweep undisturbed. Every round is one line of chaos.jsonl, written as it ends, so that a run
@@ -31,7 +32,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from tests.chaos.faults import draw_plan  # noqa: E402 (the repository's own tests, found by the line before)
-from tests.chaos.harness import ABREAST, ALONE, NODES, Result, Round, Setting, Workplace  # noqa: E402
+from tests.chaos.harness import ABREAST, ALONE, NODES, SETTINGS, Result, Round, Setting, Workplace  # noqa: E402
 
 RESULTS = HERE / "chaos.jsonl"
 ORDER = (ALONE, NODES, ALONE, ABREAST)
@@ -45,18 +46,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="run this round of the seed alone, and add it to no table")
     parser.add_argument("--minutes", type=float, help="begin no further round after so many minutes")
+    names = [setting.name for setting in SETTINGS]
+    parser.add_argument("--settings", nargs="+", choices=names, default=[setting.name for setting in ORDER],
+                        help="kinds of sweep, in turn")  # fmt: skip
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.simplefilter("ignore", ResourceWarning)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     alone = options.round is not None
+    settings = [next(setting for setting in SETTINGS if setting.name == name) for name in options.settings]
     began = time.monotonic()
     try:
         with Workplace.made() as workplace:
             for number in [options.round] if alone else range(options.rounds):
                 if options.minutes and time.monotonic() - began > 60 * options.minutes:
                     break
-                row = run_round(workplace, options.seed, number)
+                row = run_round(workplace, settings[number % len(settings)], options.seed, number)
                 if not alone:
                     with open(options.results, "a") as file:
                         file.write(json.dumps(row) + "\n")
@@ -66,10 +71,9 @@ def main() -> None:
         print("\n" + table([json.loads(line) for line in options.results.read_text().splitlines()]))
 
 
-def run_round(workplace: Workplace, seed: int, number: int) -> dict[str, Any]:
+def run_round(workplace: Workplace, setting: Setting, seed: int, number: int) -> dict[str, Any]:
     """One round, printed as it ends; its line of the results."""
     chance = random.Random(f"{seed}:{number}")
-    setting: Setting = ORDER[number % len(ORDER)]
     plan = draw_plan(
         chance, chance.randint(*FAULTS_A_ROUND), cluster=setting.cluster, finalists=setting.finals != "none"
     )

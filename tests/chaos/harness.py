@@ -53,6 +53,7 @@ trial:
 search:
   trials: {trials}
   max_concurrent: {concurrent}
+  fuse: {fuse}
   sampler: {sampler}
   early_stopping: {stopping}
   seed: {seed}
@@ -71,6 +72,7 @@ class Setting:
     sampler: str = "random"
     stopping: str = "none"
     epochs: int = 12
+    fuse: str = "off"
     finals: str = "none"
     whole: bool = True
     """Whether everything of it must be as undisturbed: so if nothing depends on which trial is faster."""
@@ -80,7 +82,7 @@ class Setting:
     def text(self, seed: int) -> str:
         return _TEXT.format(
             name=self.name, epochs=self.epochs, trials=self.trials, concurrent=self.concurrent, sampler=self.sampler,
-            stopping=self.stopping, finals=self.finals, seed=seed,
+            stopping=self.stopping, finals=self.finals, seed=seed, fuse=self.fuse,
         )  # fmt: skip
 
 
@@ -90,7 +92,9 @@ ABREAST = Setting("abreast", trials=12, concurrent=2, stopping=_ASHA, whole=Fals
 """Two at once: what ASHA decides depends on which trial is faster."""
 NODES = Setting("nodes", trials=8, concurrent=2, epochs=10, cluster=True)
 """Two at once on two nodes, and no early stopping, so that everything must be identical again."""
-SETTINGS = (ALONE, ABREAST, NODES)
+FUSED = Setting("fused", trials=16, concurrent=6, stopping=_ASHA, fuse="3", whole=False)
+"""Two processes that train up to three trials each: who is with whom depends on time, and rounding on that."""
+SETTINGS = (ALONE, ABREAST, NODES, FUSED)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Writes a line for every epoch that any process begins and ends: what a sweep has trained in truth, whoever died.
 
 Python imports this module at its start from a directory on PYTHONPATH, which Ray's workers inherit. Nothing of
-raysweep is changed but that `Training.run_epoch` is seen from outside; the ledger cannot tell what was trained twice.
+raysweep is changed but that `FusedTraining.run_epoch` is seen from outside; the ledger cannot tell what was trained twice.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-WATCHED = "raysweep.vae.training"
+WATCHED = "raysweep.vae.fused"
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
@@ -26,7 +26,7 @@ class _Watcher(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             execute(module)
-            _watch(module.Training)
+            _watch(module.FusedTraining)
 
         spec.loader.exec_module = exec_module
         return spec
@@ -37,12 +37,18 @@ def _watch(training):
     # One write of a short line to a file opened for appending is never mixed with another process's.
     log = os.open(os.environ["CHAOS_EPOCHS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
+    def write(members, what):
+        for config, epoch in members:
+            os.write(log, f"{time.time():.6f} {os.getpid()} {config} {epoch} {what}\n".encode())
+
     def watched(self, *arguments):
-        config = hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:16]
-        epoch = self.epoch + 1
-        os.write(log, f"{time.time():.6f} {os.getpid()} {config} {epoch} begun\n".encode())
+        members = [
+            (hashlib.sha256(member.config.model_dump_json().encode()).hexdigest()[:16], member.epoch + 1)
+            for member in self.members
+        ]
+        write(members, "begun")
         metrics = run_epoch(self, *arguments)
-        os.write(log, f"{time.time():.6f} {os.getpid()} {config} {epoch} done\n".encode())
+        write(members, "done")
         return metrics
 
     training.run_epoch = watched

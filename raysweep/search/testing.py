@@ -22,7 +22,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.profiles import DriverPart, SlotPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.exchange import TestOrder, TestReport
-from raysweep.search.resources import LOOK_S, ray_has_ended
+from raysweep.search.resources import LOOK_S, Slots, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 
@@ -65,6 +65,21 @@ def run_tests(session: Session) -> None:
                 return
             session.resize(refit(session.spec, session.slots))
             looked = time.monotonic()
+
+
+def warm_up(slots: Slots) -> None:
+    """Starts a process in the place of a slot that has become idle, which a finalist finds with its imports done.
+
+    Ray keeps idle processes for the tasks to come, but not those that were given a GPU.
+    """
+    if not slots.gpu:
+        ray.remote(_import).options(num_cpus=slots.cpu, max_retries=0).remote()
+
+
+def _import() -> None:
+    import raysweep.search.finals
+    import raysweep.search.outpost
+    import raysweep.search.trial  # noqa: F401 (each of them takes a process seconds)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from raysweep.search.exchange import Share, TrialOrder
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
+from raysweep.search.testing import warm_up
 from raysweep.search.trial import ORDERS, REPORTS, TrialActor
 
 
@@ -91,6 +92,8 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if not error:  # else the watch hears of it next, and has to know which trials it held
             self._holders.vacate(trial_id)
+            if self._session.is_winding_down:
+                warm_up(self._session.slots)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it."""

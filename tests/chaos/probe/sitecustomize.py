@@ -1,7 +1,8 @@
 """Writes a line for every epoch that any process begins and ends: what a sweep has trained in truth, whoever died.
 
 Python imports this module at its start from a directory on PYTHONPATH, which Ray's workers inherit. Nothing of
-raysweep is changed but that `FusedTraining.run_epoch` is seen from outside; the ledger cannot tell what was trained twice.
+raysweep is changed but that `FusedTraining.run_epoch` is seen from outside; the ledger cannot tell what was trained
+twice.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ RaysweepError
 ├── CheckpointError          a checkpoint that is missing, torn or made by another configuration
 └── StorageError             a full, read-only or vanished file system
 
-A message says what is wrong, where, what was found, what is allowed and what to type next. `cli.py` prints it
+A message says what is wrong, where, what was found, what is allowed and what to type next. `cli/` prints it
 and exits with `exit_code`: 2 where the user can mend the input, 1 where the machine failed.
 """
 

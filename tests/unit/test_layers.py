@@ -155,12 +155,13 @@ def test_pyarrow_is_imported_by_data_report_and_remote_alone() -> None:
 
 def test_click_is_imported_by_the_command_line_alone() -> None:
     assert foreign("click")
-    complain([found for found in foreign("click") if found.importer != "cli"])
+    complain([found for found in foreign("click") if room(found.importer) != "cli"])
 
 
 def test_rich_is_imported_by_the_command_line_and_what_it_shows_alone() -> None:
     assert foreign("rich")
-    complain([found for found in foreign("rich") if found.importer not in ("cli", "search.progress", "search.views")])
+    shown = ("search.progress", "search.views")
+    complain([found for found in foreign("rich") if room(found.importer) != "cli" and found.importer not in shown])
 
 
 def test_torchvision_is_imported_inside_functions_of_data_alone() -> None:

@@ -1,0 +1,26 @@
+"""The command line: it parses, calls and prints. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import click
+
+from raysweep import __version__
+from raysweep.cli.files import check, cluster, data
+from raysweep.cli.results import best, export, findings, report, status
+from raysweep.cli.sweeps import resume, run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="raysweep")
+def main() -> None:
+    """Hyperparameter search for convolutional VAEs on Ray.
+
+    \b
+    raysweep check search_spaces/kld.yaml       what would run, without running it
+    raysweep run search_spaces/kld.yaml         run it, here or on the cluster that RAY_ADDRESS names
+    tensorboard --logdir results/kld/report     look at it
+    """
+
+
+for _command in (run, resume, status, best, report, findings, export, check, cluster, data):
+    main.add_command(_command)

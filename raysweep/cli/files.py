@@ -1,0 +1,146 @@
+"""The commands that look at files and machines before anything is trained: `check`, `cluster` and `data`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raysweep.cli.terminal import plain_console, preparing, reports_errors
+from raysweep.layout import typed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raysweep.spec import SweepSpec
+    from raysweep.vae.preflight import Preflight, Unpredictable
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@reports_errors
+def check(file: str) -> None:
+    """Say what the search space FILE would run, without running it.
+
+    Also at which KLD weight models are predicted to collapse, if the images are on this machine: it prepares them as
+    `run` would.
+    """
+    from raysweep.loading import load_spec
+
+    spec = load_spec(file)
+
+    from raysweep.data.cache import describe
+    from raysweep.search.views import plan_view
+
+    console = plain_console()
+    description = describe(spec.data)
+    slots, where = _slots(spec)
+    console.print(f"{file}: sound", soft_wrap=True)
+    collapse = _predicted_collapse(console, spec, description.is_present)
+    console.print(plan_view(spec, description, collapse, slots, where))
+    console.print(f"\nTo run it, type: raysweep run {typed(file)}", soft_wrap=True)
+
+
+def _slots(spec: SweepSpec) -> tuple[Any, str]:
+    """What a trial takes and how many fit, and on what."""
+    import os
+
+    from raysweep.search.autoscaling import slots_of
+    from raysweep.search.resources import cluster_nodes, connected, fit, local_nodes
+
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        return fit(spec, local_nodes()), "this machine"
+    with connected():
+        nodes = cluster_nodes()
+        count = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
+        return slots_of(spec), f"the cluster at {address} ({count})"
+
+
+def _predicted_collapse(console: Console, spec: SweepSpec, is_present: bool) -> tuple[str, ...]:
+    """At which KLD weight models are predicted to collapse; builds the data cache if the images are on this machine."""
+    from raysweep.data.cache import prepare as prepare_cache
+    from raysweep.errors import StorageError
+    from raysweep.search.preflight import preflight
+    from raysweep.vae.preflight import Unpredictable, summary, unpredictable
+
+    prediction: Preflight | Unpredictable | None = unpredictable(spec.trial)
+    if prediction is None and is_present:
+        try:
+            with preparing(console) as progress:
+                prediction = preflight(spec, prepare_cache(spec.data, progress))
+        except StorageError as error:  # a file is no less sound for the disk of the machine that checks it
+            prediction = Unpredictable(str(error))
+    return summary(prediction or Unpredictable("the images are not on this machine yet"), spec.trial)
+
+
+@click.group()
+def cluster() -> None:
+    """The files that describe a cluster."""
+
+
+@cluster.command("check")
+@click.argument("file", type=click.Path())
+@reports_errors
+def check_cluster(file: str) -> None:
+    """Say what is missing in a cluster FILE, before money is spent.
+
+    FILE is one of `ray up` (AWS, Google Cloud, Azure, machines of one's own), a RayJob of Kubernetes, or a batch script
+    of Slurm. It is looked at here: without a network, without credentials, and without starting anything.
+    """
+    from raysweep.cluster.check import check_cluster_file
+
+    checked = check_cluster_file(file)
+    click.echo(f"{file}: nothing is missing")
+    for reminder in checked.reminders:
+        click.echo(f"  remember: {reminder}")
+
+
+@click.group()
+def data() -> None:
+    """The data caches on this machine."""
+
+
+@data.command("list")
+@reports_errors
+def list_data() -> None:
+    """List the data sets there are, and the caches built of them."""
+    from raysweep.data.cache import cache_directory, cached_files
+    from raysweep.spec import BUNDLED
+
+    click.echo(
+        f"data sets    bundled: {', '.join(BUNDLED)}; fetched or from data.root: mnist, fashion_mnist, cifar10, folder"
+    )
+    click.echo(f"caches in    {cache_directory()}")
+    for file in cached_files():
+        size = f"{file.cache_bytes / 1e6:,.1f} MB"
+        if file.info is None:
+            click.echo(f"  {file.path.name}  {size}  {file.fault}")
+        else:
+            info = file.info
+            shape = f"{info.channels}x{info.height}x{info.width}"
+            click.echo(f"  {file.path.name}  {size}  {info.count:,} images of {shape} from {info.origin}")
+
+
+@data.command()
+@click.argument("name", metavar="NAME_OR_FILE")
+@click.option("--root", type=click.Path(), metavar="DIR", help="Directory of the raw files.")
+@click.option(
+    "--image-size", type=int, metavar="PIXELS", default=32, show_default=True,
+    help="Height and width after preprocessing.",
+)  # fmt: skip
+@reports_errors
+def prepare(name: str, root: str | None, image_size: int) -> None:
+    """Build the cache of a data set, or of the one a search space file names, before a sweep needs it."""
+    from raysweep.data.cache import open_cache
+    from raysweep.data.cache import prepare as prepare_cache
+    from raysweep.loading import load_spec, parse_data
+
+    if name.endswith((".yaml", ".yml")):
+        spec = load_spec(name).data
+    else:
+        spec = parse_data({"dataset": name, "root": root, "image_size": image_size}, f"raysweep data prepare {name}")
+    with preparing(plain_console()) as progress:
+        path = prepare_cache(spec, progress)
+    info = open_cache(path).info
+    click.echo(f"{info.count:,} images of {info.channels}x{info.height}x{info.width} from {info.origin}\n{path}")

@@ -1,0 +1,166 @@
+"""The commands that train: `run` and `resume`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from raysweep.cli.terminal import Duration, display_of, plain_console, preparing, reports_errors, warner
+from raysweep.layout import shown, typed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raysweep.search.review import Sweep
+    from raysweep.vae.preflight import Preflight, Unpredictable
+
+PROFILE_HELP = "Write where the time went into the report (docs/profile.md)."
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option(
+    "--output",
+    type=click.Path(),
+    metavar="DIR",
+    help="Directory of the results, or s3://bucket/path.  [default: results/<name>]",
+)
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials in all, in place of the file's number.")
+@click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="Most trials at once.")
+@click.option("--time-budget", type=Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="Seed of the sampler.")
+@click.option("--profile", is_flag=True, help=PROFILE_HELP)
+@reports_errors
+def run(
+    file: str, output: str | None, trials: int | None, max_concurrent: int | None, time_budget: float | None,
+    seed: int | None, profile: bool,
+) -> None:  # fmt: skip
+    """Run the sweep that the search space FILE describes.
+
+    It runs on the Ray cluster that RAY_ADDRESS names, else on this machine. Ctrl-C stops it cleanly: trials keep their
+    last epoch, and `raysweep resume` goes on.
+    """
+    from raysweep.loading import load_spec
+
+    overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
+    spec = load_spec(file, overrides)
+
+    from raysweep.search.profiling import Profiler
+    from raysweep.search.sweep import run as run_sweep
+    from raysweep.search.views import what_runs
+    from raysweep.vae.preflight import summary
+
+    console = plain_console()
+    console.print(f"{spec.name}  {what_runs(spec)}")
+
+    def announce(prediction: Preflight | Unpredictable) -> None:
+        console.print(f"collapse {summary(prediction, spec.trial)[0]}", soft_wrap=True)
+
+    with display_of(console) as display, preparing(console) as progress:
+        sweep = run_sweep(
+            spec, output, observer=display, progress=progress, announce=announce, warn=warner(console), source=file,
+            profiler=Profiler.of_this_process("run") if profile else None,
+        )  # fmt: skip
+    _conclude(console, sweep)
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.option("--trials", type=click.IntRange(min=1), metavar="TOTAL", help="Trials in all, if there are to be more.")
+@click.option("--time-budget", type=Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
+@click.option(
+    "--file", type=click.Path(), metavar="FILE",
+    help="Search space file to go on with; how it differs from what the sweep was run with is shown.",
+)  # fmt: skip
+@click.option("--profile", is_flag=True, help=PROFILE_HELP)
+@reports_errors
+def resume(directory: str, trials: int | None, time_budget: float | None, file: str | None, profile: bool) -> None:
+    """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet.
+
+    What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, time_budget,
+    epoch_timeout, max_concurrent, fuse, resources, evaluation.final_metrics, claims, and where the images are. Anything
+    else is refused.
+    """
+    from raysweep.search.changes import listed
+    from raysweep.search.profiling import Profiler
+    from raysweep.search.review import open_sweep
+    from raysweep.search.status import sweep_status
+    from raysweep.search.sweep import resume as resume_sweep
+    from raysweep.search.sweep import wanted_spec
+
+    console = plain_console()
+    before = open_sweep(directory)
+    spec, changes = wanted_spec(before.directory, trials, time_budget, file)
+    status = sweep_status(before.records, spec)
+    if changes:
+        console.print(f"{before.spec.name}  goes on with another search space:")
+        console.print(listed(changes), soft_wrap=True)
+    is_missing = not before.directory.spec.exists()
+    if not before.running and not status.is_open:
+        is_behind = before.directory.unreported.exists()
+        if changes or is_missing or is_behind or before.directory.origin is not None:  # its bucket may lack something
+            resume_sweep(directory, trials, time_budget=time_budget, file=file)
+        if is_missing:
+            console.print(f"wrote {shown(before.directory.spec)} anew, from the ledger", soft_wrap=True)
+        if is_behind:
+            console.print(f"wrote {shown(before.directory.report)}, which the last session could not", soft_wrap=True)
+        elif changes:
+            console.print(f"For the report of it, type: raysweep report {typed(directory)}", soft_wrap=True)
+        console.print(f"{directory}: all {status.ended} trials have ended; nothing is left to do.", soft_wrap=True)
+        console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
+        return
+    console.print(f"{before.spec.name}  resuming: {status.ended} of {spec.trials} trials done")
+    with display_of(console) as display, preparing(console) as progress:
+        sweep = resume_sweep(
+            directory, trials, time_budget=time_budget, file=file, observer=display, progress=progress,
+            warn=warner(console), profiler=Profiler.of_this_process("resume") if profile else None,
+        )  # fmt: skip
+    _conclude(console, sweep)
+
+
+def _conclude(console: Console, sweep: Sweep) -> None:
+    """What came of a run: the best trials, the counts, what to type next.
+
+    Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
+    """
+    from raysweep.search.views import causes, count_text, finals_view, profile_lines, summary_lines, trials_view
+
+    address = sweep.directory.address
+    status = sweep.status()
+    if sweep.best():
+        console.print()
+        console.print(trials_view(sweep.best(), sweep.spec))
+    tested = [record for record in status.finalists if record.tested is not None]
+    if tested:
+        console.print("\nOn the test split, beside real images:")
+        console.print(finals_view(tested))
+    saved = f"{status.epochs_saved} epochs saved by early stopping ({status.saved_share:.0%})"
+    console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}")
+    for cause in causes(sweep.records):
+        console.print(f"    {cause}", soft_wrap=True)
+    if status.ended < status.trials:
+        left = status.trials - status.ended
+        console.print(f"\nStopped by {sweep.stopped_by} with {left} trials to go. To go on, type:")
+        console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
+    elif status.untested:
+        console.print(f"\n{count_text(len(status.untested), 'finalist')} not tested yet. To go on, type:")
+        console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
+    for number, cause in sweep.untested.items():
+        console.print(f"    trial {number} could not be tested: {cause}", soft_wrap=True)
+    for index, line in enumerate(profile_lines(sweep)):
+        console.print(f"{'' if index else chr(10)}{line}", soft_wrap=True)
+    if sweep.best():
+        console.print("\nTo look at it:")
+        for line in (
+            f"tensorboard --logdir {typed(sweep.directory.report)}",
+            *([f"raysweep findings {typed(address)}"] if sweep.spec.claims else []),
+            f"raysweep best {typed(address)}",
+            f"raysweep export {typed(address)} exported/{sweep.spec.name}",
+        ):
+            console.print(f"    {line}", soft_wrap=True)
+    elif sweep.signal is None and sweep.stopped_by is None:
+        console.print(f"\nNo trial came to a result; {shown(sweep.directory.log)} has the whole log.", soft_wrap=True)
+        raise SystemExit(1)
+    if sweep.signal is not None:
+        raise SystemExit(128 + sweep.signal)

@@ -1,0 +1,101 @@
+"""What all commands share: their errors, their options, and the terminal that they print to."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from raysweep.errors import RaysweepError
+from raysweep.search.stopping import interrupting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 160
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turns raysweep's own errors into their message and exit code: the one place that does."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with interrupting():
+                return command(*args, **kwargs)
+        except RaysweepError as error:
+            click.echo(str(error), err=True)
+            raise SystemExit(error.exit_code) from error
+        except KeyboardInterrupt as stop:
+            number = getattr(stop, "number", signal.SIGINT)
+            click.echo(
+                "stopped at once; if a sweep had begun, raysweep status DIR says what is done, raysweep resume DIR "
+                "goes on, and raysweep report DIR writes the report", err=True,
+            )  # fmt: skip
+            raise SystemExit(128 + number) from None
+
+    return wrapped
+
+
+class Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from raysweep.spec import parse_duration
+
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+        if not seconds > 0:
+            self.fail("must be more than nothing", param, ctx)
+        return float(seconds)
+
+
+def plain_console() -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(width=width, markup=False, highlight=False)
+
+
+def display_of(console: Console) -> Any:
+    from raysweep.search.progress import LiveDisplay, PlainDisplay
+
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+def warner(console: Console) -> Callable[[str], None]:
+    return lambda warning: console.print(f"warning  {warning}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def preparing(console: Console) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar that shows itself only while a data cache is built."""
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(TextColumn("data cache"), BarColumn(), MofNCompleteColumn(), console=console, transient=True)
+    task = bar.add_task("", total=None)
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+
+    try:
+        yield progress
+    finally:
+        bar.stop()

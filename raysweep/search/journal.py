@@ -75,7 +75,17 @@ def _is_optional_mapping(value: Any) -> bool:
 
 
 def _is_nothing(value: Any) -> bool:
-    return value is None or value == {}
+    return value is None
+
+
+def _is_optional_real(value: Any) -> bool:
+    return value is None or _is_real(value)
+
+
+def _is_steps(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict) and all(step.isdecimal() and _is_real(value[step]) for step in value)
+    )
 
 
 _TEMPLATE: dict[str, Callable[[Any], bool]] = {
@@ -83,12 +93,12 @@ _TEMPLATE: dict[str, Callable[[Any], bool]] = {
     "distributions": _is_optional_mapping,
     "user_attrs": _is_optional_mapping,
     "system_attrs": _is_optional_mapping,
-    "intermediate_values": _is_nothing,
-    "value": _is_nothing,
+    "intermediate_values": _is_steps,
+    "value": _is_optional_real,
     "values": _is_nothing,
-    "datetime_complete": _is_nothing,
+    "datetime_complete": _is_optional_text,
 }
-"""What a new trial may have besides: its point, but no result."""
+"""What a new trial may have besides: its point, and its results where the journal was compacted."""
 
 
 class Journal(BaseJournalBackend):

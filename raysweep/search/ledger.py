@@ -32,6 +32,7 @@ from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.profiles import DriverPart
 from raysweep.records import EpochRecord, TrialRecord
+from raysweep.search.compaction import compact, is_worth_compacting
 from raysweep.search.entries import (
     ENQUEUED,
     OUTCOME,
@@ -138,6 +139,9 @@ class Ledger:
                 return cls.create(directory, spec)
             raise LedgerError(f"{shown(directory.journal)}: is missing; bring it back, it is the record of the sweep")
         journal, study = _open_study(directory)
+        # In a bucket there is a copy, and which of the two is newer is told by what the one begins with.
+        if writable and directory.origin is None and is_worth_compacting(journal.line, study):
+            journal, study = _compacted(directory, journal, study)
         try:
             return cls(journal, study, spec, TrialState.RUNNING if running else TrialState.INTERRUPTED, writable)
         except StorageError:
@@ -380,6 +384,19 @@ def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:
         raise LedgerError(f"{shown(directory.journal)}: cannot be read: {error.strerror}") from error
     except Exception as error:  # noqa: BLE001 (Optuna trusts its journal, and fails in as many ways as lines can)
         journal.refuse(f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _compacted(directory: SweepDirectory, journal: Journal, study: optuna.Study) -> tuple[Journal, optuna.Study]:
+    """The journal and the study with a line for each trial; as they are if that cannot be written."""
+    lines = journal.line
+    try:
+        compact(directory.journal, study)
+    except StorageError as error:
+        _log.warning("the journal stays as long as it is: %s", error)
+        return journal, study
+    journal, study = _open_study(directory)
+    _log.info("the journal was compacted: %d lines before, %d now", lines, journal.line)
+    return journal, study
 
 
 def _quiet() -> None:

@@ -15,8 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pyarrow.parquet as pq
 import torch
+from optuna.storages import JournalStorage
 from PIL import Image
 
 from raysweep.config import TrialConfig
@@ -36,7 +38,9 @@ from raysweep.report.latents import read_latents, write_latents
 from raysweep.report.parquet import read_table, write_parquet
 from raysweep.report.profile.page import profile_markdown
 from raysweep.report.profile.table import profile_table, read_profile
-from raysweep.search.ledger import Ledger
+from raysweep.search.compaction import compact
+from raysweep.search.journal import Journal
+from raysweep.search.ledger import STUDY, Ledger
 from raysweep.search.review import open_sweep
 from raysweep.spec import DataSpec
 from raysweep.vae.checkpoint import read_checkpoint, save_checkpoint
@@ -180,7 +184,9 @@ def _journal(place: Path) -> Target:
     def mutate(content: bytes, rng: random.Random) -> bytes:
         return (mutate_bytes if rng.random() < 0.3 else mutate_text)(content, rng)
 
-    return Target("journal", directory.journal, (directory.journal.read_bytes(),), mutate, read, weight=3)
+    long = directory.journal.read_bytes()
+    compact(directory.journal, optuna.load_study(study_name=STUDY, storage=JournalStorage(Journal(directory.journal))))
+    return Target("journal", directory.journal, (long, directory.journal.read_bytes()), mutate, read, weight=3)
 
 
 def _checkpoint(place: Path) -> Target:

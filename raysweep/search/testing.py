@@ -67,13 +67,15 @@ def run_tests(session: Session) -> None:
             looked = time.monotonic()
 
 
-def warm_up(slots: Slots) -> None:
-    """Starts a process in the place of a slot that has become idle, which a finalist finds with its imports done.
+def warm_up(slots: Slots, processes: int) -> None:
+    """Starts processes in the place of a slot that has become idle, which finalists find with their imports done.
 
     Ray keeps idle processes for the tasks to come, but not those that were given a GPU.
     """
     if not slots.gpu:
-        ray.remote(_import).options(num_cpus=slots.cpu, max_retries=0).remote()
+        start = ray.remote(_import).options(num_cpus=slots.cpu / processes, max_retries=0)
+        for _ in range(processes):
+            start.remote()
 
 
 def _import() -> None:

@@ -78,6 +78,7 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._session = session
         self._holders = holders
+        self._has_warmed = False
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
@@ -93,7 +94,9 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
         if not error:  # else the watch hears of it next, and has to know which trials it held
             self._holders.vacate(trial_id)
             if self._session.is_winding_down:
-                warm_up(self._session.slots)
+                # The first slot that is idle has one for the last slot, too, which trains until they are needed.
+                warm_up(self._session.slots, 1 if self._has_warmed else 2)
+                self._has_warmed = True
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it."""

@@ -27,10 +27,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import torch
@@ -112,7 +113,12 @@ def measure_one(options: argparse.Namespace, d_size: int, batch_size: int, devic
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(options.rounds + 1):
             for name in list(sides)[:: 1 if turn % 2 else -1]:
-                rate = sides[name]()
+                try:
+                    rate = sides[name]()
+                except RuntimeError as error:  # the others are measured all the same
+                    print(f"{name} failed: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+                    del sides[name], rates[name]
+                    continue
                 if turn:
                     rates[name].append(rate)
     print(f"\none: d_size {d_size}, batch {batch_size}, n = {options.rounds}: images/s and, over eager, the ratio")
@@ -169,11 +175,10 @@ def png_side(scratch: Path, d_size: int, batch_size: int, steps: int, device: to
 def measure_sharing(options: argparse.Namespace, d_size: int, batch_size: int) -> None:
     print(f"\nsharing: d_size {d_size}, batch {batch_size}: trials an hour, {TRIAL_IMAGES:,} images each, n = 1")
     print("      N    processes    under MPS        fused")
-    has_mps = options.device == "cuda" and shutil.which("nvidia-cuda-mps-control") is not None
     for count in options.sharing:
         job = (options.device, d_size, batch_size, options.steps, options.seconds)
         row = [trials_an_hour(count, 1, job)]
-        with mps() if has_mps else nullcontext():
+        with mps() as has_mps:
             row.append(trials_an_hour(count, 1, job) if has_mps else None)
         row.append(trials_an_hour(1, count, job))
         print(
@@ -182,16 +187,20 @@ def measure_sharing(options: argparse.Namespace, d_size: int, batch_size: int) -
 
 
 @contextmanager
-def mps() -> Iterator[None]:
-    """A server of NVIDIA's Multi-Process Service, for processes that are started while it lasts."""
+def mps() -> Iterator[bool]:
+    """NVIDIA's Multi-Process Service, for processes that are started while it lasts; whether it is there."""
+    if not torch.cuda.is_available() or shutil.which("nvidia-cuda-mps-control") is None:
+        yield False
+        return
     with tempfile.TemporaryDirectory(prefix="mps-") as place:
         own = {"CUDA_MPS_PIPE_DIRECTORY": f"{place}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{place}/log"}
         os.environ.update(own)
-        subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True)
+        runs = subprocess.run(["nvidia-cuda-mps-control", "-d"]).returncode == 0
         try:
-            yield
+            yield runs
         finally:
-            subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, check=True)
+            if runs:
+                subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, check=True)
             for name in own:
                 del os.environ[name]
 
@@ -206,10 +215,18 @@ def trials_an_hour(processes: int, members: int, job: Job) -> float | None:
     workers = [context.Process(target=work, args=(members, job, barrier, found)) for _ in range(processes)]
     for worker in workers:
         worker.start()
-    rates = [found.get() for _ in workers]
+    rates: list[float | None] = []
+    while len(rates) < processes:
+        try:
+            rates.append(found.get(timeout=1.0))
+        except Empty:
+            if any(worker.exitcode for worker in workers):  # killed, which says nothing
+                rates = [None]
+                barrier.abort()  # for those that wait for it
+                break
     for worker in workers:
         worker.join()
-    return None if None in rates else sum(rates) * 3600 / TRIAL_IMAGES
+    return None if None in rates else sum(rate for rate in rates if rate) * 3600 / TRIAL_IMAGES
 
 
 def work(members: int, job: Job, barrier: Barrier, found: Queue[float | None]) -> None:

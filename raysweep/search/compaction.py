@@ -7,9 +7,7 @@ format stays Optuna's, and Optuna writes it: optuna-dashboard opens it as before
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
 from raysweep.layout import write_atomically
+from raysweep.search.journal import Journal, as_lines
 
 FROM_LINES = 20_000
 """Lines from which on it is worth its time: opening a journal of so many takes about half a second."""
@@ -43,14 +42,20 @@ def is_worth_compacting(lines: int, study: optuna.Study) -> bool:
     return lines >= FROM_LINES and lines >= LEAST_GAIN * (1 + attributes + len(study.get_trials(deepcopy=False)))
 
 
-def compact(journal: Path, study: optuna.Study) -> None:
+def compact(journal: Journal, study: optuna.Study) -> None:
     """Writes the journal of a study anew. It is the old one or the new one, whole, at every moment.
 
-    The caller holds the driver lock, and opens the journal again.
+    The caller holds the driver lock, and opens the journal again. A dashboard that has it open has to be started again.
 
     Raises:
         StorageError: if it cannot be written; then it is the old one.
     """
+    with journal.locked():
+        logs = _in_fewer_lines(study)  # which Optuna brings up to date as it is asked
+        write_atomically(journal.path, as_lines(logs))
+
+
+def _in_fewer_lines(study: optuna.Study) -> list[dict[str, Any]]:
     memory = _Memory()
     storage = JournalStorage(memory)
     study_id = storage.create_new_study(study.directions, study.study_name)
@@ -60,8 +65,7 @@ def compact(journal: Path, study: optuna.Study) -> None:
         storage.set_study_user_attr(study_id, name, value)
     for frozen in study.get_trials(deepcopy=False):
         storage.create_new_trial(study_id, template_trial=frozen)
-    lines = (json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in memory.logs)
-    write_atomically(journal, b"".join(lines))
+    return memory.logs
 
 
 def _system_attributes(study: optuna.Study) -> dict[str, Any]:

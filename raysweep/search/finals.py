@@ -46,6 +46,7 @@ from raysweep.vae.inputs import WHITE_FROM, corrupt
 from raysweep.vae.likelihoods import binary_cross_entropy, pixel_variance, sample_pixels
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.objective import DEQUANTISATION_VARIANCE, bits_per_dim, gaussian_distortion
+from raysweep.vae.precision import products_in
 from raysweep.vae.walks import interpolate
 
 BATCH = 256
@@ -56,6 +57,7 @@ COMPONENTS = 10
 _SHARES = ("kid", "precision", "recall", "density", "coverage")
 
 
+@products_in("float32")
 def measure_trial(order: TestOrder) -> FinalMetrics:
     """Measures a trial that has ended and draws its last pictures; writes below the trial's directory alone.
 

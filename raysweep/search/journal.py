@@ -135,11 +135,17 @@ class Journal(BaseJournalBackend):
         if self._held is not None:
             self._held += logs
             return
-        lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
+        lines = as_lines(logs)
+        with self.locked():
+            self._append(lines)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps all others who write as Optuna does from writing: its dashboard, for one."""
         with storage_errors(self.path):
             self._lock.acquire()
             try:
-                self._append(lines)
+                yield
             finally:
                 with suppress(RuntimeError):  # a lock that somebody took for stale
                     self._lock.release()
@@ -207,6 +213,11 @@ class Journal(BaseJournalBackend):
         self._studies += code == CREATE_STUDY
         self._trials += code == CREATE_TRIAL
         return operation  # type: ignore[no-any-return]
+
+
+def as_lines(logs: Sequence[Operation]) -> bytes:
+    """Operations as they stand in a journal."""
+    return b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
 
 
 def sound_length(content: bytes) -> int:

@@ -390,7 +390,7 @@ def _compacted(directory: SweepDirectory, journal: Journal, study: optuna.Study)
     """The journal and the study with a line for each trial; as they are if that cannot be written."""
     lines = journal.line
     try:
-        compact(directory.journal, study)
+        compact(journal, study)
     except StorageError as error:
         _log.warning("the journal stays as long as it is: %s", error)
         return journal, study

@@ -14,6 +14,7 @@ from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.report.images import Pixels, tile
 from raysweep.vae.inputs import binarise, seeded_generator
 from raysweep.vae.likelihoods import mean_image, pixel_variance, sample_pixels
+from raysweep.vae.precision import products_in
 from raysweep.vae.walks import traverse
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from raysweep.quality.mixture import LatentMixture
     from raysweep.vae.evaluation import Images
     from raysweep.vae.networks import ConvVAE
-    from raysweep.vae.training import Training
+from raysweep.vae.training import Training
 
 RECONSTRUCTED = 16
 SAMPLED = 64
@@ -57,6 +58,7 @@ def shown_generator(config: TrialConfig, device: torch.device) -> torch.Generato
     return seeded_generator(device, config.seed, 0, "shown")
 
 
+@products_in("float32")
 def draw_strip(training: Training, directory: SweepDirectory, number: int) -> None:
     """Writes the row of reconstructions of the epoch just done, and before the first one the images themselves."""
     images = _few(training.validation_images, IN_A_STRIP, training.device)
@@ -67,6 +69,7 @@ def draw_strip(training: Training, directory: SweepDirectory, number: int) -> No
     _write(directory.epoch_reconstructions(number, training.epoch), rebuilt, IN_A_STRIP)
 
 
+@products_in("float32")
 def draw_grids(training: Training, directory: SweepDirectory, number: int) -> None:
     """Writes the trial's two grids: validation images above their reconstructions, and samples of the prior."""
     originals = _few(training.validation_images, RECONSTRUCTED, training.device)

@@ -28,6 +28,8 @@ class Queue:
         self._ledger = ledger
         self._unfinished = deque(ledger.unfinished())
         self._to_ask = max(0, trials - len(ledger.records()))
+        self._put_by: set[int] = set()
+        """Those of the unfinished ones that were asked for in vain."""
         self._last: deque[int] = deque()
         """To be trained when the others are: those that wait for a larger share, which may have to be left them."""
 
@@ -43,7 +45,7 @@ class Queue:
     def take(self) -> TrialRecord | None:
         """The next trial; None if there is none."""
         if self._unfinished:
-            return self._ledger.record(self._unfinished.popleft())
+            return self._taken(self._unfinished.popleft())
         if self._to_ask:
             return self._ask()
         return self._ledger.record(self._last.popleft()) if self._last else None
@@ -58,12 +60,13 @@ class Queue:
             record = self._ledger.record(number)
             if is_like(number, record.config):
                 self._unfinished.remove(number)
-                return record
-        while self._to_ask and len(self._unfinished) < ahead:
+                return self._taken(number)
+        while self._to_ask and len(self._put_by) < ahead:
             record = self._ask()
             if is_like(record.number, record.config):
                 return record
             self._unfinished.append(record.number)
+            self._put_by.add(record.number)
         return None
 
     def put_back(self, numbers: Iterable[int]) -> None:
@@ -73,6 +76,10 @@ class Queue:
     def put_last(self, number: int) -> None:
         """Has this trial be trained after all others."""
         self._last.append(number)
+
+    def _taken(self, number: int) -> TrialRecord:
+        self._put_by.discard(number)
+        return self._ledger.record(number)
 
     def _ask(self) -> TrialRecord:
         self._to_ask -= 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from raysweep.clock import PartClock
 from raysweep.errors import StorageError
@@ -34,14 +35,21 @@ class Seat:
         self._training: Training | None = None
         self._outpost: Outpost | None = None
         self._known: list[EpochMetrics] = []
+        self.notes: tuple[str, ...] = ()
+        """What was logged of it and is not reported yet."""
+        self._spent: dict[SlotPart, float] = {}
 
     @property
     def is_open(self) -> bool:
         """Whether its trial is among those that the process trains."""
         return self._training is not None
 
-    def open(self, group: FusedTraining, clock: PartClock[SlotPart]) -> None:
+    def open(self, group: Callable[[], FusedTraining], clock: PartClock[SlotPart]) -> None:
         """Takes its trial into the group that this process trains, as far as it has come.
+
+        Args:
+            group: gives it; not asked before it is sure that the sweep is there.
+            clock: of this process.
 
         Raises:
             StorageError: if the sweep is not there, or cannot be written.
@@ -66,8 +74,9 @@ class Seat:
             self._directory.trials.mkdir(exist_ok=True)
         for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
             stray.unlink(missing_ok=True)
+        opened = group()
         with clock.at(SlotPart.MODEL):
-            training = group.add(order.config)
+            training = opened.add(order.config)
         self._training = training
         with clock.at(SlotPart.RESTORE):
             restored = restore_checkpoint(trial_directory, training)
@@ -77,6 +86,17 @@ class Seat:
             self._known = [*(self._outpost.before(restored) if self._outpost else ()), restored]
             self._draw(restored.epoch, clock)  # the process that wrote the checkpoint may have died before its pictures
             self._send(restored, clock)
+
+    def spend(self, seconds: Mapping[SlotPart, float]) -> None:
+        """Adds what of the process's time is the trial's, by part."""
+        for part, more in seconds.items():
+            self._spent[part] = self._spent.get(part, 0.0) + more
+
+    def take_told(self) -> dict[str, Any]:
+        """The fields of a report that tell what came up since the last one: the time that was spent, and notes."""
+        told = {"spent": self._spent, "notes": self.notes}
+        self._spent, self.notes = {}, ()
+        return told
 
     def take_known(self) -> EpochMetrics | None:
         """The result of the next epoch that was trained before, if there is one still to be told."""
@@ -106,7 +126,7 @@ class Seat:
     def leave(self, group: FusedTraining | None) -> None:
         """Takes its trial out of the group and ends what runs for it."""
         if self._training is not None and group is not None:
-            group.remove([group.members.index(self._training)])
+            group.discard(self._training)
             self._training = None
         if self._outpost is not None:
             self._outpost.close()

@@ -141,11 +141,12 @@ class Session:
         the process makes room for it then. For a process that trains the trials `beside`, it is the next that can be
         fused with them; None if they are as many as are fused.
         """
-        if self.stopped_by is not None:
+        most = self.spec.search.max_concurrent
+        if self.stopped_by is not None or (most is not None and len(self._flights) >= most):
             return None
         if beside:
             first = self._flights[next(iter(beside))]
-            record = self._next_beside(first) if len(beside) < self.slots.fused else None
+            record = self._next_beside(first) if len(beside) < self._fair_part else None
         elif len({flight.slot for flight in self._flights.values()}) >= self.slots.count:
             return None
         elif within is not None and (within != self._next_share() or self._is_awaiting_machines):
@@ -159,10 +160,14 @@ class Session:
         return order
 
     def _next_beside(self, flight: _Flight) -> TrialRecord | None:
-        """The next trial that can be trained together with one that is out."""
-        if flight.order.number in self._alone:
+        """The next trial that can be trained together with one that is out.
+
+        None if the place is needed: one waits for a larger share of a machine than processes have by themselves.
+        """
+        key, share = fusion_key(flight.order.config), self.slots.share
+        waits = any(other.heard is None and other.order.share != share for other in self._flights.values())
+        if waits or flight.order.number in self._alone or flight.order.share != share:
             return None
-        key, share = fusion_key(flight.order.config), flight.order.share
 
         def is_like(number: int, config: TrialConfig) -> bool:
             return number not in self._alone and self._share(number) == share and fusion_key(config) == key
@@ -248,8 +253,9 @@ class Session:
         others = [number for number in flights if number not in suspects]
         if len(suspects) > 1:
             others = list(flights)
-            what = next((flight.failure.cause for flight in failed.values() if flight.failure), cause)
-            _log.warning("trials %s, trained together: %s; they go on", ", ".join(map(str, flights)), what)
+            fault, cause, error = self._judged(next(iter(suspects.values())), fault, cause, error, stacks)
+            names = ", ".join(map(str, flights))
+            _log.warning("trials %s, trained together: %s; they go on\n%s", names, cause, error.rstrip())
             if fault is not Fault.NODE_LOSS:
                 self._alone.update(suspects)
         else:
@@ -412,6 +418,11 @@ class Session:
                 share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"
                 return TrialState.PRUNED, f"not among {share} at epoch {metrics.epoch}"
         return None
+
+    @property
+    def _fair_part(self) -> int:
+        """Most trials that one slot takes together: no more than leaves the other slots as many."""
+        return min(self.slots.fused, math.ceil((self.remaining + len(self._flights)) / self.slots.count))
 
     @property
     def _is_awaiting_machines(self) -> bool:

@@ -22,7 +22,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.profiles import DriverPart, SlotPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.exchange import TestOrder, TestReport
-from raysweep.search.resources import LOOK_S, Slots, ray_has_ended
+from raysweep.search.resources import LOOK_S, Slots, cluster_nodes, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 
@@ -67,15 +67,17 @@ def run_tests(session: Session) -> None:
             looked = time.monotonic()
 
 
-def warm_up(slots: Slots, processes: int) -> None:
-    """Starts processes in the place of a slot that has become idle, which finalists find with their imports done.
+def warm_up(slots: Slots) -> None:
+    """Starts a process for each slot, which finalists find with their imports done, while the last trials train.
 
-    Ray keeps idle processes for the tasks to come, but not those that were given a GPU.
+    Ray keeps idle processes for the tasks to come, but not those that were given a GPU. It would start them all on one
+    of several machines: they ask for no share of one, for Tune holds on to that of a slot which has become idle.
     """
-    if not slots.gpu:
-        start = ray.remote(_import).options(num_cpus=slots.cpu / processes, max_retries=0)
-        for _ in range(processes):
-            start.remote()
+    if slots.gpu or len(cluster_nodes()) > 1:
+        return
+    start = ray.remote(_import).options(num_cpus=0, max_retries=0)
+    for _ in range(slots.count):
+        start.remote()
 
 
 def _import() -> None:

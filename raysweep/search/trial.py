@@ -84,8 +84,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         """Lets go of the trials that are over and seats others. What can fail of it happens in `step`, which reports
         a failure rather than have it retried.
         """
-        for number in over:
-            self._seats.pop(number).leave(self._group)
+        for seat in [self._seats.pop(number) for number in over]:
+            seat.leave(self._group)
         self._seats |= {order.number: Seat(order) for order in orders}
         self._process_age_s = None
 
@@ -94,9 +94,6 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         self._clock = PartClock(SlotPart.UNACCOUNTED)
-        with self._clock.at(SlotPart.IMPORTS):
-            import torch
-
         if self._failed:
             raise TrialFailure
         if os.getppid() != self._raylet:  # its node is lost to the cluster, and its trials go on elsewhere
@@ -111,13 +108,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
                     trained[number] = metrics
         except StorageError as error:
             ending = {"cause": str(error), "storage_failed": True}
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            ending = self._failure(TrialState.OUT_OF_MEMORY, error)
-        except RuntimeError as error:
-            no_memory = "can't allocate memory" in str(error)
-            ending = self._failure(TrialState.OUT_OF_MEMORY if no_memory else TrialState.FAILED, error)
         except Exception as error:  # noqa: BLE001 (whatever a trial raises is its result, traceback included)
-            ending = self._failure(TrialState.FAILED, error)
+            ending = self._failure(error)
         return {REPORTS: self._reports(trained, self._at_fault if ending else (), ending)}
 
     def _epochs(self) -> Iterator[tuple[int, EpochMetrics]]:
@@ -125,7 +117,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         for seat in self._seats.values():
             if not seat.is_open:
                 self._at_fault = [seat.order.number]
-                seat.open(self._opened_group(), self._clock)
+                seat.open(self._opened_group, self._clock)
+                seat.notes += self._notes.take()
         known = {number: metrics for number, seat in self._seats.items() if (metrics := seat.take_known())}
         if known:
             yield from known.items()
@@ -138,6 +131,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         for (number, seat), metrics in zip(self._seats.items(), trained, strict=True):
             self._at_fault = [number]
             seat.keep(metrics, self._clock)
+            seat.notes += self._notes.take()
             yield number, metrics
 
     @property
@@ -155,18 +149,24 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         gpus = tuple(map(str, ray.get_gpu_ids()))
         spent = self._clock.spent() if order.is_profiled else {}
         seats = len(self._seats)
-        report = EpochReport(
-            None, socket.gethostname(), device, os.getpid(), gpus=gpus,
-            spent={part: seconds / seats for part, seconds in spent.items()},
-            process_age_s=None if self._process_age_s is None else self._process_age_s / seats,
-        )  # fmt: skip
-        reports = [(number, replace(report, metrics=metrics)) for number, metrics in trained.items()]
-        reports += [(number, replace(report, **ending)) for number in failed]
-        (first, told), *others = reports
-        return [(first, replace(told, notes=self._notes.take())), *others]
+        for seat in self._seats.values():
+            seat.spend({part: seconds / seats for part, seconds in spent.items()})
+        age_s = None if self._process_age_s is None else self._process_age_s / seats
+        report = EpochReport(None, socket.gethostname(), device, os.getpid(), gpus=gpus, process_age_s=age_s)
+        came: list[tuple[int, dict[str, Any]]] = [(number, {"metrics": metrics}) for number, metrics in trained.items()]
+        came += [(number, ending) for number in failed]
+        self._seats[came[0][0]].notes += self._notes.take()  # of what is no one's in particular
+        return [(number, replace(report, **what, **self._seats[number].take_told())) for number, what in came]
 
-    def _failure(self, state: TrialState, error: BaseException) -> dict[str, Any]:
+    def _failure(self, error: Exception) -> dict[str, Any]:
+        import torch
+
         self._failed = True
+        state = TrialState.FAILED
+        no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        if no_memory or isinstance(error, MemoryError | torch.OutOfMemoryError):
+            state = TrialState.OUT_OF_MEMORY
+            self._at_fault = list(self._seats)  # whoever asked for more, all of them have taken it
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         return {"ended": state, "cause": cause, "error": traceback.format_exc()}
 

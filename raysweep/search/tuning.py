@@ -63,7 +63,7 @@ class _Holders:
     def leave(self, slot: str, numbers: Iterable[int]) -> None:
         """Takes the news that the slot holds these trials no more."""
         for number in numbers:
-            del self._held[slot][number]
+            self._held[slot].pop(number, None)
 
     def vacate(self, slot: str) -> list[int]:
         """Takes the news that the slot has ended; the numbers of the trials that it still held."""
@@ -93,9 +93,8 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if not error:  # else the watch hears of it next, and has to know which trials it held
             self._holders.vacate(trial_id)
-            if self._session.is_winding_down:
-                # The first slot that is idle has one for the last slot, too, which trains until they are needed.
-                warm_up(self._session.slots, 1 if self._has_warmed else 2)
+            if self._session.is_winding_down and not self._has_warmed:
+                warm_up(self._session.slots)
                 self._has_warmed = True
 
     def save(self, checkpoint_path: str) -> None:
@@ -122,8 +121,9 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
         if self._session.stopped_by is not None:
             self._session.release(self._holders.numbers(slot))
             return str(TrialScheduler.STOP)
-        if over:
-            self._holders.leave(slot, over)
+        self._holders.leave(slot, over)
+        has_failed = any(report.metrics is None for _, report in result[REPORTS])
+        if over and not has_failed:  # else its process is about to end
             orders = self._holders.fill(slot)
             if not self._holders.numbers(slot):
                 return str(TrialScheduler.STOP)

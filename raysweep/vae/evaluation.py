@@ -21,6 +21,7 @@ from raysweep.vae.likelihoods import (
 )
 from raysweep.vae.networks import ConvVAE, evaluating
 from raysweep.vae.objective import bits_per_dim, calibrated_distortion, charged_rate, kl_per_latent, weighted_loss
+from raysweep.vae.precision import products_in
 
 EVALUATION_BATCH = 256
 COLLAPSED_R2 = 0.02
@@ -82,6 +83,7 @@ def evaluate(
 
 
 @torch.no_grad()
+@products_in("float32")
 def evaluate_members(
     run: RunMembers, images: Images, configs: Sequence[TrialConfig], baseline_mse: float, device: torch.device
 ) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generato
 from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_terms
 from raysweep.vae.objective import charged_rates, kl_per_latent, loss_divisors, warmed_weight
-from raysweep.vae.precision import forward_in, training_in
+from raysweep.vae.precision import forward_in, products_in
 from raysweep.vae.schedules import learning_rate
 from raysweep.vae.training import Training
 
@@ -73,6 +73,8 @@ class FusedTraining:
         self._members: list[Training] = []
         self._step: _Step | None = None
         """None where members have come or gone since the last epoch."""
+        self._shares_memory = False
+        """Whether what members train may lie in tensors that others had a part of."""
         self._baseline_mse: float | None = None
         """Of the images, once the first member has measured it."""
         for config in configs:
@@ -100,7 +102,7 @@ class FusedTraining:
     def remove(self, positions: Iterable[int]) -> list[Training]:
         """Lets go of the members at these positions, counted from 0; the others close up.
 
-        Returns them in their order. Each is a trial that can go on alone.
+        Returns them in their order. Each is a trial that can go on alone, in memory of its own.
 
         Raises:
             IndexError: if there is no member at one of them; none is let go then.
@@ -110,12 +112,19 @@ class FusedTraining:
             if not 0 <= position < len(self._members):
                 raise IndexError(f"there is no member {position}, only 0 to {len(self._members) - 1}")
         removed = [self._members[position] for position in leaving]
-        self._members = [member for member in self._members if member not in removed]
-        self._step = None
-        for member in removed if len(self._members) > 1 else (*removed, *self._members):
-            own(member.model)
-            member.optimizer.own()
+        for member in removed:
+            self.discard(member)
+            _separate(member)
         return removed
+
+    def discard(self, member: Training) -> None:
+        """Lets go of a member that nobody is to train any more; the others close up.
+
+        Raises:
+            ValueError: if it is none of them.
+        """
+        self._members.remove(member)
+        self._step = None
 
     def run_epoch(self, laps: Laps | None = None) -> list[EpochMetrics]:
         """One epoch of every member, and one pass over the validation images: the metrics of each, in their order.
@@ -126,6 +135,9 @@ class FusedTraining:
         if not self._members:
             return []
         if len(self._members) == 1 and not self._captures:
+            if self._shares_memory:
+                _separate(self._members[0])
+                self._shares_memory = False
             return [self._members[0].run_epoch(laps)]
         lap = no_lap if laps is None else laps.lap
         start = time.perf_counter()
@@ -133,7 +145,8 @@ class FusedTraining:
             laps.start()
         if self._step is None:
             self._step = _Step(self._members, self.memory_format)
-        with training_in(self._members[0].config.precision):
+            self._shares_memory = True
+        with products_in(self._members[0].config.precision):
             train_losses: list[float] = self._train(self._step, lap, self._captures and laps is None).tolist()
         trained = time.perf_counter()
         evaluated = self._evaluate(self._step)
@@ -175,7 +188,8 @@ class FusedTraining:
             noise = torch.stack([drawn.latent_noise(len(batch)) for drawn in draws])
             lap(SlotPart.DATA)
             inputs = (x, noise, weight, *seen)
-            total += (step.captured(*inputs) if capture else step.run(lap, *inputs)) * len(batch)
+            losses = step.captured(partial(step.run, no_lap), *inputs) if capture else step.run(lap, *inputs)
+            total += losses * len(batch)
         return total / count
 
     def _evaluate(self, step: _Step) -> list[dict[str, Any]]:
@@ -213,7 +227,7 @@ class _Step:
         norms = [config.max_gradient_norm for config in configs]
         self._clips = any(norms)
         self._longest = of_each(norm or math.inf for norm in norms).unsqueeze(1)
-        self.captured = CapturedStep(partial(self.run, no_lap))
+        self.captured = CapturedStep()
 
     def run(self, lap: Lap, x: Tensor, noise: Tensor, weight: Tensor, seen: Tensor | None = None) -> Tensor:
         """One step of each member; its loss, [members].
@@ -265,6 +279,12 @@ class _Draws:
     def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The network's input and the target of the loss, of images x [batch, channels, height, width]."""
         return (x, x) if self._images is None else training_pair(x, self._config, self._images)
+
+
+def _separate(member: Training) -> None:
+    """Gives what a member trains memory of its own again."""
+    own(member.model)
+    member.optimizer.own()
 
 
 def _kld_weights(members: Sequence[Training], steps: int) -> Tensor:

@@ -22,29 +22,30 @@ class CapturedStep:
     No step is run for the capture's sake: those that warm it up are steps of the training, and capturing runs none.
     """
 
-    def __init__(self, run: Callable[..., Tensor]) -> None:
-        """
-        Args:
-            run: takes tensors on one GPU and returns one; whatever else it changes stays where it is in memory.
-        """
-        self._run = run
+    def __init__(self) -> None:
         self._shapes: list[torch.Size] | None = None
         self._left = WARM_UP_STEPS
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []
         self._output: Tensor | None = None
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """The step's result, which the next call overwrites."""
+    def __call__(self, run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """The step's result, which the next call overwrites.
+
+        Args:
+            run: the step, the same at each call. It takes tensors on one GPU and returns one; whatever else it changes
+                stays where it is in memory.
+            inputs: what it is given.
+        """
         shapes = [tensor.shape for tensor in inputs]
         self._shapes = self._shapes or shapes
         if shapes != self._shapes:
-            return self._run(*inputs)
+            return run(*inputs)
         if self._left:
             self._left -= 1
-            return self._beside(inputs)
+            return self._beside(run, inputs)
         if self._graph is None:
-            self._capture(inputs)
+            self._capture(run, inputs)
         assert self._graph is not None
         assert self._output is not None
         for place, value in zip(self._inputs, inputs, strict=True):
@@ -52,18 +53,18 @@ class CapturedStep:
         self._graph.replay()
         return self._output
 
-    def _beside(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def _beside(self, run: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
         """Runs the step on a stream of its own, as what is to be captured must be."""
         stream = torch.cuda.Stream(inputs[0].device)  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream(inputs[0].device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            found = self._run(*inputs)
+            found = run(*inputs)
         current.wait_stream(stream)
         return found
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+    def _capture(self, run: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._output = self._run(*self._inputs)
+            self._output = run(*self._inputs)

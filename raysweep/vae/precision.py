@@ -16,7 +16,7 @@ from raysweep.config import Precision
 
 
 @contextmanager
-def training_in(precision: Precision) -> Iterator[None]:
+def products_in(precision: Precision) -> Iterator[None]:
     """As long as this lasts, GPUs compute float32 products as `tf32` says, or to the last bit.
 
     PyTorch by itself lets convolutions, though not linear layers, compute in TF32 where the GPU can.

@@ -23,7 +23,7 @@ from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_term
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.objective import charged_rate, kl_per_latent, warmed_weight, weighted_loss
-from raysweep.vae.precision import forward_in, training_in
+from raysweep.vae.precision import forward_in, products_in
 from raysweep.vae.schedules import learning_rate
 
 
@@ -73,7 +73,7 @@ class Training:
         start = time.perf_counter()
         if laps is not None:
             laps.start()
-        with training_in(self.config.precision):
+        with products_in(self.config.precision):
             train_loss = float(self._train(lap))
         trained = time.perf_counter()
         metrics = evaluate(self.model, self.validation_images, self.config, self.baseline_mse, self.device)

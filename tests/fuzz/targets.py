@@ -185,7 +185,8 @@ def _journal(place: Path) -> Target:
         return (mutate_bytes if rng.random() < 0.3 else mutate_text)(content, rng)
 
     long = directory.journal.read_bytes()
-    compact(directory.journal, optuna.load_study(study_name=STUDY, storage=JournalStorage(Journal(directory.journal))))
+    journal = Journal(directory.journal)
+    compact(journal, optuna.load_study(study_name=STUDY, storage=JournalStorage(journal)))
     return Target("journal", directory.journal, (long, directory.journal.read_bytes()), mutate, read, weight=3)
 
 

@@ -479,6 +479,50 @@ def test_a_slot_that_holds_one_shape_goes_on_with_the_other_when_it_is_empty(
     assert next_orders(session, Share(1, 0)) == [1, 3]
 
 
+def test_trials_are_shared_out_among_the_slots_as_long_as_there_are_enough(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 3, fused=6))
+    assert [next_orders(session) for _ in range(3)] == [[0, 2], [1, 3], [4, 5]]
+
+
+def test_no_more_trials_are_at_once_than_the_file_allows_also_when_machines_come(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.spec = session.spec.model_copy(
+        update={"search": session.spec.search.model_copy(update={"max_concurrent": 3})}
+    )
+    session.resize(Slots(1, 0, 1, fused=3))
+    assert next_orders(session) == [0, 2, 4]
+    session.resize(Slots(1, 0, 2, fused=1))
+    assert next_orders(session) == []
+
+
+def test_a_slot_of_several_makes_room_for_one_that_waits_for_a_larger_share(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 3, Share(2, 0), fused=1))
+    session.next_order()
+    fail(session, TrialState.OUT_OF_MEMORY)
+    session.resize(Slots(1, 0, 3, Share(2, 0), fused=2))
+    assert [next_orders(session) for _ in range(3)] == [[1, 3], [2, 4], [5]]
+    for number in range(1, 6):
+        session.started(number)
+    for number in (1, 3, 2):
+        for epoch in range(1, 5):
+            session.receive(number, report(epoch, 1.0))
+    assert next_orders(session, Share(1, 0)) == []
+    assert next_orders(session) == [0], "in the place of 1 and 3, with the larger share"
+    session.lose([5], Fault.NODE_LOSS, "its machine was lost", "")
+    session.resize(Slots(1, 0, 2, Share(2, 0), fused=2))
+    assert next_orders(session, Share(1, 0), (4,)) == []
+    session.started(0)
+    assert next_orders(session, Share(1, 0), (4,)) == [5]
+
+
 def test_trials_lost_with_their_machine_are_trained_together_again(
     open_session: OpenSession, of_two_shapes: Ledger
 ) -> None:

@@ -7,7 +7,9 @@ does not vary is 0 but for rounding, and Adam makes a whole step of it.
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,24 @@ def test_a_member_that_trains_by_itself_in_between_is_where_that_took_it() -> No
         for _ in range(3 if number == 2 else 2):
             training.run_epoch()
         assert_same_state(fused.members[number], training)
+
+
+@pytest.mark.parametrize("left", [3, 1])
+def test_what_members_had_in_common_is_gone_when_one_of_them_is(left: int) -> None:
+    """At once: a garbage collector does not know how full a GPU is."""
+    fused = FusedTraining(member_configs(batch_norm="all")[: left + 1], *images())
+    fused.run_epoch()
+    step = fused._step
+    assert step is not None
+    rows, step = weakref.ref(step.network.rows), None
+    gc.disable()
+    try:
+        fused.discard(fused.members[0])
+        fused.run_epoch()
+        assert rows() is None
+    finally:
+        gc.enable()
+    assert len(fused.members) == left
 
 
 def test_a_removed_member_holds_no_memory_of_the_others() -> None:

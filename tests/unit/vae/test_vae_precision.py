@@ -63,7 +63,7 @@ def test_training_steps_alone_have_the_precision_that_is_asked_for(
     steps = {(dtype, flags) for is_step, dtype, flags in seen.passes if is_step}
     validation = {(dtype, flags) for is_step, dtype, flags in seen.passes if not is_step}
     assert steps == {(torch.bfloat16 if precision == "bfloat16" else torch.float32, TF32_FLAGS[precision])}
-    assert validation == {(torch.float32, before)}
+    assert validation == {(torch.float32, (False, False))}
     assert tf32_flags() == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _interrupted_by: list[int] = []
 """Numbers of the signals that have raised `Interrupted`."""
-IMPORT_WAIT_S = 0.05
-"""An import is not interrupted: half a module stays behind, or torch's C++ ends the process. The signal comes again."""
+AGAIN_S = 0.05
+"""After how long a signal comes again that came where nothing can be interrupted. In an import half a module would stay
+behind, or torch's C++ end the process; in a finalizer Python passes over whatever is raised."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -39,7 +41,7 @@ def name_of(number: int) -> str:
 def interrupting() -> Iterator[None]:
     """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it."""
     _interrupted_by.clear()
-    with _handled_by(_interrupt):
+    with _handled_by(_interrupt), _raised_again_after_finalizers():
         try:
             yield
         except KeyboardInterrupt as stop:
@@ -75,10 +77,32 @@ def signals_deferred() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if _is_importing(frame):
-        threading.Timer(IMPORT_WAIT_S, os.kill, (os.getpid(), number)).start()
+        _send_again(number)
         return
     _interrupted_by.append(number)
     raise Interrupted(number)
+
+
+def _send_again(number: int) -> None:
+    threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)).start()
+
+
+@contextmanager
+def _raised_again_after_finalizers() -> Iterator[None]:
+    """As long as this lasts, a signal that came within a finalizer or a callback of a weak reference comes again."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Interrupted):
+            _send_again(unraisable.exc_value.number)
+        else:
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -55,6 +55,30 @@ def test_a_signal_keeps_its_number_where_a_library_raises_an_interrupt_of_its_ow
     assert stop.value.number == signal.SIGTERM
 
 
+class Finalized:
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self._number)
+        for _ in range(1000):  # Python sees to signals between its instructions
+            pass
+
+
+def test_a_signal_that_comes_within_a_finalizer_is_neither_lost_nor_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    before = sys.unraisablehook
+
+    def drop_and_go_on() -> None:
+        Finalized(signal.SIGTERM)
+        time.sleep(5)
+
+    with pytest.raises(Interrupted) as stop, interrupting():
+        drop_and_go_on()
+    assert stop.value.number == signal.SIGTERM
+    assert "Traceback" not in capfd.readouterr().err
+    assert sys.unraisablehook is before
+
+
 def test_a_signal_while_others_are_held_back_comes_afterwards() -> None:
     done = []
 

@@ -124,15 +124,6 @@ class Session:
         """Whether no trial is, or will be, handed out."""
         return self.stopped_by is not None or not (self.remaining or self._flights)
 
-    @property
-    def is_winding_down(self) -> bool:
-        """Whether the last trials are out, and finalists are measured once they are back."""
-        return (
-            self.stopped_by is None
-            and not self.remaining
-            and bool(self._flights and self.spec.evaluation.finalists != 0)
-        )
-
     def next_order(self, within: Share | None = None, beside: Collection[int] = ()) -> TrialOrder | None:
         """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
 

@@ -22,7 +22,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.profiles import DriverPart, SlotPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.exchange import TestOrder, TestReport
-from raysweep.search.resources import LOOK_S, Slots, cluster_nodes, ray_has_ended
+from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 
@@ -65,25 +65,6 @@ def run_tests(session: Session) -> None:
                 return
             session.resize(refit(session.spec, session.slots))
             looked = time.monotonic()
-
-
-def warm_up(slots: Slots) -> None:
-    """Starts a process for each slot, which finalists find with their imports done, while the last trials train.
-
-    Ray keeps idle processes for the tasks to come, but not those that were given a GPU. It would start them all on one
-    of several machines: they ask for no share of one, for Tune holds on to that of a slot which has become idle.
-    """
-    if slots.gpu or len(cluster_nodes()) > 1:
-        return
-    start = ray.remote(_import).options(num_cpus=0, max_retries=0)
-    for _ in range(slots.count):
-        start.remote()
-
-
-def _import() -> None:
-    import raysweep.search.finals
-    import raysweep.search.outpost
-    import raysweep.search.trial  # noqa: F401 (each of them takes a process seconds)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from raysweep.search.exchange import Share, TrialOrder
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
-from raysweep.search.testing import warm_up
 from raysweep.search.trial import ORDERS, REPORTS, TrialActor
 
 
@@ -78,7 +77,6 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._session = session
         self._holders = holders
-        self._has_warmed = False
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
@@ -93,9 +91,6 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if not error:  # else the watch hears of it next, and has to know which trials it held
             self._holders.vacate(trial_id)
-            if self._session.is_winding_down and not self._has_warmed:
-                warm_up(self._session.slots)
-                self._has_warmed = True
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it."""

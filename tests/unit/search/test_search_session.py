@@ -81,22 +81,6 @@ def test_orders_carry_the_point_and_the_epochs_at_which_pictures_are_drawn(
     assert not session.is_over, "one that is out may come back"
 
 
-@pytest.mark.parametrize(("final_metrics", "awaited"), [("best 2", True), ("none", False)])
-def test_a_session_winds_down_while_its_last_trials_are_out_if_finalists_are_measured_after_them(
-    open_session: OpenSession, ledger: Ledger, final_metrics: str, awaited: bool
-) -> None:
-    session, _ = open_session(ledger)
-    session.spec = session.spec.model_copy(update={"evaluation": EvaluationSpec(final_metrics=final_metrics)})
-    found = []
-    for _ in range(6):
-        found.append(session.is_winding_down)
-        assert session.next_order() is not None
-    assert not any(found)
-    assert session.is_winding_down is awaited
-    session.stop("Ctrl-C", signal=2)
-    assert not session.is_winding_down
-
-
 def test_a_trial_that_reaches_its_last_epoch_is_completed(open_session: OpenSession, ledger: Ledger) -> None:
     session, watcher = open_session(ledger)
     session.next_order()

@@ -5,23 +5,18 @@ Which trials these are is a function of the ledger, so a session that is cut sho
 
 from __future__ import annotations
 
-import logging
 import math
-import socket
 import time
-import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancelledError
 
-from raysweep.clock import PartClock, timed
-from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory
-from raysweep.profiles import DriverPart, SlotPart
+from raysweep.clock import timed
+from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
-from raysweep.search.exchange import TestOrder, TestReport
+from raysweep.search.measuring import measure
 from raysweep.search.resources import LOOK_S, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
@@ -37,7 +32,7 @@ def run_tests(session: Session) -> None:
     """
     waiting = session.to_test()
     running: dict[Any, _Test] = {}
-    measure = ray.remote(_measure).options(num_cpus=session.slots.cpu, num_gpus=session.slots.gpu, max_retries=0)
+    task_of = ray.remote(measure).options(num_cpus=session.slots.cpu, num_gpus=session.slots.gpu, max_retries=0)
     looked = -math.inf
     while waiting or running:
         if session.should_stop_testing():
@@ -46,7 +41,7 @@ def run_tests(session: Session) -> None:
             return
         while waiting and len(running) < session.slots.count:
             number = waiting.pop(0)
-            running[measure.remote(session.test_order(number))] = _Test(number)
+            running[task_of.remote(session.test_order(number))] = _Test(number)
         done, _ = ray.wait(list(running), timeout=POLL_S)
         for task in done:
             number = running.pop(task).number
@@ -84,32 +79,3 @@ def _what_happened(error: RayError) -> tuple[Fault, str]:
     if isinstance(error, NodeDiedError):
         return Fault.NODE_LOSS, "its machine was lost"
     return Fault.DEATH, "its process died"
-
-
-def _measure(order: TestOrder) -> TestReport:
-    """The final metrics of one trial; an exception is a report too, with its traceback."""
-    clock = PartClock(SlotPart.TEST)
-    with clock.at(SlotPart.IMPORTS):
-        import torch
-
-        from raysweep.search.finals import measure_trial
-        from raysweep.search.outpost import at_the_outpost
-        from raysweep.search.trial import Notes, ending_hangs
-
-    notes = Notes()
-    log = logging.getLogger("raysweep")
-    log.addHandler(notes)
-    torch.set_num_threads(order.threads)
-    node = socket.gethostname()
-    try:
-        with ending_hangs(order.timeout_s, SweepDirectory(order.directory).hang(order.number)):
-            with at_the_outpost(order) as here:
-                metrics = measure_trial(here)
-            return TestReport(metrics, node, notes=notes.take(), spent=clock.spent())
-    except StorageError as error:
-        return TestReport(None, node, cause=str(error), notes=notes.take(), storage_failed=True)
-    except Exception as error:  # noqa: BLE001 (whatever measuring raises is its result, traceback included)
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        return TestReport(None, node, cause=cause, error=traceback.format_exc(), notes=notes.take())
-    finally:
-        log.removeHandler(notes)

@@ -9,16 +9,12 @@ it is asked for more, so that what comes after gets a process, and on a GPU a co
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import socket
-import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -30,6 +26,7 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.profiles import SlotPart
 from raysweep.search.exchange import EpochReport, TrialOrder
+from raysweep.search.process import Notes, ending_hangs
 from raysweep.search.seat import Seat
 
 if TYPE_CHECKING:
@@ -45,21 +42,6 @@ _log = logging.getLogger("raysweep")
 
 class TrialFailure(Exception):
     """Ends the actor of a trial that has reported why it cannot go on."""
-
-
-class Notes(logging.Handler):
-    """Keeps what is logged until it goes to the driver: an actor's own output is seen by nobody."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage())
-
-    def take(self) -> tuple[str, ...]:
-        lines, self._lines = tuple(self._lines), []
-        return lines
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
@@ -194,27 +176,3 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             splits = load_splits(local_images(order.images), order.data, device)
         self._group = FusedTraining((), splits.train, splits.validation, device)
         return self._group
-
-
-@contextmanager
-def ending_hangs(timeout_s: float | None, stacks: Path) -> Iterator[None]:
-    """Ends this process if the block takes longer than `timeout_s`, after writing where each of its threads stands."""
-
-    def end() -> None:
-        try:
-            stacks.parent.mkdir(parents=True, exist_ok=True)
-            with open(stacks, "w") as file:
-                faulthandler.dump_traceback(file)
-        finally:
-            os._exit(1)
-
-    if timeout_s is None:
-        yield
-        return
-    timer = threading.Timer(timeout_s, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

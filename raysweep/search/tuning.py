@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -210,6 +211,8 @@ def run_trials(session: Session) -> None:
     # lists trials that are tried again as failed.
     for name in ("ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Of PyTorch Lightning; with it a trial would not get one of the processes that Ray has started beforehand.
+    class_cache.DEFAULT_ENV_VARS.clear()
     holders = _Holders(session)
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch:
         tuner = tune.Tuner(

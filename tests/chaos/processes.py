@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE", "ray::_measure")
+OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE", "ray::measure")
 """How titles of Ray's processes begin that train nothing."""
 
 
@@ -40,7 +40,7 @@ def actors(name: str, value: str) -> list[int]:
 
 def measurers(name: str, value: str) -> list[int]:
     """Those of the marked processes that measure final metrics."""
-    return [pid for pid, title in marked(name, value).items() if title.startswith("ray::_measure")]
+    return [pid for pid, title in marked(name, value).items() if title.startswith("ray::measure")]
 
 
 def raylets(name: str, value: str) -> list[int]:

@@ -283,7 +283,7 @@ print(json.dumps({
     )
     assert found["states"] == ["completed"] * TRIALS
     assert found["epochs"] == [list(range(1, EPOCHS + 1))] * TRIALS
-    again = re.findall(r"has (\d+) epochs, .* (?:of epoch (\d+)|none); what lies between is trained again", found["log"])
+    again = re.findall(r"has (\d+) epochs, .* (?:epoch (\d+)|none); what lies between is trained again", found["log"])
     assert [int(told) - int(saved or 0) for told, saved in again] in ([], [1]), "of one fault, at most one epoch"
     objects = story.aws("s3api list-objects-v2 --bucket results --query Contents[].Key")
     for name in ("trials.parquet", "epochs.parquet", "tensorboard/sweep", "figures"):

@@ -1,0 +1,45 @@
+"""What the process of a finalist does: its final metrics, as a report to the driver.
+
+It is a module of its own, so that the process imports nothing that only a driver needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import traceback
+
+from raysweep.clock import PartClock
+from raysweep.errors import StorageError
+from raysweep.layout import SweepDirectory
+from raysweep.profiles import SlotPart
+from raysweep.search.exchange import TestOrder, TestReport
+from raysweep.search.process import Notes, ending_hangs
+
+
+def measure(order: TestOrder) -> TestReport:
+    """The final metrics of one trial; an exception is a report too, with its traceback."""
+    clock = PartClock(SlotPart.TEST)
+    with clock.at(SlotPart.IMPORTS):
+        import torch
+
+        from raysweep.search.finals import measure_trial
+        from raysweep.search.outpost import at_the_outpost
+
+    notes = Notes()
+    log = logging.getLogger("raysweep")
+    log.addHandler(notes)
+    torch.set_num_threads(order.threads)
+    node = socket.gethostname()
+    try:
+        with ending_hangs(order.timeout_s, SweepDirectory(order.directory).hang(order.number)):
+            with at_the_outpost(order) as here:
+                metrics = measure_trial(here)
+            return TestReport(metrics, node, notes=notes.take(), spent=clock.spent())
+    except StorageError as error:
+        return TestReport(None, node, cause=str(error), notes=notes.take(), storage_failed=True)
+    except Exception as error:  # noqa: BLE001 (whatever measuring raises is its result, traceback included)
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        return TestReport(None, node, cause=cause, error=traceback.format_exc(), notes=notes.take())
+    finally:
+        log.removeHandler(notes)

@@ -121,6 +121,9 @@ def measure_one(options: argparse.Namespace, d_size: int, batch_size: int, devic
                     continue
                 if turn:
                     rates[name].append(rate)
+    if EAGER not in rates:
+        print(f"nothing to compare with at d_size {d_size}, batch {batch_size}")
+        return
     print(f"\none: d_size {d_size}, batch {batch_size}, n = {options.rounds}: images/s and, over eager, the ratio")
     for name, values in rates.items():
         ratios = [value / eager for value, eager in zip(values, rates[EAGER], strict=True)]

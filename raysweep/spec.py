@@ -182,7 +182,7 @@ class SearchSpec(Section):
 
 
 class ResourcesSpec(Section):
-    """`resources:` what one trial takes of a machine."""
+    """`resources:` what one process takes of a machine, and with it a trial, or the trials that are fused."""
 
     cpu: Annotated[float, Strict(), Field(gt=0, le=1024)] = 1.0
     gpu: Literal["auto"] | float = "auto"

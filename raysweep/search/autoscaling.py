@@ -7,6 +7,7 @@ says how many trials to wait for.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -29,7 +30,7 @@ _TRIAL_KINDS = ("CPU", "GPU")
 
 
 def slots_of(spec: SweepSpec) -> Slots:
-    """How many trials run at once on the Ray that this process is connected to, with all machines that it may add.
+    """How many processes train at once on the Ray that this process is connected to, with all machines that it may add.
 
     Raises:
         ResourcesError: if no trial could ever start.
@@ -67,7 +68,9 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
         return [*heads, *workers_of(config, spec)]
     if IN_KUBERNETES in os.environ and spec.search.max_concurrent is not None:
         gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
-        return [*nodes, *[{"CPU": spec.resources.cpu, "GPU": gpu}] * spec.search.max_concurrent]
+        fuse = spec.search.fuse if isinstance(spec.search.fuse, int) else 1
+        machines = math.ceil(spec.search.max_concurrent / fuse)
+        return [*nodes, *[{"CPU": spec.resources.cpu, "GPU": gpu}] * machines]
     return nodes
 
 

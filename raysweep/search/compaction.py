@@ -38,8 +38,10 @@ class _Memory(BaseJournalBackend):
 
 def is_worth_compacting(lines: int, study: optuna.Study) -> bool:
     """Whether a journal of so many lines should be written anew before it is worked on."""
+    if lines < FROM_LINES:
+        return False
     attributes = len(study.user_attrs) + len(_system_attributes(study))
-    return lines >= FROM_LINES and lines >= LEAST_GAIN * (1 + attributes + len(study.get_trials(deepcopy=False)))
+    return lines >= LEAST_GAIN * (1 + attributes + len(study.get_trials(deepcopy=False)))
 
 
 def compact(journal: Journal, study: optuna.Study) -> None:
@@ -48,7 +50,7 @@ def compact(journal: Journal, study: optuna.Study) -> None:
     The caller holds the driver lock, and opens the journal again. A dashboard that has it open has to be started again.
 
     Raises:
-        StorageError: if it cannot be written; then it is the old one.
+        StorageError: if it cannot be written.
     """
     with journal.locked():
         logs = _in_fewer_lines(study)  # which Optuna brings up to date as it is asked

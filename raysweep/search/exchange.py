@@ -14,7 +14,7 @@ from raysweep.spec import DataSpec, EvaluationSpec
 
 @dataclass(frozen=True)
 class Share:
-    """What one trial holds of a machine."""
+    """What one process that trains holds of a machine."""
 
     cpu: float
     gpu: float

@@ -387,15 +387,15 @@ def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:
 
 
 def _compacted(directory: SweepDirectory, journal: Journal, study: optuna.Study) -> tuple[Journal, optuna.Study]:
-    """The journal and the study with a line for each trial; as they are if that cannot be written."""
+    """The journal and the study with a line for each trial; as they were if that cannot be written."""
     lines = journal.line
     try:
         compact(journal, study)
     except StorageError as error:
-        _log.warning("the journal stays as long as it is: %s", error)
-        return journal, study
-    journal, study = _open_study(directory)
-    _log.info("the journal was compacted: %d lines before, %d now", lines, journal.line)
+        _log.warning("the journal could not be compacted: %s", error)
+    journal, study = _open_study(directory)  # also then: a disk can fail when the new one has taken the old one's place
+    if journal.line < lines:
+        _log.info("the journal was compacted: %d lines before, %d now", lines, journal.line)
     return journal, study
 
 

@@ -20,18 +20,17 @@ from raysweep.search.process import Notes, ending_hangs
 def measure(order: TestOrder) -> TestReport:
     """The final metrics of one trial; an exception is a report too, with its traceback."""
     clock = PartClock(SlotPart.TEST)
-    with clock.at(SlotPart.IMPORTS):
-        import torch
-
-        from raysweep.search.finals import measure_trial
-        from raysweep.search.outpost import at_the_outpost
-
-    notes = Notes()
+    notes, node = Notes(), socket.gethostname()
     log = logging.getLogger("raysweep")
     log.addHandler(notes)
-    torch.set_num_threads(order.threads)
-    node = socket.gethostname()
     try:
+        with clock.at(SlotPart.IMPORTS):
+            import torch
+
+            from raysweep.search.finals import measure_trial
+            from raysweep.search.outpost import at_the_outpost
+
+        torch.set_num_threads(order.threads)
         with ending_hangs(order.timeout_s, SweepDirectory(order.directory).hang(order.number)):
             with at_the_outpost(order) as here:
                 metrics = measure_trial(here)

@@ -94,7 +94,7 @@ class Outpost:
         """Waits likewise, and ends the thread; what cannot be sent is the driver's to send."""
         try:
             self.wait()
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             _log.warning("%s", error)
         self._sender.shutdown(wait=False)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raysweep.quality.mixture import LatentMixture
     from raysweep.vae.evaluation import Images
     from raysweep.vae.networks import ConvVAE
-from raysweep.vae.training import Training
+    from raysweep.vae.training import Training
 
 RECONSTRUCTED = 16
 SAMPLED = 64

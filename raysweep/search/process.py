@@ -32,7 +32,7 @@ def ending_hangs(timeout_s: float | None, stacks: Path) -> Iterator[None]:
 
     def end() -> None:
         try:
-            stacks.parent.mkdir(parents=True, exist_ok=True)
+            stacks.parent.mkdir(exist_ok=True)
             with open(stacks, "w") as file:
                 faulthandler.dump_traceback(file)
         finally:

@@ -15,6 +15,9 @@ from raysweep.config import TrialConfig
 from raysweep.records import TrialRecord
 from raysweep.search.ledger import Ledger
 
+GROUPS_PAST = 4
+"""How many groups of trials of one shape are handed out while one of another shape waits."""
+
 
 class Queue:
     """The trials of a sweep that are still to be handed out.
@@ -30,6 +33,8 @@ class Queue:
         self._to_ask = max(0, trials - len(ledger.records()))
         self._put_by: set[int] = set()
         """Those of the unfinished ones that were asked for in vain."""
+        self._passed = 0
+        """Trials handed out past those, since the longest there was."""
         self._last: deque[int] = deque()
         """To be trained when the others are: those that wait for a larger share, which may have to be left them."""
 
@@ -44,6 +49,7 @@ class Queue:
 
     def take(self) -> TrialRecord | None:
         """The next trial; None if there is none."""
+        self._passed = 0
         if self._unfinished:
             return self._taken(self._unfinished.popleft())
         if self._to_ask:
@@ -53,9 +59,15 @@ class Queue:
     def take_like(self, is_like: Callable[[int, TrialConfig], bool], ahead: int) -> TrialRecord | None:
         """The next trial of which `is_like` is true, by its number and configuration; None if there is none.
 
+        None, too, if those of other shapes have waited for long: a process that is given no more makes room for them.
+
         Args:
             ahead: how many trials may be put by, in all, that were asked for in vain.
         """
+        if self._passed >= GROUPS_PAST * ahead:
+            return None
+        if self._put_by:
+            self._passed += 1
         for number in self._unfinished:
             record = self._ledger.record(number)
             if is_like(number, record.config):

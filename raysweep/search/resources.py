@@ -81,7 +81,7 @@ class Slots:
 
 
 def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
-    """How many trials of `spec` run at once on machines with these resources.
+    """How many processes train trials of `spec` at once on machines with these resources, and how many each.
 
     Raises:
         ResourcesError: if no machine could ever hold one; the message names the resource that lacks.
@@ -199,11 +199,11 @@ def _has_token() -> bool:
 
 
 @contextmanager
-def _replaced(where: Any, **by: Any) -> Iterator[None]:
-    """Has these attributes of a module or class replaced for a while."""
-    kept = {name: getattr(where, name) for name in by}
-    for name, value in by.items():
-        setattr(where, name, value)
+def replaced(where: Any, **by: Any) -> Iterator[None]:
+    """Has these attributes of a module or class replaced for a while, but those that it has not."""
+    kept = {name: getattr(where, name) for name in by if hasattr(where, name)}
+    for name in kept:
+        setattr(where, name, by[name])
     try:
         yield
     finally:
@@ -222,7 +222,7 @@ def _apart_from_signals() -> Iterator[None]:
     from ray._private import services, utils
 
     in_a_group = partial(subprocess.Popen, process_group=0)
-    with _replaced(utils, set_sigterm_handler=lambda handler: None), _replaced(services, ConsolePopen=in_a_group):
+    with replaced(utils, set_sigterm_handler=lambda handler: None), replaced(services, ConsolePopen=in_a_group):
         yield
 
 
@@ -235,7 +235,7 @@ def _without_services() -> Iterator[None]:
     from ray._private.node import Node
 
     unneeded = ("start_api_server", "start_monitor", "start_log_monitor")
-    with _replaced(Node, **dict.fromkeys(unneeded, lambda node, **options: None)):
+    with replaced(Node, **dict.fromkeys(unneeded, lambda *_, **__: None)):
         yield
 
 

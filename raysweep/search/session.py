@@ -105,6 +105,8 @@ class Session:
         self._retries = Retries()
         self._alone: set[int] = set()
         """Trials that are trained by themselves: something went wrong where they were trained with others."""
+        self._most_fused = math.inf
+        """Trials that a process may train together since more of them ran out of memory."""
         self._flights: dict[int, _Flight] = {}
         self._stop_at = math.inf
         self._last_report = -math.inf
@@ -185,8 +187,8 @@ class Session:
 
     def resize(self, slots: Slots) -> None:
         """Takes the news of what the machines now hold, or may come to hold: how many trials may be out at once."""
-        if slots.count != self.slots.count:
-            _log.info("trials at once: %d from here on, %d before", slots.count, self.slots.count)
+        if slots.trials != self.slots.trials:
+            _log.info("trials at once: %d from here on, %d before", slots.trials, self.slots.trials)
         self.slots = slots
 
     def started(self, number: int) -> None:
@@ -233,7 +235,8 @@ class Session:
         """Takes the news that the process is gone that trained these trials, together if they are several.
 
         Of what happened to several at once nobody knows which of them it is the fault of. They go on from their
-        checkpoints, each by itself from then on, where a fault that repeats is of one trial.
+        checkpoints, each by itself from then on, where a fault that repeats is of one trial. Where memory was short
+        they are too many together, as others would be: half as many are, from then on.
         """
         flights = {number: flight for number in numbers if (flight := self._flights.pop(number, None))}
         failed = {number: flight for number, flight in flights.items() if flight.failure}
@@ -247,7 +250,9 @@ class Session:
             fault, cause, error = self._judged(next(iter(suspects.values())), fault, cause, error, stacks)
             names = ", ".join(map(str, flights))
             _log.warning("trials %s, trained together: %s; they go on\n%s", names, cause, error.rstrip())
-            if fault is not Fault.NODE_LOSS:
+            if fault is Fault.OUT_OF_MEMORY:
+                self._most_fused = len(flights) // 2
+            elif fault is not Fault.NODE_LOSS:
                 self._alone.update(suspects)
         else:
             for number, flight in suspects.items():
@@ -260,8 +265,10 @@ class Session:
             no_memory = flight.failure.ended is TrialState.OUT_OF_MEMORY
             fault = Fault.OUT_OF_MEMORY if no_memory else Fault.EXCEPTION
             return fault, flight.failure.cause, flight.failure.error or error
-        if fault is Fault.DEATH and (flight.hangs or stacks):
-            limit = self.spec.search.epoch_timeout
+        limit = self.spec.search.epoch_timeout
+        since = flight.heard if flight.heard is not None else math.inf
+        is_late = limit is not None and time.monotonic() - since >= limit  # on another machine it writes no stacks here
+        if limit is not None and fault is Fault.DEATH and (flight.hangs or stacks or is_late):
             return Fault.HANG, f"no epoch ended within search.epoch_timeout ({limit:g} s)", stacks or error
         return fault, cause, error
 
@@ -413,7 +420,8 @@ class Session:
     @property
     def _fair_part(self) -> int:
         """Most trials that one slot takes together: no more than leaves the other slots as many."""
-        return min(self.slots.fused, math.ceil((self.remaining + len(self._flights)) / self.slots.count))
+        part = math.ceil((self.remaining + len(self._flights)) / self.slots.count)
+        return int(min(self._most_fused, self.slots.fused, part))
 
     @property
     def _is_awaiting_machines(self) -> bool:

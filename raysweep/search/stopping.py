@@ -84,7 +84,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _send_again(number: int) -> None:
-    threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)).start()
+    timer = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+    timer.daemon = True  # else a process that ends would wait for it, with handlers that are no longer raysweep's
+    timer.start()
 
 
 @contextmanager

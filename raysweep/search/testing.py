@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancelledError
 
 from raysweep.clock import timed
+from raysweep.errors import ResourcesError
 from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.measuring import measure
-from raysweep.search.resources import LOOK_S, ray_has_ended
+from raysweep.search.resources import LOOK_S, cluster_nodes, fit, ray_has_ended
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 
@@ -51,7 +52,7 @@ def run_tests(session: Session) -> None:
                 if session.lose_test(number, *_what_happened(error), str(error)):
                     waiting.insert(0, number)
         for task, test in running.items():
-            if session.is_overdue(test.since):
+            if test.since is not None and session.is_overdue(test.since):
                 ray.cancel(task, force=True)  # frozen: it has not ended itself
         session.tick()
         if time.monotonic() - looked > LOOK_S:
@@ -60,14 +61,25 @@ def run_tests(session: Session) -> None:
                 return
             session.resize(refit(session.spec, session.slots))
             looked = time.monotonic()
+            for test in list(running.values())[: _places(session)]:
+                test.since = test.since or looked
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Test:
-    """A finalist that is being measured."""
+    """A finalist that is being measured, or waits for a machine."""
 
     number: int
-    since: float = field(default_factory=time.monotonic)
+    since: float | None = None
+    """From when on, by the monotonic clock, it can have been measured: machines take tasks in their order."""
+
+
+def _places(session: Session) -> int:
+    """How many tests the machines hold that are there now."""
+    try:
+        return fit(session.spec, cluster_nodes()).count
+    except ResourcesError:
+        return 0
 
 
 def _what_happened(error: RayError) -> tuple[Fault, str]:

@@ -66,10 +66,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         """Lets go of the trials that are over and seats others. What can fail of it happens in `step`, which reports
         a failure rather than have it retried.
         """
-        for seat in [self._seats.pop(number) for number in over]:
-            seat.leave(self._group)
+        leaving = [self._seats.pop(number) for number in over]
         self._seats |= {order.number: Seat(order) for order in orders}
         self._process_age_s = None
+        for seat in leaving:
+            seat.leave(self._group)
 
     def cleanup(self) -> None:
         self.take(list(self._seats), ())

@@ -11,7 +11,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from raysweep.errors import RaysweepError
 from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.exchange import Share, TrialOrder
-from raysweep.search.resources import LOOK_S, ray_has_ended
+from raysweep.search.resources import LOOK_S, ray_has_ended, replaced
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDERS, REPORTS, TrialActor
@@ -37,7 +37,7 @@ class _Holders:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._held: dict[str, dict[int, TrialOrder]] = {}
+        self._held: dict[str, list[int]] = {}
         self._shares: dict[str, Share] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -46,10 +46,10 @@ class _Holders:
 
     def fill(self, slot: str) -> list[TrialOrder]:
         """The trials that the slot holds from here on beside those that it has; none if there are none for it now."""
-        held, came = self._held.setdefault(slot, {}), []
+        held, came = self._held.setdefault(slot, []), []
         try:
-            while (order := self._session.next_order(self._shares.get(slot), list(held))) is not None:
-                held[order.number] = order
+            while (order := self._session.next_order(self._shares.get(slot), held)) is not None:
+                held.append(order.number)
                 self._shares[slot] = order.share
                 came.append(order)
         except RaysweepError as error:
@@ -58,17 +58,16 @@ class _Holders:
 
     def numbers(self, slot: str) -> list[int]:
         """The numbers of the trials that the slot holds."""
-        return list(self._held.get(slot, ()))
+        return self._held.get(slot, [])
 
-    def leave(self, slot: str, numbers: Iterable[int]) -> None:
+    def leave(self, slot: str, numbers: Collection[int]) -> None:
         """Takes the news that the slot holds these trials no more."""
-        for number in numbers:
-            self._held[slot].pop(number, None)
+        self._held[slot] = [number for number in self._held[slot] if number not in numbers]
 
     def vacate(self, slot: str) -> list[int]:
         """Takes the news that the slot has ended; the numbers of the trials that it still held."""
         self._shares.pop(slot, None)
-        return list(self._held.pop(slot, ()))
+        return self._held.pop(slot, [])
 
 
 class _OrderSearcher(Searcher):  # type: ignore[misc]
@@ -211,8 +210,6 @@ def run_trials(session: Session) -> None:
     # lists trials that are tried again as failed.
     for name in ("ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Of PyTorch Lightning; with it a trial would not get one of the processes that Ray has started beforehand.
-    class_cache.DEFAULT_ENV_VARS.clear()
     holders = _Holders(session)
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch:
         tuner = tune.Tuner(
@@ -235,7 +232,9 @@ def run_trials(session: Session) -> None:
             ),
         )
         try:
-            tuner.fit()
+            # Its variable for PyTorch Lightning would keep trials from the processes that Ray has started beforehand.
+            with replaced(class_cache, DEFAULT_ENV_VARS={}):
+                tuner.fit()
         except _Lost as lost:
             _kept.append(lost)
             session.lose_ray()

@@ -53,6 +53,11 @@ class Journal:
         return end > 0
 
 
+def _on_two_cores() -> None:
+    """As many slots on each machine, so that what a setting is meant to do it does."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+
 class Driver:
     """`raysweep` with these arguments, its output in a file."""
 
@@ -64,7 +69,7 @@ class Driver:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "raysweep.cli", *arguments],
                 cwd=cwd, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                env=dict(environment),
+                env=dict(environment), preexec_fn=_on_two_cores,
             )  # fmt: skip
         self.spoke: float | None = None
         """When its first words were seen."""

@@ -12,7 +12,8 @@ import pytest
 
 import raysweep
 from raysweep.loading import parse_spec
-from raysweep.search.resources import CLOSED, connected
+from raysweep.search import resources
+from raysweep.search.resources import CLOSED, connected, replaced
 from raysweep.spec import SweepSpec
 from tests.nodes import Nodes
 
@@ -62,8 +63,8 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
 
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
-    """Ray in this process, for as long as the session lasts."""
-    with connected():
+    """Ray in this process with two cores, whatever the machine has, for as long as the session lasts."""
+    with replaced(resources, local_nodes=lambda: [{"CPU": 2.0, "GPU": 0.0}]), connected():
         yield
 
 

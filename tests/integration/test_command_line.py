@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import raysweep
 from raysweep.metrics import TrialState
 from raysweep.search.resources import CLOSED
+from tests.chaos.processes import marked
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep
 
 
@@ -32,8 +34,13 @@ def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_the_end_it_would_have_had(t
         .replace("early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}", "sampler: random")
     )
     (tmp_path / "long.yaml").write_text(text)
-    process = start_raysweep("run", "long.yaml", cwd=tmp_path)
+    mark = ("RAYSWEEP_CACHE", str(tmp_path / "cache"))
+    process = start_raysweep("run", "long.yaml", cwd=tmp_path, **dict([mark]))
     wait_for(tmp_path / "results/long/trials/0000/epoch-000003.safetensors")
+    titles = marked(*mark).values()
+    assert not [title for title in titles if re.search(r"/(dashboard|monitor|log_monitor)\.py", title)]
+    workers = [title for title in titles if title.startswith("ray::") and "Agent" not in title]
+    assert len(workers) == len(os.sched_getaffinity(0)), "trials have the processes that Ray starts beforehand"
 
     second = call_raysweep("resume", "results/long", cwd=tmp_path)
     assert second.returncode == 2

@@ -95,6 +95,11 @@ def test_what_a_crash_leaves_at_the_end_is_cut_off_and_said(
         (b'{"op_code":4,"worker_id":"x","study_id":0,"datetime_start":"soon"}\n', "ValueError"),
         (b'{"op_code":4,"worker_id":"x","study_id":0,"datetime_start":null,"values":[1.0]}\n', "values is not what"),
         (b'{"op_code":4,"worker_id":"x","study_id":0,"datetime_start":null,"user_attrs":[]}\n', "user_attrs is not"),
+        (b'{"op_code":4,"worker_id":"x","study_id":0,"datetime_start":null,"value":"1"}\n', "value is not"),
+        (b'{"op_code":4,"worker_id":"x","study_id":0,"datetime_start":null,"intermediate_values":{"1":"a"}}\n',
+         "intermediate_values is not"),
+        (b'{"op_code":4,"worker_id":"x","study_id":0,"datetime_start":null,"datetime_complete":5}\n',
+         "datetime_complete is not"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("writable", [True, False])

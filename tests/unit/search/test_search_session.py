@@ -555,6 +555,42 @@ def test_memory_that_lacks_trials_together_costs_none_of_them_a_try(
     assert ("out_of_memory", 0) not in [(record.state.value, record.number) for record in of_two_shapes.records()]
 
 
+def test_where_memory_was_short_half_as_many_trials_are_trained_together(
+    open_session: OpenSession, of_two_shapes: Ledger
+) -> None:
+    session, _ = open_session(of_two_shapes)
+    session.resize(Slots(1, 0, 1, fused=6))
+    assert next_orders(session) == [0, 2, 4, 5]
+    failure = EpochReport(None, "host", "cpu", 1, TrialState.OUT_OF_MEMORY, "MemoryError: no", "Traceback ...")
+    for number in (0, 2, 4, 5):
+        assert not session.receive(number, failure)
+    session.lose([0, 2, 4, 5], Fault.DEATH, "its process died", "ActorDiedError")
+    assert next_orders(session) == [0, 2]
+    for number in (0, 2):
+        session.started(number)
+        train_to_the_end(session, number)
+    assert next_orders(session, Share(1, 0)) == [4, 5]
+
+
+def test_trials_of_another_shape_do_not_wait_for_as_long_as_the_sampler_suggests_the_first(
+    open_session: OpenSession, directory: SweepDirectory, spec: SweepSpec
+) -> None:
+    points = tuple({"kld_weight": 1e-3, "latent_size": size} for size in (8, 16, *[8] * 30))
+    search = spec.search.model_copy(update={"enqueue": points, "early_stopping": None, "trials": 32})
+    session, _ = open_session(Ledger.create(directory, spec.model_copy(update={"search": search})))
+    session.resize(Slots(1, 0, 1, fused=2))
+    held = next_orders(session)
+    assert held == [0, 2]
+    for _ in range(32):
+        session.started(held[0])
+        train_to_the_end(session, held.pop(0))
+        held += next_orders(session, Share(1, 0), tuple(held))
+        if held[0] == 1:
+            break
+    assert held == [1]
+    assert 8 <= session.ledger.records()[-1].number <= 12, "after four groups of two"
+
+
 def test_a_trial_that_fails_is_judged_and_those_beside_it_go_on_together(
     open_session: OpenSession, of_two_shapes: Ledger
 ) -> None:

@@ -32,7 +32,8 @@ def ending_hangs(timeout_s: float | None, stacks: Path) -> Iterator[None]:
 
     def end() -> None:
         try:
-            stacks.parent.mkdir(exist_ok=True)
+            for directory in (stacks.parent.parent, stacks.parent):  # the sweep itself is not made anew
+                directory.mkdir(exist_ok=True)
             with open(stacks, "w") as file:
                 faulthandler.dump_traceback(file)
         finally:

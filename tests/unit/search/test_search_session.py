@@ -17,6 +17,7 @@ from raysweep.records import TrialRecord
 from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.search.exchange import EpochReport, ImageFile, Share, TestReport
 from raysweep.search.ledger import Ledger
+from raysweep.search.queue import Queue
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault
 from raysweep.search.session import TIME_BUDGET, Session, strip_epochs
@@ -576,8 +577,10 @@ def test_trials_of_another_shape_do_not_wait_for_as_long_as_the_sampler_suggests
     open_session: OpenSession, directory: SweepDirectory, spec: SweepSpec
 ) -> None:
     points = tuple({"kld_weight": 1e-3, "latent_size": size} for size in (8, 16, *[8] * 30))
-    search = spec.search.model_copy(update={"enqueue": points, "early_stopping": None, "trials": 32})
-    session, _ = open_session(Ledger.create(directory, spec.model_copy(update={"search": search})))
+    search = spec.search.model_copy(update={"enqueue": points, "early_stopping": None, "trials": len(points)})
+    long = spec.model_copy(update={"search": search})
+    session, _ = open_session(Ledger.create(directory, long))
+    session.spec, session._queue = long, Queue(session.ledger, len(points))
     session.resize(Slots(1, 0, 1, fused=2))
     held = next_orders(session)
     assert held == [0, 2]

@@ -23,14 +23,14 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import torch
-from fused import RandomImages
+from fused import RandomImages, spread
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -169,10 +169,6 @@ def seconds(what: Callable[[], object]) -> float:
     start = time.perf_counter()
     what()
     return time.perf_counter() - start
-
-
-def spread(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):6.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import argparse
 import itertools
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,8 +96,8 @@ def main() -> None:
             images = len(train) * members
             print(
                 f"{d_size:6} {batch_size:5} {members:2} {rate(images, apart_s)} {rate(images, fused_s)}  "
-                f"{ratio([a.training / b.training for a, b in zip(apart_s, fused_s, strict=True)])}  "
-                f"{ratio([a.epoch / b.epoch for a, b in zip(apart_s, fused_s, strict=True)])}",
+                f"{spread([a.training / b.training for a, b in zip(apart_s, fused_s, strict=True)])}  "
+                f"{spread([a.epoch / b.epoch for a, b in zip(apart_s, fused_s, strict=True)])}",
                 flush=True,
             )
 
@@ -122,8 +123,8 @@ def rate(images: int, seconds: list[Seconds]) -> str:
     return f"{statistics.median(images / second.training for second in seconds):13,.0f}"
 
 
-def ratio(values: list[float]) -> str:
-    return f"{statistics.median(values):5.2f} [{min(values):5.2f}, {max(values):5.2f}]"
+def spread(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):5.2f}x [{min(ratios):5.2f}, {max(ratios):5.2f}]"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -35,7 +35,7 @@ from queue import Empty
 from typing import Any
 
 import torch
-from fused import RandomImages
+from fused import RandomImages, spread
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -133,10 +133,6 @@ def measure_one(options: argparse.Namespace, d_size: int, batch_size: int, devic
         print(f"    eager over png: {spread(ratios)}")
 
 
-def spread(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):6.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-
-
 def png_side(scratch: Path, d_size: int, batch_size: int, steps: int, device: torch.device) -> Callable[[], float]:
     """Images a second of experiment E1's loop, over as many images as the others have, or as files were written."""
     import stock
@@ -180,13 +176,15 @@ def measure_sharing(options: argparse.Namespace, d_size: int, batch_size: int) -
     print("      N    processes    under MPS        fused")
     for count in options.sharing:
         job = (options.device, d_size, batch_size, options.steps, options.seconds)
-        row = [trials_an_hour(count, 1, job)]
+        row = [told(trials_an_hour(count, 1, job))]
         with mps() as has_mps:
-            row.append(trials_an_hour(count, 1, job) if has_mps else None)
-        row.append(trials_an_hour(1, count, job))
-        print(
-            f"    {count:3}" + "".join(f"{'not there' if rate is None else format(rate, ',.1f'):>13}" for rate in row)
-        )
+            row.append(told(trials_an_hour(count, 1, job)) if has_mps else "not there")
+        row.append(told(trials_an_hour(1, count, job)))
+        print(f"    {count:3}" + "".join(f"{cell:>13}" for cell in row))
+
+
+def told(rate: float | None) -> str:
+    return "failed" if rate is None else f"{rate:,.1f}"
 
 
 @contextmanager

@@ -66,12 +66,7 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
         if config.get("provider", {}).get("type") == "local":  # machines of one's own: all are there, or out of reach
             return nodes
         return [*heads, *workers_of(config, spec)]
-    if IN_KUBERNETES in os.environ and spec.search.max_concurrent is not None:
-        gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
-        fuse = spec.search.fuse if isinstance(spec.search.fuse, int) else 1
-        machines = math.ceil(spec.search.max_concurrent / fuse)
-        return [*nodes, *[{"CPU": spec.resources.cpu, "GPU": gpu}] * machines]
-    return nodes
+    return [*nodes, *pods_of(spec)] if IN_KUBERNETES in os.environ else nodes
 
 
 @lru_cache(maxsize=1)
@@ -90,6 +85,13 @@ def workers_of(config: Mapping[str, Any], spec: SweepSpec) -> list[dict[str, flo
             resources = {key: float(kind.get("resources", {}).get(key, 0)) for key in _TRIAL_KINDS}
             workers += [resources] * int(kind.get("max_workers", most))
     return sorted(workers, key=lambda node: _trials_on(spec, node), reverse=True)[:most]
+
+
+def pods_of(spec: SweepSpec) -> list[dict[str, float]]:
+    """What Kubernetes may add: a process for each trial that may be at once, or for as many as are fused."""
+    gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
+    fuse = spec.search.fuse if isinstance(spec.search.fuse, int) else 1
+    return [{"CPU": spec.resources.cpu, "GPU": gpu}] * math.ceil((spec.search.max_concurrent or 0) / fuse)
 
 
 def _trials_on(spec: SweepSpec, node: Mapping[str, float]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raysweep.loading import parse_spec
-from raysweep.search.autoscaling import workers_of
+from raysweep.search.autoscaling import pods_of, workers_of
 from raysweep.search.resources import fit
 
 SPACE = "name: r\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n"
@@ -37,3 +39,18 @@ def test_a_cluster_without_workers_has_none() -> None:
     spec = parse_spec(SPACE)
     assert workers_of({**CONFIG, "max_workers": 0}, spec) == []
     assert workers_of({"head_node_type": "head"}, spec) == []
+
+
+@pytest.mark.parametrize(
+    ("search", "processes", "trials_each"),
+    [("trials: 9", 0, 1), ("max_concurrent: 6", 6, 1), ("max_concurrent: 12, fuse: 4", 3, 4), ("fuse: off", 0, 1)],
+)
+def test_on_kubernetes_as_many_processes_as_trials_may_be_at_once_are_waited_for(
+    search: str, processes: int, trials_each: int
+) -> None:
+    spec = parse_spec(f"{SPACE}resources: {{cpu: 2, gpu: 1}}\nsearch: {{{search}}}")
+    pods = pods_of(spec)
+    assert pods == [{"CPU": 2, "GPU": 1}] * processes
+    if pods:
+        slots = fit(spec, pods)
+        assert (slots.count, slots.fused) == (processes, trials_each)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+import warnings
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -71,7 +72,11 @@ def read_pickle(content: bytes) -> Any:
         PickleError: if it is damaged, or holds anything but containers, numbers, texts, bytes and arrays.
     """
     try:
-        return _Reader().read(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of an escape that a text of protocol 0 should not have
+            return _Reader().read(content)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, PickleError):
             raise

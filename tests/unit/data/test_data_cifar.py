@@ -132,6 +132,13 @@ def test_a_damaged_pickle_is_refused_or_still_a_batch(tmp_path: Path, data: st.D
         assert len(images) == len(labels)
 
 
+def test_a_text_with_a_wrong_escape_is_read_without_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(b"S'\\y'\n.")
+    with pytest.raises(DataError, match="data_batch_1: "):
+        read_batch(path)
+
+
 def test_a_pickle_that_numbers_an_object_in_the_billions_makes_no_table_of_that_size(tmp_path: Path) -> None:
     path = tmp_path / "data_batch_1"
     path.write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")

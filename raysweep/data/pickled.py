@@ -73,9 +73,7 @@ def read_pickle(content: bytes) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of an escape that a text of protocol 0 should not have
+            warnings.simplefilter("ignore", DeprecationWarning)  # of an escape that no text should have
             return _Reader().read(content)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, PickleError):

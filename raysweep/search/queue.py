@@ -51,7 +51,9 @@ class Queue:
         """The next trial; None if there is none."""
         self._passed = 0
         if self._unfinished:
-            return self._taken(self._unfinished.popleft())
+            number = self._unfinished.popleft()
+            self._put_by.discard(number)
+            return self._ledger.record(number)
         if self._to_ask:
             return self._ask()
         return self._ledger.record(self._last.popleft()) if self._last else None
@@ -64,18 +66,19 @@ class Queue:
         Args:
             ahead: how many trials may be put by, in all, that were asked for in vain.
         """
-        if self._passed >= GROUPS_PAST * ahead:
+        if self._put_by and self._passed >= GROUPS_PAST * ahead:
             return None
-        if self._put_by:
-            self._passed += 1
         for number in self._unfinished:
             record = self._ledger.record(number)
             if is_like(number, record.config):
                 self._unfinished.remove(number)
-                return self._taken(number)
+                self._put_by.discard(number)
+                self._passed += bool(self._put_by)
+                return record
         while self._to_ask and len(self._put_by) < ahead:
             record = self._ask()
             if is_like(record.number, record.config):
+                self._passed += bool(self._put_by)
                 return record
             self._unfinished.append(record.number)
             self._put_by.add(record.number)
@@ -88,10 +91,6 @@ class Queue:
     def put_last(self, number: int) -> None:
         """Has this trial be trained after all others."""
         self._last.append(number)
-
-    def _taken(self, number: int) -> TrialRecord:
-        self._put_by.discard(number)
-        return self._ledger.record(number)
 
     def _ask(self) -> TrialRecord:
         self._to_ask -= 1

@@ -411,9 +411,11 @@ def next_orders(session: Session, within: Share | None = None, held: tuple[int, 
     return numbers[len(held) :]
 
 
-def train_to_the_end(session: Session, number: int) -> None:
-    """Lets a trial that is out train until it is over."""
-    assert any(session.receive(number, report(epoch, 1.0)) for epoch in range(1, 5))
+def train_to_the_end(session: Session, *numbers: int) -> None:
+    """Lets trials that are out start and train, one after the other, until each is over."""
+    for number in numbers:
+        session.started(number)
+        assert any(session.receive(number, report(epoch, 1.0)) for epoch in range(1, 5))
 
 
 @pytest.fixture
@@ -446,7 +448,6 @@ def test_no_more_trials_are_asked_for_in_vain_than_a_slot_holds(
     train_to_the_end(session, 0)
     assert next_orders(session, Share(1, 0), (2,)) == [], "two are put by, whose turn comes when the slot is empty"
     assert of_two_shapes.unfinished() == [1, 2, 3]
-    session.started(2)
     train_to_the_end(session, 2)
     assert next_orders(session, Share(1, 0)) == [1, 3]
 
@@ -457,9 +458,7 @@ def test_a_slot_that_holds_one_shape_goes_on_with_the_other_when_it_is_empty(
     session, _ = open_session(of_two_shapes)
     session.resize(Slots(1, 0, 1, fused=6))
     assert next_orders(session) == [0, 2, 4, 5]
-    for number in (0, 2, 4, 5):
-        session.started(number)
-        train_to_the_end(session, number)
+    train_to_the_end(session, 0, 2, 4, 5)
     assert next_orders(session, Share(1, 0)) == [1, 3]
 
 
@@ -493,10 +492,9 @@ def test_a_slot_of_several_makes_room_for_one_that_waits_for_a_larger_share(
     fail(session, TrialState.OUT_OF_MEMORY)
     session.resize(Slots(1, 0, 3, Share(2, 0), fused=2))
     assert [next_orders(session) for _ in range(3)] == [[1, 3], [2, 4], [5]]
-    for number in range(1, 6):
+    for number in (4, 5):
         session.started(number)
-    for number in (1, 3, 2):
-        train_to_the_end(session, number)
+    train_to_the_end(session, 1, 3, 2)
     assert next_orders(session, Share(1, 0)) == []
     assert next_orders(session) == [0], "in the place of 1 and 3, with the larger share"
     session.lose([5], Fault.NODE_LOSS, "its machine was lost", "")
@@ -567,9 +565,7 @@ def test_where_memory_was_short_half_as_many_trials_are_trained_together(
         assert not session.receive(number, failure)
     session.lose([0, 2, 4, 5], Fault.DEATH, "its process died", "ActorDiedError")
     assert next_orders(session) == [0, 2]
-    for number in (0, 2):
-        session.started(number)
-        train_to_the_end(session, number)
+    train_to_the_end(session, 0, 2)
     assert next_orders(session, Share(1, 0)) == [4, 5]
 
 
@@ -585,7 +581,6 @@ def test_trials_of_another_shape_do_not_wait_for_as_long_as_the_sampler_suggests
     held = next_orders(session)
     assert held == [0, 2]
     for _ in range(32):
-        session.started(held[0])
         train_to_the_end(session, held.pop(0))
         held += next_orders(session, Share(1, 0), tuple(held))
         if held[0] == 1:

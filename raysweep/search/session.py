@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from raysweep.config import TrialConfig, fusion_key
@@ -39,6 +39,8 @@ TIME_BUDGET = "the time budget"
 
 STOP_GRACE_S = 4.0
 """How long a session that is to stop waits for the epochs that trials are at."""
+START_GRACE_S = 30.0
+"""How long a process may take to start; a trial that waits for longer waits for a machine."""
 HANG_GRACE_S = 15.0
 """How much later than a hanging process ends itself it is ended from outside: a frozen one cannot."""
 
@@ -67,9 +69,11 @@ class _Flight:
     order: TrialOrder
     slot: int
     """The number of the trial that its slot was given first: those of one slot have the same."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was handed out, by the monotonic clock."""
     process: int | None = None
     heard: float | None = None
-    """When it started or last reported, by the monotonic clock; None while it waits for a machine."""
+    """When it started or last reported, by the monotonic clock; None while it waits for a process, or for a machine."""
     epoch_s: float | None = None
     """What its last epoch took."""
     hangs: bool = False
@@ -130,8 +134,8 @@ class Session:
         """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
 
         None if there is none now; one that is out may come back to be tried again. None, too, for a process with the
-        share `within` if the next trial is to have another, or if one that was handed out before waits for a machine:
-        the process makes room for it then. For a process that trains the trials `beside`, it is the next that can be
+        share `within` if the next trial is to have another, or if one that was handed out before waits for another, or
+        for a machine: the process makes room for it then. For a process that trains the trials `beside`, it is the next that can be
         fused with them; None if they are as many as are fused.
         """
         most = self.spec.search.max_concurrent
@@ -142,7 +146,7 @@ class Session:
             record = self._next_beside(first) if len(beside) < self._fair_part else None
         elif len({flight.slot for flight in self._flights.values()}) >= self.slots.count:
             return None
-        elif within is not None and (within != self._next_share() or self._is_awaiting_machines):
+        elif within is not None and (within != self._next_share() or self._is_wanted(within)):
             return None
         else:
             first, record = None, self._queue.take()
@@ -423,9 +427,11 @@ class Session:
         part = math.ceil((self.remaining + len(self._flights)) / self.slots.count)
         return int(min(self._most_fused, self.slots.fused, part))
 
-    @property
-    def _is_awaiting_machines(self) -> bool:
-        return any(flight.heard is None for flight in self._flights.values())
+    def _is_wanted(self, share: Share) -> bool:
+        """Whether a process with this share stands in the way of a trial that waits for one."""
+        now = time.monotonic()
+        waiting = [flight for flight in self._flights.values() if flight.heard is None]
+        return any(flight.order.share != share or now - flight.since > START_GRACE_S for flight in waiting)
 
     def _next_share(self) -> Share:
         """The share of the trial that is handed out next."""

@@ -107,19 +107,32 @@ def test_no_more_trials_are_out_than_the_machines_hold_and_their_number_follows_
 
 
 def test_a_process_goes_on_with_the_next_trial_of_its_share_unless_one_waits_for_a_machine(
-    open_session: OpenSession, ledger: Ledger
+    open_session: OpenSession, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, _ = open_session(ledger)
     session.resize(Slots(1, 0, 3, Share(2, 0)))
     for _ in range(2):
         session.next_order()
     session.started(0)
+    monkeypatch.setattr("raysweep.search.session.START_GRACE_S", -1.0)
     assert session.next_order(Share(1, 0)) is None, "trial 1 was handed out first, and makes do with what 0 had"
     session.started(1)
     assert session.next_order(Share(2, 0)) is None, "a share of another size"
     order = session.next_order(Share(1, 0))
     assert order is not None
     assert order.number == 2
+
+
+def test_a_process_goes_on_while_that_of_another_trial_starts(open_session: OpenSession, ledger: Ledger) -> None:
+    session, _ = open_session(ledger)
+    session.resize(Slots(1, 0, 2))
+    for _ in range(2):
+        session.next_order()
+    for number in (0, 2, 3):
+        train_to_the_end(session, number)
+        order = session.next_order(Share(1, 0))
+        assert order is not None, "trial 1 has what it needs, and has yet to start"
+        assert order.number == {0: 2, 2: 3, 3: 4}[number]
 
 
 def test_a_trial_that_is_not_among_the_best_of_its_rung_is_pruned(open_session: OpenSession, ledger: Ledger) -> None:

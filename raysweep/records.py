@@ -8,7 +8,7 @@ from datetime import datetime
 
 from raysweep.config import TrialConfig
 from raysweep.metrics import METRICS, WITHOUT_RESULT, EpochMetrics, FinalMetrics, TrialState
-from raysweep.space import Scalar
+from raysweep.space import Scalar, TrialSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,10 @@ class TrialRecord:
 
     number: int
     """The trial's number in the study, from 0."""
-    config: TrialConfig
+    space: TrialSpace
+    """What was searched; one for all trials of a sweep."""
     params: dict[str, Scalar]
-    """The searched fields alone."""
+    """Its point: the searched fields alone."""
     state: TrialState
     epochs: tuple[EpochRecord, ...]
     """In order, without gaps, from epoch 1."""
@@ -46,6 +47,11 @@ class TrialRecord:
     """Host name of the machine that trained it last."""
     device: str | None = None
     """`cpu`, or the name of the GPU."""
+
+    @property
+    def config(self) -> TrialConfig:
+        """Its configuration, made anew each time: of all that is known of a trial it would take the most memory."""
+        return self.space.config(self.params)
 
     @property
     def final(self) -> EpochMetrics | None:

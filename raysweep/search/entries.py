@@ -35,6 +35,8 @@ TOLD = {
     TrialState.FAILED: optuna.trial.TrialState.FAIL,
 }
 """As what a trial's end is told to Optuna; see the ledger for the reasons."""
+_NOTHING: dict[Any, Any] = {}
+"""One for all."""
 Row = Mapping[str, Any]
 Metrics = TypeVar("Metrics", EpochMetrics, FinalMetrics)
 
@@ -77,7 +79,7 @@ def read_trial(
         _refuse(number, f"{PLACE} is no node with a device")
     return TrialRecord(
         number=number,
-        config=spec.trial.config(params),
+        space=spec.trial,
         params={name: params[name] for name in spec.trial.searched if name in params},
         state=outcome[0] if ended and outcome else unfinished,
         epochs=epochs,
@@ -90,6 +92,16 @@ def read_trial(
         node=_printable(place.get("node")),
         device=_printable(place.get("device")),
     )
+
+
+def lighten(frozen: FrozenTrial, record: TrialRecord) -> None:
+    """Takes from a trial of the study that has ended what samplers do not look at: its record has it."""
+    if frozen.params == record.params:
+        frozen._params = record.params
+    frozen._user_attrs = _NOTHING
+    frozen._system_attrs = frozen._system_attrs or _NOTHING
+    was_pruned = frozen.state is optuna.trial.TrialState.PRUNED and frozen.intermediate_values
+    frozen.intermediate_values = dict([max(frozen.intermediate_values.items())]) if was_pruned else _NOTHING
 
 
 def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:

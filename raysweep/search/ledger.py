@@ -40,6 +40,7 @@ from raysweep.search.entries import (
     TOLD,
     epoch_key,
     epoch_row,
+    lighten,
     read_epochs,
     read_outcome,
     read_tested,
@@ -366,7 +367,10 @@ class Ledger:
         return self._study._storage.get_trial(self._trial_ids[number])
 
     def _read(self, frozen: FrozenTrial, unfinished: TrialState) -> TrialRecord:
-        return read_trial(frozen, self._spec, self._distributions, unfinished, self._tested.get(frozen.number))
+        record = read_trial(frozen, self._spec, self._distributions, unfinished, self._tested.get(frozen.number))
+        if record.ended_at is not None:
+            lighten(frozen, record)
+        return record
 
 
 def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:

@@ -135,8 +135,8 @@ class Session:
 
         None if there is none now; one that is out may come back to be tried again. None, too, for a process with the
         share `within` if the next trial is to have another, or if one that was handed out before waits for another, or
-        for a machine: the process makes room for it then. For a process that trains the trials `beside`, it is the next that can be
-        fused with them; None if they are as many as are fused.
+        for a machine: the process makes room for it then. For a process that trains the trials `beside`, it is the next
+        that can be fused with them; None if they are as many as are fused.
         """
         most = self.spec.search.max_concurrent
         if self.stopped_by is not None or (most is not None and len(self._flights) >= most):

@@ -109,6 +109,7 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         slot = trial.trial_id
+        _forget_results(tune_controller, trial)
         try:
             over = [number for number, report in result[REPORTS] if self._session.receive(number, report)]
         except RaysweepError as error:
@@ -127,6 +128,16 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
             for order in orders:
                 self._session.started(order.number)
         return str(TrialScheduler.CONTINUE)
+
+
+def _forget_results(controller: Any, trial: Any) -> None:
+    """Has Tune let go of the results that it has passed on: it keeps them until an actor ends, and Ray some kB of each.
+
+    A slot's actor lives as long as the sweep does, and each of its trials' epochs is a result.
+    """
+    manager = controller._actor_manager
+    results = manager._tracked_actors_to_task_futures[controller._trial_to_actor[trial]]
+    results.intersection_update(manager._actor_task_events.get_futures())
 
 
 class _SessionStopper(tune.Stopper):  # type: ignore[misc]

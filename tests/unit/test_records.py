@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord, ranked
+from raysweep.space import TrialSpace
 from tests.unit.search.conftest import NOW, epoch_metrics
 
 
 def record(number: int, state: TrialState, *elbo_nats: float) -> TrialRecord:
     epochs = tuple(EpochRecord(epoch_metrics(epoch, value), NOW) for epoch, value in enumerate(elbo_nats, start=1))
-    return TrialRecord(number, TrialConfig(), {}, state, epochs)
+    return TrialRecord(number, TrialSpace({}, {}), {}, state, epochs)
 
 
 def test_trials_that_ran_to_their_end_come_first_then_by_the_metric() -> None:

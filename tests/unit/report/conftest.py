@@ -124,8 +124,7 @@ def record() -> Record:
             "device": "cpu",
             **more,
         }
-        config = (of or parse_spec(SPEC)).trial.config(params)
-        return TrialRecord(number, config, params, state, epochs, **more)
+        return TrialRecord(number, (of or parse_spec(SPEC)).trial, params, state, epochs, **more)
 
     return make
 

@@ -62,7 +62,7 @@ def trial(
     own = {name: value for name, value in metrics.items() if not name.startswith("test_")}
     tested = {name.removeprefix("test_"): value for name, value in metrics.items() if name.startswith("test_")}
     values: dict[str, Any] = {"state": TrialState.COMPLETED, "tested": final(**tested) if tested else None} | more
-    return TrialRecord(number, spec.trial.config(params), dict(params), epochs=(epoch(1), epoch(2, **own)), **values)
+    return TrialRecord(number, spec.trial, dict(params), epochs=(epoch(1), epoch(2, **own)), **values)
 
 
 def tables(spec: SweepSpec, records: list[TrialRecord], critical: float | None = None) -> SweepTables:

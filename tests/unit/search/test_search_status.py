@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.search.status import remaining_seconds, sweep_status
+from raysweep.space import TrialSpace
 from raysweep.spec import SweepSpec
 from tests.unit.search.conftest import NOW, epoch_metrics
 
 
 def record(number: int, state: TrialState, epochs: int) -> TrialRecord:
-    """A trial of `TrialConfig(epochs=4)` whose epochs take 1.5 s each."""
+    """A trial of 4 epochs whose epochs take 1.5 s each."""
     done = tuple(EpochRecord(epoch_metrics(epoch, 100.0 * number), NOW) for epoch in range(1, epochs + 1))
-    return TrialRecord(number, TrialConfig(epochs=4), {}, state, done)
+    return TrialRecord(number, TrialSpace({"epochs": 4}, {}), {}, state, done)
 
 
 def test_counts_epochs_and_the_best(spec: SweepSpec) -> None:

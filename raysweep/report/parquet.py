@@ -35,6 +35,8 @@ def write_parquet(directory: SweepDirectory, records: Sequence[TrialRecord], spe
     ):
         with replacing(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
+    del table
+    pa.default_memory_pool().release_unused()  # which Arrow would keep for the next time
 
 
 def read_bounded_table(path: Path, limit_bytes: int = MAX_TABLE_BYTES) -> pa.Table:

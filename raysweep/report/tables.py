@@ -7,8 +7,8 @@ changing its name, type, unit or meaning raises it. No column depends on what a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import pyarrow as pa
@@ -109,6 +109,9 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
 )
 
 
+_ROWS_AT_ONCE = 256
+
+
 def trials_schema(spec: SweepSpec | None = None) -> pa.Schema:
     """The schema of trials.parquet, with what is to be known of the sweep in its metadata."""
     return _schema(TRIAL_COLUMNS, spec)
@@ -131,20 +134,30 @@ def _schema(columns: Sequence[Column], spec: SweepSpec | None) -> pa.Schema:
 def trials_table(records: Sequence[TrialRecord], spec: SweepSpec) -> pa.Table:
     """One row per trial, in the order of their numbers. A NaN stays a NaN; what was never measured is null."""
     objective = spec.search.objective.metric
-    rows = [_trial_row(record, objective) for record in _unique(records, lambda record: record.number)]
-    return pa.Table.from_pylist(rows, schema=trials_schema(spec))
+    rows = (_trial_row(record, objective) for record in _unique(records, lambda record: record.number))
+    return _table(rows, trials_schema(spec))
 
 
 def epochs_table(records: Sequence[TrialRecord], spec: SweepSpec) -> pa.Table:
     """One row per trial and epoch, in the order of trials and then epochs."""
-    rows: list[dict[str, Any]] = []
-    for record in _unique(records, lambda record: record.number):
-        epochs: list[EpochRecord] = _unique(record.epochs, lambda epoch: epoch.metrics.epoch)
-        times_s = accumulate(epoch.metrics.epoch_s for epoch in epochs)
-        for epoch, time_s in zip(epochs, times_s, strict=True):
-            row = {"trial": record.number, "epoch": epoch.metrics.epoch, **_metrics(epoch.metrics)}
-            rows.append({**row, "time_s": time_s, "recorded_at": epoch.recorded_at})
-    return pa.Table.from_pylist(rows, schema=epochs_schema(spec))
+    ordered = _unique(records, lambda record: record.number)
+    return _table((row for record in ordered for row in _epoch_rows(record)), epochs_schema(spec))
+
+
+def _table(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """The rows as a table; a few at a time, since as Python objects they take ten times the memory."""
+    batches = []
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        batches.append(pa.RecordBatch.from_pylist(some, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema).combine_chunks()
+
+
+def _epoch_rows(record: TrialRecord) -> Iterator[dict[str, Any]]:
+    epochs: list[EpochRecord] = _unique(record.epochs, lambda epoch: epoch.metrics.epoch)
+    times_s = accumulate(epoch.metrics.epoch_s for epoch in epochs)
+    for epoch, time_s in zip(epochs, times_s, strict=True):
+        row = {"trial": record.number, "epoch": epoch.metrics.epoch, **_metrics(epoch.metrics)}
+        yield {**row, "time_s": time_s, "recorded_at": epoch.recorded_at}
 
 
 def _trial_row(record: TrialRecord, objective: str) -> dict[str, Any]:

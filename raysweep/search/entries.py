@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -98,6 +99,7 @@ def lighten(frozen: FrozenTrial, record: TrialRecord) -> None:
     """Takes from a trial of the study that has ended what samplers do not look at: its record has it."""
     if frozen.params == record.params:
         frozen._params = record.params
+    frozen._datetime_start = frozen.datetime_complete = None
     frozen._user_attrs = _NOTHING
     frozen._system_attrs = frozen._system_attrs or _NOTHING
     was_pruned = frozen.state is optuna.trial.TrialState.PRUNED and frozen.intermediate_values
@@ -239,8 +241,11 @@ def _as_written(spec: SweepSpec, name: str, value: Any) -> Scalar:
 
 
 def _printable(text: str | None) -> str | None:
-    """The text without halves of characters, which JSON can hold and a file in UTF-8 cannot: a path may bring them."""
-    return None if text is None else text.encode("utf-8", "replace").decode()
+    """The text without halves of characters, which JSON can hold and a file in UTF-8 cannot: a path may bring them.
+
+    Machines and causes are the same for many trials: one text for all.
+    """
+    return None if text is None else sys.intern(text.encode("utf-8", "replace").decode())
 
 
 def _shortened(value: Any) -> str:

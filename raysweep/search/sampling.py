@@ -43,20 +43,20 @@ class Ranking:
 
     def __init__(self, mode: Mode) -> None:
         self._sign = 1.0 if mode == "min" else -1.0
-        self._ranked: list[tuple[tuple[float, ...], int]] = []
+        self._ranked: list[int] = []
         self._trials: dict[int, FrozenTrial] = {}
 
     def add(self, trial: FrozenTrial) -> None:
         """Takes a trial that has ended; one that failed says nothing about its point, and is left out."""
         if trial.state in (Told.COMPLETE, Told.PRUNED) and trial.number not in self._trials:
-            insort(self._ranked, (self._rank(trial), trial.number))
             self._trials[trial.number] = trial
+            insort(self._ranked, trial.number, key=lambda number: (self._rank(self._trials[number]), number))
 
     def view(self) -> list[FrozenTrial]:
         """All of them, or the best and an even choice of the others, by number."""
         if len(self._trials) <= MOST_IN_VIEW:
             return [self._trials[number] for number in sorted(self._trials)]
-        best = {number for _, number in self._ranked[:BEST_IN_VIEW]}
+        best = set(self._ranked[:BEST_IN_VIEW])
         others = sorted(self._trials.keys() - best)
         wanted = MOST_IN_VIEW - BEST_IN_VIEW
         chosen = {others[index * len(others) // wanted] for index in range(wanted)}

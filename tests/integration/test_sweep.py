@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+import ray
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,7 +23,9 @@ from raysweep.cli import main
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
+from raysweep.records import TrialRecord
 from raysweep.search.review import Sweep
+from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
 
 pytestmark = [
@@ -53,6 +56,30 @@ def test_every_trial_ends_and_every_record_of_it_agrees(finished: Sweep) -> None
     assert pq.read_table(directory.epochs_parquet).equals(finished.epochs())
     assert raysweep.open_sweep(directory.root).trials().equals(finished.trials())
     assert not finished.running
+
+
+class ReferenceCount:
+    """Watches how many objects Ray keeps for this process after each epoch."""
+
+    def __init__(self) -> None:
+        self.after: list[int] = []
+
+    def epoch_done(self, session: Session, record: TrialRecord) -> None:
+        self.after.append(len(ray._private.worker.global_worker.core_worker.get_all_reference_counts()))
+
+    def trial_ended(self, session: Session, record: TrialRecord) -> None: ...
+
+    def trial_tested(self, session: Session, record: TrialRecord) -> None: ...
+
+    def tick(self, session: Session) -> None: ...
+
+
+def test_ray_keeps_no_result_that_the_ledger_has(tiny: Tiny, tmp_path: Path) -> None:
+    spec = tiny(("trials: 5", "trials: 4\n  max_concurrent: 1"), ("max_epochs: 4", "max_epochs: 16"))
+    watcher = ReferenceCount()
+    raysweep.run(spec, tmp_path / "counted", observer=watcher)
+    assert len(watcher.after) >= 19
+    assert max(watcher.after[4:]) <= max(watcher.after[:4]) + 2
 
 
 def test_the_parquet_answers_the_question_of_the_sweep(finished: Sweep) -> None:

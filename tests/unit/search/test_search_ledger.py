@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -256,3 +258,25 @@ def test_unfinished_trials_of_a_sweep_without_a_driver_are_interrupted(
     (record,) = Ledger.open(directory, spec, writable=False, running=False).records()
     assert record.state is TrialState.INTERRUPTED
     assert replace(record, state=TrialState.RUNNING) == ledger.record(0)
+
+
+def test_a_trial_that_has_ended_takes_under_two_thousand_bytes(directory: SweepDirectory, spec: SweepSpec) -> None:
+    # TPE has caches, which it fills for some hundred trials
+    ledger = Ledger.create(directory, replace_search(spec, sampler="random"))
+
+    def train(trials: int) -> None:
+        for _ in range(trials):
+            number = ledger.ask().number
+            ledger.add_epoch(number, epoch_metrics(1, 500.0 - number), "host", "cpu")
+            ledger.finish(number, TrialState.COMPLETED, "all 1 epochs done")
+        gc.collect()
+
+    train(20)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        train(100)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / 100 < 2000

@@ -181,15 +181,14 @@ class Ledger:
         """
         number = len(self._records)
         params = self._suggest(number)
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState.RUNNING,
-                params=params,
-                distributions=self._distributions,
-                user_attrs={ENQUEUED: number < len(self._spec.search.enqueue)},
-            )
+        begun = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=params,
+            distributions=self._distributions,
+            user_attrs={ENQUEUED: number < len(self._spec.search.enqueue)},
         )
-        frozen = self._study.get_trials(deepcopy=False)[number]
+        storage = self._study._storage
+        frozen = storage.get_trial(storage.create_new_trial(self._study._study_id, template_trial=begun))
         frozen._distributions = self._distributions  # the same ones; Optuna has read them back from the journal
         self._trial_ids[number] = self._open[number] = frozen._trial_id
         self._records[number] = self._read(frozen, TrialState.RUNNING)

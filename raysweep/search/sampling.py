@@ -113,7 +113,11 @@ def suggest(
         seen: a `Ranking.view` and the trials that are running, in any order.
     """
     sampler = make_sampler(spec, number)
-    view = _View(study, sorted(seen, key=lambda trial: trial.number))
+    in_order = sorted(seen, key=lambda trial: trial.number)
+    view = _View(study, in_order)
+    # Optuna looks for what all have in common. Those of one and the same space, which nearly all are, can be one.
+    apart = {id(ended.distributions): ended for ended in in_order if ended.state.is_finished()}
+    spaces = _View(study, list(apart.values()))
     trial = optuna.trial.FrozenTrial(
         number=number, trial_id=-1, state=Told.RUNNING, value=None, datetime_start=None, datetime_complete=None,
         params={}, distributions={}, user_attrs={}, system_attrs={}, intermediate_values={},
@@ -125,7 +129,7 @@ def suggest(
             point[name] = given[name] if name in given else _only_value(distribution)
             continue
         if together is None:
-            together = sampler.sample_relative(view, trial, sampler.infer_relative_search_space(view, trial))
+            together = sampler.sample_relative(view, trial, sampler.infer_relative_search_space(spaces, trial))
         if name in together:
             point[name] = together[name]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Told
 
 from raysweep.search import sampling
-from raysweep.search.sampling import Ranking
+from raysweep.search.sampling import Ranking, suggest
+from raysweep.spec import SweepSpec
 
 values = st.floats(-10, 10)
 
@@ -63,7 +65,7 @@ def test_the_ranking_is_the_one_by_which_tpe_splits_trials(
     learnt = [trial for trial in trials if trial.state is not Told.FAIL]
     n_below = round(share * len(learnt))
     below, _ = _split_trials(study, learnt, n_below)
-    assert sorted(number for _, number in ranking._ranked[:n_below]) == [trial.number for trial in below]
+    assert sorted(ranking._ranked[:n_below]) == [trial.number for trial in below]
     assert ranking.view() == learnt
 
 
@@ -91,3 +93,23 @@ def test_tpe_sees_the_very_trials_until_there_are_more_than_it_is_shown(monkeypa
     ranking.add(trials[30])
     assert len(ranking.view()) == 30
     assert ranking.view()[-1] is trials[30], "the newest is the best here"
+
+
+def test_a_space_that_trials_share_is_looked_at_once_and_the_suggestion_is_the_same(spec: SweepSpec) -> None:
+    weight = optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)
+    size = optuna.distributions.CategoricalDistribution([8, 16])
+    narrow = optuna.distributions.CategoricalDistribution([8, 16, 32])
+    study = optuna.create_study(direction="maximize")
+    shared = {"kld_weight": weight, "latent_size": size}
+    for other in (shared, {"kld_weight": weight, "latent_size": narrow}):
+        trials = []
+        for number in range(20):
+            searched = shared if number % 5 else other
+            params = {"kld_weight": 10.0 ** -(2 + number % 3), "latent_size": 8}
+            trial = optuna.trial.create_trial(params=params, distributions=searched, value=math.sin(number))
+            trial.number, trial._distributions = number, searched
+            trials.append(trial)
+        apart = [copy.deepcopy(trial) for trial in trials]
+        assert [len({id(trial.distributions) for trial in seen}) <= 2 for seen in (trials, apart)] == [True, False]
+        points = [suggest(spec, study, 20, {}, shared, seen) for seen in (trials, apart)]
+        assert points[0] == points[1]

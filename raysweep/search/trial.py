@@ -28,6 +28,7 @@ from raysweep.profiles import SlotPart
 from raysweep.search.exchange import EpochReport, TrialOrder
 from raysweep.search.process import Notes, ending_hangs
 from raysweep.search.seat import Seat
+from raysweep.vae.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from raysweep.vae.fused import FusedTraining
@@ -48,6 +49,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains trials, one after another or several together: what Tune takes for a trial is a slot, which holds them."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        keep_freed_memory()
         self._notes = Notes()
         self._raylet = os.getppid()
         self._seats: dict[int, Seat] = {}

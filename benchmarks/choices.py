@@ -13,6 +13,7 @@ is compared, too: `differs by` is the largest relative difference of an epoch's 
     bfloat16         `precision: bfloat16`
     pictures         augmentation image by image, by torchvision on PIL images, instead of batch by batch on tensors
     two threads      one trial after the other with two threads, instead of two at once with one each
+    glibc's memory   what is freed goes back to the system, instead of being kept; two processes take turns
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -38,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
 from raysweep.vae.adam import Adam
+from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.inputs import InputGenerators, augment
 from raysweep.vae.training import Training
 
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     print(f"torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, n = {options.rounds}")
     for d_size, batch_size in itertools.product(options.d_size, options.batch_size):
         config = TrialConfig(d_size=d_size, batch_size=batch_size)
@@ -60,6 +64,7 @@ def main() -> None:
         print(f"\nd_size {d_size}, batch_size {batch_size}")
         compare_steps(config, train, options.rounds)
         compare_threads(config, options.steps, options.rounds)
+        compare_memory(config, options.steps, options.rounds)
     for batch_size in options.batch_size:
         print(f"\naugmentation, batches of {batch_size}")
         compare_augmentation(batch_size, options.steps, options.rounds)
@@ -98,6 +103,35 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
         print(f"    {name:14}{spread(ratios)}, differs by {differs:.1e}", flush=True)
 
 
+def compare_memory(config: TrialConfig, steps: int, rounds: int) -> None:
+    """A process that keeps the memory that it frees, and one that gives it back."""
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    for keeps in (True, False):
+        pipes[keeps], pipe = context.Pipe()
+        context.Process(target=train_when_asked, args=(config, steps, keeps, pipe)).start()
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(rounds + 1):
+        for keeps in (True, False) if turn % 2 else (False, True):
+            pipes[keeps].send(True)
+            found[keeps].append(pipes[keeps].recv())
+    for end in pipes.values():
+        end.send(False)
+    ratios = [given / kept for given, kept in zip(found[False][1:], found[True][1:], strict=True)]
+    print(f"    glibc's memory{spread(ratios)}", flush=True)
+
+
+def train_when_asked(config: TrialConfig, steps: int, keeps: bool, pipe: Connection) -> None:
+    """Trains an epoch whenever it is asked for one, and tells how long it took."""
+    torch.set_num_threads(1)
+    if keeps:
+        keep_freed_memory()
+    images = RandomImages(steps * config.batch_size, CPU)
+    training = Training(config, images, RandomImages(16, CPU), CPU, baseline_mse=0.1)
+    while pipe.recv():
+        pipe.send(len(images) / training.run_epoch().images_per_s)
+
+
 def compare_threads(config: TrialConfig, steps: int, rounds: int) -> None:
     """Two trials at once on a thread each, and two trials in turn on two."""
     context = multiprocessing.get_context("spawn")
@@ -121,6 +155,7 @@ def work(job: tuple[TrialConfig, int, int, int], barrier: Barrier, found: Queue[
     """A process that trains an epoch of so many trials with so many threads; its seconds."""
     config, steps, threads, trials = job
     torch.set_num_threads(threads)
+    keep_freed_memory()
     train = RandomImages(steps * config.batch_size, CPU)
     trainings = [Training(config, train, RandomImages(16, CPU), CPU, baseline_mse=0.1) for _ in range(trials)]
     for training in trainings:

@@ -5,8 +5,8 @@
 
 raysweep trains on its memory-mapped cache of mnist-5k. The plain loop has a data set like torchvision's MNIST, with
 ToTensor of a PIL image an item, a DataLoader without workers and one with 2 that stay alive and have the other cores
-to themselves, of which the better one counts, and torch.optim.Adam. Model and loss are raysweep's. The two take turns
-in one process; a repeat is one epoch of a fixed number of steps.
+to themselves, of which the better one counts, and torch.optim.Adam. Model and loss are raysweep's. The two take turns,
+each in a process of its own, as a trial has one; a repeat is one epoch of a fixed number of steps.
 
 Of the machine's peak: floating-point operations of the model's layers in a step, counted by torch.utils.flop_counter,
 over the seconds of raysweep's step and over the best that a float32 matrix product of 1024 x 1024 x 1024 reaches
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import os
 import statistics
 import sys
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ from raysweep.data.cache import open_cache, prepare
 from raysweep.data.cachefile import ImageCache
 from raysweep.data.tensors import ImageTensors, load_splits
 from raysweep.spec import DataSpec
+from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.training import Training
 
@@ -63,15 +66,16 @@ def main() -> None:
     parser.add_argument("--steps", type=count, default=30, help="of one repeat")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="throughput-") as scratch:
         os.environ["RAYSWEEP_CACHE"] = scratch
         path = prepare(DATA)
-        cache, train = open_cache(path), load_splits(path, DATA, "cpu").train.indices
+        train = load_splits(path, DATA, "cpu").train.indices
         for d_size in options.d_size:
             for batch_size in options.batch_size:
                 config = TrialConfig(d_size=d_size, batch_size=batch_size, latent_size=16, epochs=10_000)
                 # The training split over and over, until there are enough images for the steps.
-                measure(config, cache, np.resize(train, options.steps * batch_size), options.repeats)
+                measure(config, path, np.resize(train, options.steps * batch_size), options.repeats)
 
 
 def count(text: str) -> int:
@@ -94,18 +98,19 @@ class Timings:
     matmul: list[float] = field(default_factory=list)
 
 
-def measure(config: TrialConfig, cache: ImageCache, indices: NDArray[np.int64], repeats: int) -> None:
+def measure(config: TrialConfig, path: Path, indices: NDArray[np.int64], repeats: int) -> None:
     """Times one setting and prints what came of it."""
+    cache = open_cache(path)
     timings, images = Timings(), ImageTensors(cache.chunks, indices, "cpu")
     validation = ImageTensors(cache.chunks, indices[:VALIDATION_IMAGES], "cpu")
     training = Training(config, images, validation)
-    plain = {workers: PlainLoop(config, cache, indices, workers) for workers in timings.plain}
+    plain = PlainSide(config, path, indices, tuple(timings.plain))
     a, b = torch.rand(MATRIX_SIDE, MATRIX_SIDE), torch.rand(MATRIX_SIDE, MATRIX_SIDE)
     for repeat in range(repeats + 1):
         took_s = len(indices) / training.run_epoch().images_per_s
         gather_s = seconds(lambda: gather(images, config.batch_size))
-        plain_s = {workers: seconds(loop.run_epoch) for workers, loop in plain.items()}
-        loading_s = seconds(plain[0].load)
+        plain_s = {workers: plain.seconds("run_epoch", workers) for workers in timings.plain}
+        loading_s = plain.seconds("load", 0)
         matmul_s = min(seconds(lambda: a @ b) for _ in range(5))
         if repeat:  # the first one starts the workers, and warms caches and allocators up
             timings.raysweep.append(took_s)
@@ -114,6 +119,7 @@ def measure(config: TrialConfig, cache: ImageCache, indices: NDArray[np.int64], 
                 timings.plain[workers].append(s)
             timings.loading.append(loading_s)
             timings.matmul.append(matmul_s)
+    plain.close()
     print_setting(config, timings, len(indices))
 
 
@@ -165,6 +171,36 @@ class PlainLoop:
         """Goes through the images without training."""
         for _ in self._loader:
             pass
+
+
+class PlainSide:
+    """The plain loops, in a process of their own."""
+
+    def __init__(self, config: TrialConfig, path: Path, indices: NDArray[np.int64], workers: Sequence[int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, pipe = context.Pipe()
+        self._process = context.Process(target=run_plain, args=(pipe, config, path, indices, workers))
+        self._process.start()
+
+    def seconds(self, what: str, workers: int) -> float:
+        """Seconds that this method of the loop with so many workers takes."""
+        self._pipe.send((what, workers))
+        took: float = self._pipe.recv()
+        return took
+
+    def close(self) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+
+def run_plain(
+    pipe: Connection, config: TrialConfig, path: Path, indices: NDArray[np.int64], workers: Sequence[int]
+) -> None:
+    torch.set_num_threads(1)
+    loops = {count: PlainLoop(config, open_cache(path), indices, count) for count in workers}
+    while (asked := pipe.recv()) is not None:
+        what, of = asked
+        pipe.send(seconds(getattr(loops[of], what)))
 
 
 def print_setting(config: TrialConfig, timings: Timings, images: int) -> None:

@@ -10,6 +10,7 @@ is compared, too: `differs by` is the largest relative difference of an epoch's 
     contiguous       images and kernels in rows of one channel, instead of channels last
     torch's Adam     torch.optim.Adam as it comes, instead of one fused operation
     fused Adam       torch.optim.Adam(fused=True), which differs from raysweep's in what it imports alone
+    library's layer  torch's transposed convolution at the decoder's end
     bfloat16         `precision: bfloat16`
     pictures         augmentation image by image, by torchvision on PIL images, instead of batch by batch on tensors
     two threads      one trial after the other with two threads, instead of two at once with one each
@@ -42,6 +43,7 @@ from raysweep.metrics import EpochMetrics
 from raysweep.vae.adam import Adam
 from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.inputs import InputGenerators, augment
+from raysweep.vae.narrow import NarrowTransposed
 from raysweep.vae.training import Training
 
 AUGMENTATION = {"rotation_degrees": 45.0, "autocontrast_probability": 0.5, "brightness_jitter": 0.5}
@@ -83,13 +85,16 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
     def made(**changes: Any) -> Training:
         return Training(config.model_copy(update=changes), train, RandomImages(16, CPU), CPU, baseline_mse=0.1)
 
-    sides = {name: made() for name in ("raysweep", "contiguous", "torch's Adam", "fused Adam")}
+    sides = {name: made() for name in ("raysweep", "contiguous", "torch's Adam", "fused Adam", "library's layer")}
     sides["bfloat16"] = made(precision="bfloat16")
     rows = sides["contiguous"]
     rows.model.to(memory_format=torch.contiguous_format)
     rows.optimizer = Adam(rows.model.parameters(), config.learning_rate)
     sides["torch's Adam"].optimizer = TorchAdam(sides["torch's Adam"])  # type: ignore[assignment]
     sides["fused Adam"].optimizer = TorchAdam(sides["fused Adam"], fused=True)  # type: ignore[assignment]
+    for layer in sides["library's layer"].model.decoder:
+        if isinstance(layer, NarrowTransposed):
+            layer.__class__ = torch.nn.ConvTranspose2d  # type: ignore[assignment]
     found: dict[str, list[EpochMetrics]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name in list(sides)[:: 1 if turn % 2 else -1]:
@@ -100,7 +105,7 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
         pairs = list(zip(ours, epochs, strict=True))
         differs = max(abs(one.train_loss - other.train_loss) / abs(one.train_loss) for one, other in pairs)
         ratios = [one.images_per_s / other.images_per_s for one, other in pairs[1:]]
-        print(f"    {name:14}{spread(ratios)}, differs by {differs:.1e}", flush=True)
+        print(f"    {name:15}{spread(ratios)}, differs by {differs:.1e}", flush=True)
 
 
 def compare_memory(config: TrialConfig, steps: int, rounds: int) -> None:
@@ -118,7 +123,7 @@ def compare_memory(config: TrialConfig, steps: int, rounds: int) -> None:
     for end in pipes.values():
         end.send(False)
     ratios = [given / kept for given, kept in zip(found[False][1:], found[True][1:], strict=True)]
-    print(f"    glibc's memory{spread(ratios)}", flush=True)
+    print(f"    glibc's memory {spread(ratios)}", flush=True)
 
 
 def train_when_asked(config: TrialConfig, steps: int, keeps: bool, pipe: Connection) -> None:
@@ -148,7 +153,7 @@ def compare_threads(config: TrialConfig, steps: int, rounds: int) -> None:
             for worker in workers:
                 worker.join()
         ratios.append(took[1] / took[2])
-    print(f"    two threads   {spread(ratios)}", flush=True)
+    print(f"    two threads    {spread(ratios)}", flush=True)
 
 
 def work(job: tuple[TrialConfig, int, int, int], barrier: Barrier, found: Queue[float]) -> None:

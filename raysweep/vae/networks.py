@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raysweep.config import ConvBlock, TrialConfig, parse_conv_blocks
 from raysweep.vae.likelihoods import mean_image, mean_logits, output_channels
+from raysweep.vae.narrow import MOST_CHANNELS, NarrowTransposed
 
 LOGVAR_MIN, LOGVAR_MAX = -15.0, 10.0
 """Bounds of the posterior's log variance: beyond them exp() leaves float32's range long before the KL matters."""
@@ -162,8 +163,9 @@ def _transposed(
                 for wanted, side in zip(sides[index], sides[index + 1], strict=True)
             )
             missing = (height, width)
+        is_narrow = index == 0 and widths[0] <= MOST_CHANNELS
         layers.append(
-            nn.ConvTranspose2d(
+            (NarrowTransposed if is_narrow else nn.ConvTranspose2d)(
                 widths[index + 1],
                 widths[index],
                 kernel,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +11,14 @@ import pytest
 
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
-from raysweep.metrics import FINAL_METRICS, EpochMetrics, FinalMetrics
+from raysweep.metrics import FINAL_METRICS, EpochMetrics, FinalMetrics, TrialState
+from raysweep.records import TrialRecord
+from raysweep.report.tensorboard.writer import TensorBoardWriter
+from raysweep.search.exchange import EpochReport, ImageFile
 from raysweep.search.ledger import Ledger
+from raysweep.search.resources import Slots
+from raysweep.search.retries import Fault
+from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
 
 SPACE = """
@@ -68,3 +75,58 @@ def ledger(directory: SweepDirectory, spec: SweepSpec) -> Ledger:
 @pytest.fixture
 def reopen(directory: SweepDirectory, spec: SweepSpec) -> Callable[[], Ledger]:
     return lambda: Ledger.open(directory, spec, writable=True)
+
+
+IMAGES = ImageFile(Path("cache.arrow"), "digits", "", 0)
+
+
+class Watcher:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[int, int]] = []
+        self.ended: list[tuple[int, TrialState]] = []
+        self.tested: list[int] = []
+
+    def epoch_done(self, session: Session, record: TrialRecord) -> None:
+        self.epochs.append((record.number, len(record.epochs)))
+
+    def trial_ended(self, session: Session, record: TrialRecord) -> None:
+        self.ended.append((record.number, record.state))
+
+    def trial_tested(self, session: Session, record: TrialRecord) -> None:
+        self.tested.append(record.number)
+
+    def tick(self, session: Session) -> None: ...
+
+
+OpenSession = Callable[[Ledger], tuple[Session, Watcher]]
+
+
+@pytest.fixture
+def open_session(directory: SweepDirectory, spec: SweepSpec) -> Iterator[OpenSession]:
+    with ExitStack() as writers:
+
+        def opened(ledger: Ledger) -> tuple[Session, Watcher]:
+            watcher = Watcher()
+            writer = writers.enter_context(TensorBoardWriter(directory, spec, ledger.records()))
+            return Session(directory, spec, ledger, Slots(1, 0, 8), IMAGES, writer, watcher), watcher
+
+        yield opened
+
+
+def report(epoch: int, elbo_nats: float, train_loss: float = 0.1) -> EpochReport:
+    return EpochReport(epoch_metrics(epoch, elbo_nats, train_loss), "host", "cpu", 1)
+
+
+def fail(session: Session, state: TrialState = TrialState.FAILED) -> None:
+    """Trial 0 reports an exception, and its process ends."""
+    assert not session.receive(0, EpochReport(None, "host", "cpu", 1, state, "ValueError: no", "Traceback ..."))
+    session.lose([0], Fault.DEATH, "its process died", "ActorDiedError")
+
+
+def train_to_the_end(session: Session, *numbers: int) -> None:
+    """Lets trials that are out start and train, one after the other, until each is over."""
+    for number in numbers:
+        session.started(number)
+        assert any(session.receive(number, report(epoch, 1.0)) for epoch in range(1, 5))

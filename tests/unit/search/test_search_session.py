@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,57 +11,13 @@ import pytest
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
-from raysweep.records import TrialRecord
-from raysweep.report.tensorboard.writer import TensorBoardWriter
-from raysweep.search.exchange import EpochReport, ImageFile, Share, TestReport
+from raysweep.search.exchange import EpochReport, Share
 from raysweep.search.ledger import Ledger
-from raysweep.search.queue import Queue
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault
-from raysweep.search.session import TIME_BUDGET, Session, strip_epochs
-from raysweep.spec import EvaluationSpec, SweepSpec
-from tests.unit.search.conftest import epoch_metrics, final_metrics
-
-IMAGES = ImageFile(Path("cache.arrow"), "digits", "", 0)
-
-
-class Watcher:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.epochs: list[tuple[int, int]] = []
-        self.ended: list[tuple[int, TrialState]] = []
-        self.tested: list[int] = []
-
-    def epoch_done(self, session: Session, record: TrialRecord) -> None:
-        self.epochs.append((record.number, len(record.epochs)))
-
-    def trial_ended(self, session: Session, record: TrialRecord) -> None:
-        self.ended.append((record.number, record.state))
-
-    def trial_tested(self, session: Session, record: TrialRecord) -> None:
-        self.tested.append(record.number)
-
-    def tick(self, session: Session) -> None: ...
-
-
-OpenSession = Callable[[Ledger], tuple[Session, Watcher]]
-
-
-@pytest.fixture
-def open_session(directory: SweepDirectory, spec: SweepSpec) -> Iterator[OpenSession]:
-    with ExitStack() as writers:
-
-        def opened(ledger: Ledger) -> tuple[Session, Watcher]:
-            watcher = Watcher()
-            writer = writers.enter_context(TensorBoardWriter(directory, spec, ledger.records()))
-            return Session(directory, spec, ledger, Slots(1, 0, 8), IMAGES, writer, watcher), watcher
-
-        yield opened
-
-
-def report(epoch: int, elbo_nats: float, train_loss: float = 0.1) -> EpochReport:
-    return EpochReport(epoch_metrics(epoch, elbo_nats, train_loss), "host", "cpu", 1)
+from raysweep.search.session import strip_epochs
+from raysweep.spec import SweepSpec
+from tests.unit.search.conftest import OpenSession, epoch_metrics, fail, report, train_to_the_end
 
 
 def test_orders_carry_the_point_and_the_epochs_at_which_pictures_are_drawn(
@@ -163,12 +117,6 @@ def test_a_value_that_is_not_finite_ends_the_trial_as_diverged(
     assert session.receive(0, report(1, elbo_nats, train_loss))
     assert ledger.record(0).state is TrialState.DIVERGED
     assert str(ledger.record(0).cause).startswith(named)
-
-
-def fail(session: Session, state: TrialState = TrialState.FAILED) -> None:
-    """Trial 0 reports an exception, and its process ends."""
-    assert not session.receive(0, EpochReport(None, "host", "cpu", 1, state, "ValueError: no", "Traceback ..."))
-    session.lose([0], Fault.DEATH, "its process died", "ActorDiedError")
 
 
 def test_an_exception_is_tried_again_and_ends_the_trial_with_its_traceback_if_it_repeats(
@@ -331,285 +279,8 @@ def test_a_spent_time_budget_stops_the_session(open_session: OpenSession, ledger
     assert session.stopped_by == "the time budget"
 
 
-def all_ended(session: Session, values: list[float]) -> None:
-    """Lets the session's six trials train to their last epoch with these objectives; the last one diverges."""
-    for value in values:
-        order = session.next_order()
-        assert order is not None
-        for epoch in range(1, 5):
-            if session.receive(order.number, report(epoch, value)):
-                break
-
-
-def test_the_best_trials_that_ended_are_tested_each_once(
-    open_session: OpenSession, ledger: Ledger, reopen: Callable[[], Ledger]
-) -> None:
-    session, watcher = open_session(ledger)
-    assert session.to_test() == []
-    all_ended(session, [1.0, 5.0, 4.0, 3.0, 2.0, math.nan])
-    states = {record.number: record.state for record in session.ledger.records()}
-    chosen = session.to_test()
-    assert len(chosen) == 5
-    assert chosen[0] == 1
-    assert 5 not in chosen
-    completed = [number for number in chosen if states[number] is TrialState.COMPLETED]
-    assert chosen[: len(completed)] == completed
-    session.receive_tested(chosen[0], TestReport(final_metrics(1.0), "host"))
-    assert watcher.tested == chosen[:1]
-    assert session.to_test() == chosen[1:]
-    again, _ = open_session(reopen())
-    assert again.to_test() == chosen[1:]
-
-
-def test_a_trial_that_cannot_be_tested_is_named_and_stays_to_be_tested(
-    open_session: OpenSession, ledger: Ledger
-) -> None:
-    session, watcher = open_session(ledger)
-    all_ended(session, [1.0, 5.0, 4.0, 3.0, 2.0, 0.0])
-    number = session.to_test()[0]
-    session.receive_tested(number, TestReport(None, "host", cause="ValueError: no", error="Traceback"))
-    assert session.untested == {number: "ValueError: no"}
-    assert session.to_test()[0] == number
-    assert watcher.tested == []
-    assert session.stopped_by is None
-
-
-def test_a_full_disk_while_testing_stops_the_session(open_session: OpenSession, ledger: Ledger) -> None:
-    session, _ = open_session(ledger)
-    all_ended(session, [1.0] * 6)
-    session.receive_tested(session.to_test()[0], TestReport(None, "host", cause="full", storage_failed=True))
-    assert session.should_stop_testing()
-    assert isinstance(session.failure, StorageError)
-
-
-def test_a_spent_time_budget_ends_training_but_not_testing(open_session: OpenSession, ledger: Ledger) -> None:
-    session, _ = open_session(ledger)
-    session.stop(TIME_BUDGET)
-    assert session.should_stop()
-    assert not session.should_stop_testing()
-    session.stop("Ctrl-C", signal=2)
-    assert session.should_stop_testing()
-
-
-def test_a_full_disk_stops_testing_also_after_the_time_budget(open_session: OpenSession, ledger: Ledger) -> None:
-    session, _ = open_session(ledger)
-    session.stop(TIME_BUDGET)
-    session.stop("an error", StorageError("full"))
-    assert session.should_stop_testing()
-
-
-@pytest.mark.parametrize(("final_metrics", "count"), [("none", 0), ("best 2", 2), ("all", 6)])
-def test_how_many_are_tested_is_the_files_to_say(
-    directory: SweepDirectory, spec: SweepSpec, open_session: OpenSession, final_metrics: str, count: int
-) -> None:
-    spec = spec.model_copy(update={"evaluation": EvaluationSpec(final_metrics=final_metrics)})
-    ledger = Ledger.create(directory, spec)
-    session = Session(directory, spec, ledger, Slots(1, 0, 2), IMAGES, open_session(ledger)[0]._writer, Watcher())
-    all_ended(session, [1.0, 5.0, 4.0, 3.0, 2.0, 0.0])
-    assert len(session.to_test()) == count
-
-
 def test_strips_are_drawn_after_each_of_the_first_epochs_and_the_last() -> None:
     assert strip_epochs(8) == set(range(1, 9))
     drawn = strip_epochs(1000)
     assert {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1000} <= drawn
     assert len(drawn) < 50
-
-
-def next_orders(session: Session, within: Share | None = None, held: tuple[int, ...] = ()) -> list[int]:
-    """Fills a slot; the numbers of the trials that it is given beside those that it holds."""
-    numbers = list(held)
-    while (order := session.next_order(within, numbers)) is not None:
-        numbers.append(order.number)
-    return numbers[len(held) :]
-
-
-def train_to_the_end(session: Session, *numbers: int) -> None:
-    """Lets trials that are out start and train, one after the other, until each is over."""
-    for number in numbers:
-        session.started(number)
-        assert any(session.receive(number, report(epoch, 1.0)) for epoch in range(1, 5))
-
-
-@pytest.fixture
-def of_two_shapes(directory: SweepDirectory, spec: SweepSpec) -> Ledger:
-    """Trials of latent sizes 8, 16, 8, 16, 8 and 8."""
-    points = tuple({"kld_weight": 1e-3, "latent_size": size} for size in (8, 16, 8, 16, 8, 8))
-    search = spec.search.model_copy(update={"enqueue": points, "early_stopping": None})
-    return Ledger.create(directory, spec.model_copy(update={"search": search}))
-
-
-def test_a_slot_is_given_trials_of_one_shape_and_others_wait_for_the_next_slot(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 2, fused=3))
-    assert next_orders(session) == [0, 2, 4]
-    assert session.remaining == 3
-    assert of_two_shapes.unfinished() == [0, 1, 2, 3, 4], "two were asked for in vain"
-    assert next_orders(session) == [1, 3]
-    assert next_orders(session) == [], "there are two slots"
-    assert session.remaining == 1
-
-
-def test_no_more_trials_are_asked_for_in_vain_than_a_slot_holds(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 1, fused=2))
-    assert next_orders(session) == [0, 2]
-    train_to_the_end(session, 0)
-    assert next_orders(session, Share(1, 0), (2,)) == [], "two are put by, whose turn comes when the slot is empty"
-    assert of_two_shapes.unfinished() == [1, 2, 3]
-    train_to_the_end(session, 2)
-    assert next_orders(session, Share(1, 0)) == [1, 3]
-
-
-def test_a_slot_that_holds_one_shape_goes_on_with_the_other_when_it_is_empty(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 1, fused=6))
-    assert next_orders(session) == [0, 2, 4, 5]
-    train_to_the_end(session, 0, 2, 4, 5)
-    assert next_orders(session, Share(1, 0)) == [1, 3]
-
-
-def test_trials_are_shared_out_among_the_slots_as_long_as_there_are_enough(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 3, fused=6))
-    assert [next_orders(session) for _ in range(3)] == [[0, 2], [1, 3], [4, 5]]
-
-
-def test_no_more_trials_are_at_once_than_the_file_allows_also_when_machines_come(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.spec = session.spec.model_copy(
-        update={"search": session.spec.search.model_copy(update={"max_concurrent": 3})}
-    )
-    session.resize(Slots(1, 0, 1, fused=3))
-    assert next_orders(session) == [0, 2, 4]
-    session.resize(Slots(1, 0, 2, fused=1))
-    assert next_orders(session) == []
-
-
-def test_a_slot_of_several_makes_room_for_one_that_waits_for_a_larger_share(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 3, Share(2, 0), fused=1))
-    session.next_order()
-    fail(session, TrialState.OUT_OF_MEMORY)
-    session.resize(Slots(1, 0, 3, Share(2, 0), fused=2))
-    assert [next_orders(session) for _ in range(3)] == [[1, 3], [2, 4], [5]]
-    for number in (4, 5):
-        session.started(number)
-    train_to_the_end(session, 1, 3, 2)
-    assert next_orders(session, Share(1, 0)) == []
-    assert next_orders(session) == [0], "in the place of 1 and 3, with the larger share"
-    session.lose([5], Fault.NODE_LOSS, "its machine was lost", "")
-    session.resize(Slots(1, 0, 2, Share(2, 0), fused=2))
-    assert next_orders(session, Share(1, 0), (4,)) == []
-    session.started(0)
-    assert next_orders(session, Share(1, 0), (4,)) == [5]
-
-
-def test_trials_lost_with_their_machine_are_trained_together_again(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 1, fused=3))
-    for _ in range(9):
-        assert next_orders(session) == [0, 2, 4]
-        session.lose([0, 2, 4], Fault.NODE_LOSS, "its machine was lost", "")
-
-
-@pytest.mark.parametrize("fault", [Fault.DEATH, Fault.HANG])
-def test_what_befalls_trials_together_is_the_fault_of_none_of_them_and_each_goes_on_by_itself(
-    open_session: OpenSession, of_two_shapes: Ledger, directory: SweepDirectory, fault: Fault
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 1, fused=3))
-    assert next_orders(session) == [0, 2, 4]
-    if fault is Fault.HANG:
-        directory.trial(0).mkdir(parents=True)
-        directory.hang(0).write_text("Thread 0x1 (most recent call first)")
-    session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
-    assert not directory.hang(0).exists()
-    assert next_orders(session) == [0]
-    assert fault.tries is not None
-    for _ in range(fault.tries - 1):
-        session.lose([0], fault, "it died", "ActorDiedError")
-        assert next_orders(session) == [0]
-    session.lose([0], fault, "it died", "ActorDiedError")
-    assert of_two_shapes.record(0).cause == f"it died, {fault.repeated}"
-    assert next_orders(session) == [2]
-
-
-def test_memory_that_lacks_trials_together_costs_none_of_them_a_try(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 1, Share(2, 0), fused=3))
-    assert next_orders(session) == [0, 2, 4]
-    failure = EpochReport(None, "host", "cpu", 1, TrialState.OUT_OF_MEMORY, "MemoryError: no", "Traceback ...")
-    for number in (0, 2, 4):
-        assert not session.receive(number, failure)
-    session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
-    order = session.next_order()
-    assert order is not None
-    assert (order.number, order.share) == (0, Share(1, 0))
-    assert session.next_order(beside=[0]) is None
-    fail(session, TrialState.OUT_OF_MEMORY)
-    assert ("out_of_memory", 0) not in [(record.state.value, record.number) for record in of_two_shapes.records()]
-
-
-def test_where_memory_was_short_half_as_many_trials_are_trained_together(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 1, fused=6))
-    assert next_orders(session) == [0, 2, 4, 5]
-    failure = EpochReport(None, "host", "cpu", 1, TrialState.OUT_OF_MEMORY, "MemoryError: no", "Traceback ...")
-    for number in (0, 2, 4, 5):
-        assert not session.receive(number, failure)
-    session.lose([0, 2, 4, 5], Fault.DEATH, "its process died", "ActorDiedError")
-    assert next_orders(session) == [0, 2]
-    train_to_the_end(session, 0, 2)
-    assert next_orders(session, Share(1, 0)) == [4, 5]
-
-
-def test_trials_of_another_shape_do_not_wait_for_as_long_as_the_sampler_suggests_the_first(
-    open_session: OpenSession, directory: SweepDirectory, spec: SweepSpec
-) -> None:
-    points = tuple({"kld_weight": 1e-3, "latent_size": size} for size in (8, 16, *[8] * 30))
-    search = spec.search.model_copy(update={"enqueue": points, "early_stopping": None, "trials": len(points)})
-    long = spec.model_copy(update={"search": search})
-    session, _ = open_session(Ledger.create(directory, long))
-    session.spec, session._queue = long, Queue(session.ledger, len(points))
-    session.resize(Slots(1, 0, 1, fused=2))
-    held = next_orders(session)
-    assert held == [0, 2]
-    for _ in range(32):
-        train_to_the_end(session, held.pop(0))
-        held += next_orders(session, Share(1, 0), tuple(held))
-        if held[0] == 1:
-            break
-    assert held == [1]
-    assert 8 <= session.ledger.records()[-1].number <= 12, "after four groups of two"
-
-
-def test_a_trial_that_fails_is_judged_and_those_beside_it_go_on_together(
-    open_session: OpenSession, of_two_shapes: Ledger
-) -> None:
-    session, _ = open_session(of_two_shapes)
-    session.resize(Slots(1, 0, 1, fused=3))
-    for _ in range(2):
-        assert sorted(next_orders(session)) == [0, 2, 4]
-        assert not session.receive(0, EpochReport(None, "host", "cpu", 1, TrialState.FAILED, "ValueError: no", "..."))
-        session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
-    assert of_two_shapes.record(0).state is TrialState.FAILED
-    assert next_orders(session) == [2, 4, 5]

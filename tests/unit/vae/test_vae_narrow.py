@@ -1,0 +1,51 @@
+"""The decoder's last layer beside the library's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from raysweep.vae.narrow import NarrowTransposed
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "more"),
+    [(3, 2, 1, (1, 1)), (3, 2, 1, (0, 1)), (3, 2, 0, (0, 0)), (4, 2, 1, (0, 0)), (4, 2, 1, (1, 0)), (3, 1, 1, (0, 0))],
+)
+@pytest.mark.parametrize("out", [1, 2, 3])
+def test_it_comes_to_what_the_library_comes_to(
+    kernel: int, stride: int, padding: int, more: tuple[int, int], out: int, memory_format: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    library = nn.ConvTranspose2d(5, out, kernel, stride, padding, more, dtype=torch.float64)
+    ours = NarrowTransposed(5, out, kernel, stride, padding, more, dtype=torch.float64)
+    ours.load_state_dict(library.state_dict())
+    found = []
+    for layer in (library, ours):
+        layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+        x = torch.linspace(-1, 1, 3 * 5 * 4 * 6, dtype=torch.float64).view(3, 5, 4, 6)
+        x = x.to(memory_format=memory_format).requires_grad_()
+        output = layer(x)
+        output.sin().sum().backward()
+        found.append([output, x.grad, *(parameter.grad for parameter in layer.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_under_autocast_it_is_the_librarys() -> None:
+    layer = NarrowTransposed(4, 1, 3, 2, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.rand(2, 4, 3, 3)).dtype is torch.bfloat16
+
+
+def test_what_asks_for_no_gradient_gets_none() -> None:
+    layer = NarrowTransposed(4, 1, 3, 2, 1, 1)
+    layer.weight.requires_grad_(False)
+    x = torch.rand(2, 4, 3, 3, requires_grad=True)
+    layer(x).sum().backward()
+    assert layer.weight.grad is None
+    assert layer.bias is not None
+    assert layer.bias.grad is not None
+    assert x.grad is not None

@@ -87,7 +87,8 @@ def in_a_process_of_its_own(side: str, place: Path, options: argparse.Namespace)
 def run_side(side: str, place: Path, file: Path, trials: int, epochs: int) -> dict[str, Any]:
     """One run of the search; its seconds, and those spent in what is measured."""
     from raysweep.loading import parse_spec
-    from raysweep.search.resources import CLOSED, OBJECT_STORE_BYTES, QUIET, local_nodes
+    from raysweep.search.connection import CLOSED, OBJECT_STORE_BYTES, QUIET
+    from raysweep.search.resources import local_nodes
 
     mapping = yaml.safe_load(file.read_text())
     mapping["trial"]["epochs"] = epochs

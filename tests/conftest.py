@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.search.resources import CLOSED
+from raysweep.search.connection import CLOSED
 
 
 def pytest_configure() -> None:

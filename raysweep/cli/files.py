@@ -46,7 +46,8 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
     import os
 
     from raysweep.search.autoscaling import slots_of
-    from raysweep.search.resources import cluster_nodes, connected, fit, local_nodes
+    from raysweep.search.connection import connected
+    from raysweep.search.resources import cluster_nodes, fit, local_nodes
 
     address = os.environ.get("RAY_ADDRESS")
     if not address:

@@ -18,6 +18,7 @@ from raysweep.profiles import DriverPart
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 from raysweep.search.autoscaling import slots_of
 from raysweep.search.changes import Change, changes_between, listed, require_compatible, taken_message
+from raysweep.search.connection import connected
 from raysweep.search.delivery import image_file, images_from
 from raysweep.search.description import (
     describe_sweep,
@@ -33,7 +34,7 @@ from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
 from raysweep.search.preflight import preflight
 from raysweep.search.profiling import ProfiledSession, Profiler, profiling
-from raysweep.search.resources import Slots, cluster_nodes, connected
+from raysweep.search.resources import Slots, cluster_nodes
 from raysweep.search.review import Sweep, read_sweep
 from raysweep.search.room import free_space_fault, needed_bytes
 from raysweep.search.session import Observer, Session

@@ -17,8 +17,9 @@ from raysweep.clock import timed
 from raysweep.errors import ResourcesError
 from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
+from raysweep.search.connection import LOOK_S, ray_has_ended
 from raysweep.search.measuring import measure
-from raysweep.search.resources import LOOK_S, cluster_nodes, fit, ray_has_ended
+from raysweep.search.resources import cluster_nodes, fit
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 

@@ -25,8 +25,8 @@ from raysweep.clock import timed
 from raysweep.errors import RaysweepError
 from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
+from raysweep.search.connection import LOOK_S, ray_has_ended, replaced
 from raysweep.search.exchange import Share, TrialOrder
-from raysweep.search.resources import LOOK_S, ray_has_ended, replaced
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDERS, REPORTS, TrialActor

@@ -12,8 +12,8 @@ import pytest
 
 import raysweep
 from raysweep.loading import parse_spec
-from raysweep.search import resources
-from raysweep.search.resources import CLOSED, connected, replaced
+from raysweep.search import connection
+from raysweep.search.connection import CLOSED, connected, replaced
 from raysweep.spec import SweepSpec
 from tests.nodes import Nodes
 
@@ -64,7 +64,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """Ray in this process with two cores, whatever the machine has, for as long as the session lasts."""
-    with replaced(resources, local_nodes=lambda: [{"CPU": 2.0, "GPU": 0.0}]), connected():
+    with replaced(connection, local_nodes=lambda: [{"CPU": 2.0, "GPU": 0.0}]), connected():
         yield
 
 

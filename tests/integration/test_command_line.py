@@ -14,7 +14,7 @@ import pytest
 
 import raysweep
 from raysweep.metrics import TrialState
-from raysweep.search.resources import CLOSED
+from raysweep.search.connection import CLOSED
 from tests.chaos.processes import marked
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep
 

@@ -1,0 +1,188 @@
+"""Ray, as a sweep has it: one on this machine alone that it starts, or a cluster that it joins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from raysweep.clock import timed
+from raysweep.errors import ResourcesError
+from raysweep.profiles import DriverPart
+from raysweep.search.resources import local_nodes
+from raysweep.search.stopping import signals_deferred
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+"""Without Ray's and Tune's own output, loggers, signal handlers and snapshots, which the ledger and the display
+replace, and Tune's limit of one trial that waits for a machine: the session hands out no more than can be at once."""
+
+OBJECT_STORE_BYTES = 128 << 20
+"""Trials share data through the page cache; Ray's object store carries only small reports."""
+
+CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+"""A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
+
+KNOCK_S = 10.0
+_WHERE = "have the cluster's in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
+LOOK_S = 1.0
+"""How often to look whether Ray is still there."""
+
+
+def ray_has_ended() -> bool:
+    """Whether the Ray that this process started or joined is gone; Ray itself would wait for it, some for ever."""
+    import ray
+
+    node = ray._private.worker._global_node
+    if node is None:
+        return True
+    if node.is_head():  # started here
+        return bool(node.dead_processes())
+    own = ray.get_runtime_context().get_node_id()
+    return not any(found["NodeID"] == own and found["Alive"] for found in ray.nodes())
+
+
+def _knock(address: str) -> None:
+    """Raises ConnectionError for what Ray itself would wait on for minutes, or end the process: nothing listens at
+    `host:port`, or this process has not the token that is asked for there.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import RayError
+
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not _has_token():
+        raise ConnectionError(f"RAY_AUTH_MODE is token, and there is none; {_WHERE}")
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        except OSError as error:
+            raise ConnectionError(f"nothing listens there ({error.strerror or error})") from error
+        try:
+            GcsClient(address=address)
+        except RayError as error:
+            if "InvalidAuthToken" not in str(error):
+                raise ConnectionError(str(error)) from error
+            raise ConnectionError(
+                f"it asks for a token that is not this process's; set RAY_AUTH_MODE=token, and {_WHERE}"
+            ) from error
+
+
+def _has_token() -> bool:
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    return path.is_file() and path.stat().st_size > 0
+
+
+@contextmanager
+def replaced(where: Any, **by: Any) -> Iterator[None]:
+    """Has these attributes of a module or class replaced for a while, but those that it has not."""
+    kept = {name: getattr(where, name) for name in by if hasattr(where, name)}
+    for name in kept:
+        setattr(where, name, by[name])
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(where, name, value)
+
+
+@contextmanager
+def _apart_from_signals() -> Iterator[None]:
+    """Has signals mean to Ray nothing but what raysweep makes of them.
+
+    `ray.init` would replace the handler of SIGTERM by one that ends the process on the spot. And `timeout`, Slurm or a
+    closed terminal send theirs to a whole process group: Ray's own processes, which a clean stop still needs, get one
+    of their own.
+    """
+    from ray._private import services, utils
+
+    in_a_group = partial(subprocess.Popen, process_group=0)
+    with replaced(utils, set_sigterm_handler=lambda handler: None), replaced(services, ConsolePopen=in_a_group):
+        yield
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Has a Ray that starts leave out what a sweep alone on it never asks: dashboard, autoscaler and log monitor.
+
+    They are three processes of Python, without which Ray's start and end take two seconds less (docs/performance.md).
+    """
+    from ray._private.node import Node
+
+    unneeded = ("start_api_server", "start_monitor", "start_log_monitor")
+    with replaced(Node, **dict.fromkeys(unneeded, lambda *_, **__: None)):
+        yield
+
+
+def _start(address: str | None) -> None:
+    """Joins the cluster at this address, or starts a Ray on this machine alone."""
+    import ray
+
+    try:
+        if address:
+            _knock(address)
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
+        else:
+            (node,) = local_nodes()
+            with _without_services():
+                ray.init(
+                    address="local",  # else it joins what Ray was started on this machine, and refuses our resources
+                    num_cpus=int(node["CPU"]),
+                    num_gpus=int(node["GPU"]),
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at RAY_ADDRESS={address}" if address else "on this machine"
+        advice = (
+            "check the address, or unset RAY_ADDRESS to run here" if address else "see Ray's logs in its session folder"
+        )
+        raise ResourcesError(f"Ray does not answer {where}: {str(error).splitlines()[0]}; {advice}") from error
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
+
+    The latter is closed to others, unless this process has imported `ray` before and so fixed how it starts.
+
+    Raises:
+        ResourcesError: if no cluster answers at RAY_ADDRESS.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    if not address and "ray" not in sys.modules:  # Ray reads them as it is imported
+        os.environ.update(CLOSED)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with timed(DriverPart.RAY):
+        import ray
+
+        is_ours = not ray.is_initialized()
+        if is_ours:
+            with _apart_from_signals(), nullcontext() if address else signals_deferred():
+                _start(address)
+    try:
+        yield
+    finally:
+        if is_ours:
+            ray.shutdown()

@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -17,8 +18,9 @@ from typing import Any
 from raysweep.clock import timed
 from raysweep.errors import ResourcesError
 from raysweep.profiles import DriverPart
-from raysweep.search.resources import local_nodes
+from raysweep.search.resources import fit, local_nodes
 from raysweep.search.stopping import signals_deferred
+from raysweep.spec import SweepSpec
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -40,7 +42,12 @@ OBJECT_STORE_BYTES = 128 << 20
 CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
 
+WARM = "raysweep.search.warm"
+"""What processes import as they start."""
+
 KNOCK_S = 10.0
+RAYLET_S = 30.0
+"""How long Ray itself would wait for its raylet."""
 _WHERE = "have the cluster's in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
 LOOK_S = 1.0
 """How often to look whether Ray is still there."""
@@ -132,7 +139,36 @@ def _without_services() -> Iterator[None]:
         yield
 
 
-def _start(address: str | None) -> None:
+@contextmanager
+def _starting_fast(processes: int) -> Iterator[None]:
+    """Has a Ray that starts start so many processes for trials, and this one use the time that it waits for Ray.
+
+    Ray would start one for each core, and look but once a second for whether its raylet is there, which takes that
+    nearly a second: time for what the driver imports next.
+    """
+    from ray._private import services
+    from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    def get_node(gcs_address: str, node_id: str) -> Any:
+        import ray.tune  # noqa: F401
+
+        until, gcs = time.monotonic() + RAYLET_S, GcsClient(address=gcs_address)
+        while time.monotonic() < until and not any(found.hex() == node_id for found in gcs.get_all_node_info()):
+            time.sleep(0.02)
+        return look(gcs_address, node_id)
+
+    def start(command: list[str], process_type: str, **options: Any) -> Any:
+        if process_type == PROCESS_TYPE_RAYLET:
+            command = [*command, f"--num_prestart_python_workers={processes}"]  # of a flag given twice the last counts
+        return run(command, process_type, **options)
+
+    look, run = services.get_node, services.start_ray_process
+    with replaced(services, get_node=get_node, start_ray_process=start):
+        yield
+
+
+def _start(address: str | None, spec: SweepSpec | None) -> None:
     """Joins the cluster at this address, or starts a Ray on this machine alone."""
     import ray
 
@@ -142,13 +178,15 @@ def _start(address: str | None) -> None:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
         else:
             (node,) = local_nodes()
-            with _without_services():
+            processes = fit(spec, [node]).count if spec is not None else int(node["CPU"])
+            with _without_services(), _starting_fast(processes):
                 ray.init(
                     address="local",  # else it joins what Ray was started on this machine, and refuses our resources
                     num_cpus=int(node["CPU"]),
                     num_gpus=int(node["GPU"]),
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
+                    _system_config={"preload_python_modules": [WARM]},
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                 )
@@ -161,13 +199,14 @@ def _start(address: str | None) -> None:
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(spec: SweepSpec | None = None) -> Iterator[None]:
     """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
 
-    The latter is closed to others, unless this process has imported `ray` before and so fixed how it starts.
+    The latter is closed to others, unless this process has imported `ray` before and so fixed how it starts. It begins
+    with as many processes as trials of `spec` can be at once here.
 
     Raises:
-        ResourcesError: if no cluster answers at RAY_ADDRESS.
+        ResourcesError: if no cluster answers at RAY_ADDRESS, or no trial of `spec` could ever start on this machine.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
@@ -180,7 +219,7 @@ def connected() -> Iterator[None]:
         is_ours = not ray.is_initialized()
         if is_ours:
             with _apart_from_signals(), nullcontext() if address else signals_deferred():
-                _start(address)
+                _start(address, spec)
     try:
         yield
     finally:

@@ -48,7 +48,7 @@ def tile(images: Pixels, columns: int, padding: int = PADDING) -> bytes:
     for index, image in enumerate(images):
         y, x = _corner(index, height, width, columns, padding)
         canvas[y : y + height, x : x + width] = image
-    return _png(canvas)
+    return encode(canvas)
 
 
 def untile(png: bytes | Path, image_size: int, columns: int | None = None, padding: int = PADDING) -> Pixels:
@@ -88,7 +88,7 @@ def enlarge(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
     factor = max(1, min(round(width / canvas.shape[1]), most))
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
     # Squares of equal pixels: the second level makes a third more bytes of them, in a third of the time.
-    return _png(canvas, compress_level=2), canvas.shape[1], canvas.shape[0]
+    return encode(canvas, compress_level=2), canvas.shape[1], canvas.shape[0]
 
 
 def shrink(png: bytes | Path, width: int, colours: int | None = None) -> tuple[bytes, int, int]:
@@ -102,10 +102,21 @@ def shrink(png: bytes | Path, width: int, colours: int | None = None) -> tuple[b
         height = round(canvas.shape[0] * width / canvas.shape[1])
         canvas = np.asarray(Image.fromarray(canvas).resize((width, height), Image.Resampling.LANCZOS))
     if colours is None:
-        return _png(canvas), canvas.shape[1], canvas.shape[0]
+        return encode(canvas, compress_level=3), canvas.shape[1], canvas.shape[0]
     buffer = io.BytesIO()
     Image.fromarray(canvas).quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG")
     return buffer.getvalue(), canvas.shape[1], canvas.shape[0]
+
+
+def encode(canvas: Pixels, compress_level: int = 6) -> bytes:
+    """A picture as PNG: uint8 [height, width, channel], with 1 channel (grey) or 3 (RGB).
+
+    Of smooth pictures the third level makes as few bytes as the sixth, in half the time.
+    """
+    buffer = io.BytesIO()
+    image = Image.fromarray(canvas[:, :, 0] if canvas.shape[2] == 1 else canvas)
+    image.save(buffer, "PNG", compress_level=compress_level)
+    return buffer.getvalue()
 
 
 @contextmanager
@@ -131,13 +142,6 @@ def open_picture(png: bytes | Path) -> Iterator[Image.Image]:
 def _corner(index: int, height: int, width: int, columns: int, padding: int) -> tuple[int, int]:
     row, column = divmod(index, columns)
     return padding + row * (height + padding), padding + column * (width + padding)
-
-
-def _png(canvas: Pixels, compress_level: int = 6) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(canvas[:, :, 0] if canvas.shape[2] == 1 else canvas)
-    image.save(buffer, "PNG", compress_level=compress_level)
-    return buffer.getvalue()
 
 
 def _canvas(png: bytes | Path) -> Pixels:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
@@ -18,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from raysweep.metrics import METRICS, WITHOUT_RESULT, Mode, TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.report.figures.repeats import configuration
+from raysweep.report.images import encode
 from raysweep.spec import SweepSpec
 
 # Okabe and Ito's palette, whose colours stay apart under every common colour blindness.
@@ -150,8 +151,7 @@ def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[Tri
 
 def canvas(width: float, height: float) -> Canvas:
     """An empty figure of so many inches that belongs to no global state."""
-    figure = Canvas(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr,call-arg]
     return figure
 
@@ -169,10 +169,15 @@ def title(figure: Canvas, text: str) -> None:
 
 
 def to_png(figure: Canvas, dpi: int | None = None) -> bytes:
-    """The figure at twice its nominal resolution, or at another."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", dpi=dpi or STYLE["savefig.dpi"])
-    return buffer.getvalue()
+    """The figure at twice its nominal resolution, or at another.
+
+    As `savefig` has it, which takes nearly twice as long: it draws twice, of which once is for the layout.
+    """
+    figure.set_dpi(dpi or STYLE["savefig.dpi"])
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(drawn.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
+    return encode(pixels, compress_level=3)
 
 
 def short(value: object) -> str:

@@ -105,6 +105,7 @@ class Course:
             "growth": last / first,
             "driver_mb": self._bytes[-1] / 1e6,
             "driver_kb_a_trial": (self._bytes[-1] - self._bytes[part]) / (count - 1 - part) / 1e3,
+            "driver_kb_a_trial_second_half": (self._bytes[-1] - self._bytes[count // 2]) / (count - 1 - count // 2) / 1e3,
         }
 
 

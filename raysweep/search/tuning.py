@@ -130,11 +130,12 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
 
-def _forget_results(controller: Any, trial: Any) -> None:
+def _forget_results(wrapper: Any, trial: Any) -> None:
     """Has Tune let go of the results that it has passed on: it keeps them until an actor ends, and Ray some kB of each.
 
     A slot's actor lives as long as the sweep does, and each of its trials' epochs is a result.
     """
+    controller = wrapper._tune_controller  # the wrapper would write a warning into the log
     manager = controller._actor_manager
     results = manager._tracked_actors_to_task_futures[controller._trial_to_actor[trial]]
     results.intersection_update(manager._actor_task_events.get_futures())

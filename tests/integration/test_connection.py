@@ -1,0 +1,56 @@
+"""A Ray of a sweep's own, as it stands when the driver has it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import TINY
+
+BEGIN = """
+import sys, time
+from pathlib import Path
+
+import ray
+from raysweep.loading import parse_spec
+from raysweep.search import connection
+
+raylet = lambda: ray._private.worker._global_node.all_processes["raylet"][0].process.pid
+def workers():
+    below = Path(f"/proc/{raylet()}/task/{raylet()}/children").read_text().split()
+    return [pid for pid in below if b"ray::IDLE" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+connection.local_nodes = lambda: [{"CPU": 2.0, "GPU": 0.0}]
+with connection.connected(parse_spec(sys.stdin.read(), "space")):
+    until = time.monotonic() + 30
+    while not workers() and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(2)  # Ray starts all that it starts by itself at once
+    print(len(workers()), ray.get(ray.remote(lambda: "raysweep.vae.fused" in sys.modules).remote()))
+"""
+WITHOUT_TORCH = """
+import gc, sys
+import raysweep.search.warm
+assert "raysweep.search.warm" in sys.modules and "raysweep.vae.fused" not in sys.modules
+print(gc.isenabled())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_it_begins_with_a_process_for_each_slot_and_these_have_torch(tmp_path: Path) -> None:
+    text = TINY.replace("trials: 5", "trials: 5\n  max_concurrent: 1")
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN], cwd=tmp_path, input=text, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["1", "True"], done.stdout + done.stderr
+
+
+def test_a_process_whose_torch_is_broken_starts_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "True\n", done.stderr

@@ -94,7 +94,7 @@ class Course:
     def told(self) -> dict[str, float]:
         """Of the trials after the first tenth, which pays for the start of the processes: what each came to."""
         count = len(self._ends)
-        part = count // 10
+        part, half = count // 10, count // 2
         first = (self._ends[2 * part] - self._ends[part]) / part * self._slots
         last = (self._ends[-1] - self._ends[-1 - part]) / part * self._slots
         return {
@@ -105,7 +105,7 @@ class Course:
             "growth": last / first,
             "driver_mb": self._bytes[-1] / 1e6,
             "driver_kb_a_trial": (self._bytes[-1] - self._bytes[part]) / (count - 1 - part) / 1e3,
-            "driver_kb_a_trial_second_half": (self._bytes[-1] - self._bytes[count // 2]) / (count - 1 - count // 2) / 1e3,
+            "driver_kb_a_trial_second_half": (self._bytes[-1] - self._bytes[half]) / (count - 1 - half) / 1e3,
         }
 
 

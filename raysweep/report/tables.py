@@ -153,10 +153,10 @@ def _table(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def _epoch_rows(record: TrialRecord) -> Iterator[dict[str, Any]]:
-    epochs: list[EpochRecord] = _unique(record.epochs, lambda epoch: epoch.metrics.epoch)
-    times_s = accumulate(epoch.metrics.epoch_s for epoch in epochs)
+    epochs: list[EpochRecord] = _unique(record.epochs, lambda epoch: epoch.value("epoch"))
+    times_s = accumulate(epoch.value("epoch_s") for epoch in epochs)
     for epoch, time_s in zip(epochs, times_s, strict=True):
-        row = {"trial": record.number, "epoch": epoch.metrics.epoch, **_metrics(epoch.metrics)}
+        row = {"trial": record.number, "epoch": epoch.value("epoch"), **_metrics(epoch.metrics)}
         yield {**row, "time_s": time_s, "recorded_at": epoch.recorded_at}
 
 
@@ -173,7 +173,7 @@ def _trial_row(record: TrialRecord, objective: str) -> dict[str, Any]:
         "best_epoch": best.epoch if best else None,
         **({f"best_{name}": value for name, value in _metrics(best).items()} if best else {}),
         **(_final_metrics(record.tested) if record.tested else {}),
-        "train_s": sum((epoch.metrics.epoch_s for epoch in record.epochs), start=0.0),
+        "train_s": sum((epoch.value("epoch_s") for epoch in record.epochs), start=0.0),
         "started_at": record.started_at,
         "ended_at": record.ended_at,
         "enqueued": record.enqueued,

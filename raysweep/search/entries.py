@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import struct
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -122,8 +123,8 @@ def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
         row = frozen.user_attrs[key]
         if not isinstance(row, EpochRecord):
             row = frozen.user_attrs[key] = _read_epoch(row, frozen.number, key)
-        if row.metrics.epoch != epoch:
-            _refuse(frozen.number, f"{key} is epoch {row.metrics.epoch}")
+        if row.value("epoch") != epoch:
+            _refuse(frozen.number, f"{key} is epoch {row.value('epoch')}")
         epochs.append(row)
     last = max(1, len(epochs))  # a trial that diverged before its first epoch has a step all the same
     odd = [step for step in frozen.intermediate_values if not 1 <= step <= last]
@@ -138,7 +139,10 @@ def _read_epoch(row: Any, number: int, key: str) -> EpochRecord:
         recorded_at = datetime.fromisoformat(row["recorded_at"]).astimezone(UTC)
     except (KeyError, TypeError, ValueError, OverflowError):
         _refuse(number, f"{key}: recorded_at is missing or no time")
-    return EpochRecord(metrics, recorded_at)
+    try:
+        return EpochRecord(metrics, recorded_at)
+    except struct.error:
+        _refuse(number, f"{key}: a whole number has more than 64 bits")
 
 
 def read_outcome(frozen: FrozenTrial) -> tuple[TrialState, str | None, str | None] | None:

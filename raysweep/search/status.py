@@ -86,7 +86,7 @@ def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, at_once: 
     A trial to come is expected to train as many epochs as the ended ones did, seen together with `PRIOR_TRIALS` that
     early stopping treats as its rule says: the first trials of a sweep pass every rung and say little of the others.
     """
-    epochs = [epoch.metrics.epoch_s for record in records for epoch in record.epochs]
+    epochs = [epoch.value("epoch_s") for record in records for epoch in record.epochs]
     if not epochs:
         return None
     ended = [len(record.epochs) for record in records if record.state in ENDED]

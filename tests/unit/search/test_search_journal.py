@@ -139,6 +139,12 @@ DAMAGES: dict[str, tuple[Callable[[list[bytes]], bytes], str]] = {
         ),
         "trial 0: epoch:000001: mse is not float: 1000",
     ),
+    "a whole number is too large": (
+        lambda lines: change(
+            lines, attribute("epoch:000001"), lambda o: o["user_attr"]["epoch:000001"].update(active_units=1 << 63)
+        ),
+        "trial 0: epoch:000001: a whole number has more than 64 bits",
+    ),
     "an epoch is no row": (
         lambda lines: change(lines, attribute("epoch:000001"), lambda o: o["user_attr"].update({"epoch:000001": 1})),
         "trial 0: epoch:000001: is no row of metrics",

@@ -20,44 +20,33 @@ _PLACES = dict(zip(_FIELDS, accumulate(map(struct.calcsize, _FIELDS.values()), i
 _values = attrgetter(*_FIELDS)
 
 
+@dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch of one trial.
+    """One epoch of one trial."""
 
-    Its metrics are kept as the bytes of their numbers, a third of the memory, and made anew each time.
-    """
+    packed: bytes
+    """Its metrics as the bytes of their numbers: a third of the memory of the numbers themselves."""
+    recorded_at: datetime
+    """When the ledger took it, in UTC."""
 
-    __slots__ = ("_packed", "recorded_at")
-
-    def __init__(self, metrics: EpochMetrics, recorded_at: datetime) -> None:
+    @classmethod
+    def of(cls, metrics: EpochMetrics, recorded_at: datetime) -> EpochRecord:
         """
         Raises:
-            struct.error: if a whole number has more than 64 bits.
+            struct.error: if a whole number does not fit into 64 bits.
         """
-        self._packed = _PACKED.pack(*_values(metrics))
-        self.recorded_at = recorded_at
-        """When the ledger took it, in UTC."""
+        return cls(_PACKED.pack(*_values(metrics)), recorded_at)
 
     @property
     def metrics(self) -> EpochMetrics:
-        """What the epoch came to."""
-        return EpochMetrics(**dict(zip(_FIELDS, _PACKED.unpack(self._packed), strict=True)))
+        """What the epoch came to; made anew each time."""
+        return EpochMetrics(**dict(zip(_FIELDS, _PACKED.unpack(self.packed), strict=True)))
 
     def value(self, metric: str) -> float:
         """One of its metrics, without the others."""
         number: float
-        (number,) = struct.unpack_from(_FIELDS[metric], self._packed, _PLACES[metric])
+        (number,) = struct.unpack_from(_FIELDS[metric], self.packed, _PLACES[metric])
         return number
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, EpochRecord):
-            return NotImplemented
-        return (self._packed, self.recorded_at) == (other._packed, other.recorded_at)
-
-    def __hash__(self) -> int:
-        return hash((self._packed, self.recorded_at))
-
-    def __repr__(self) -> str:
-        return f"EpochRecord({self.metrics!r}, {self.recorded_at!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +87,10 @@ class TrialRecord:
         """The metrics of the last epoch."""
         return self.epochs[-1].metrics if self.epochs else None
 
+    def last(self, metric: str) -> float:
+        """The metric after the last epoch; NaN before the first."""
+        return float(self.epochs[-1].value(metric)) if self.epochs else math.nan
+
     def best(self, metric: str) -> EpochMetrics | None:
         """The metrics of the epoch in which `metric` was best; None if it never was a finite number."""
         mode = METRICS[metric].mode
@@ -115,12 +108,12 @@ def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
     Trials that ran to their end come before those that were stopped on the way, whatever their values: a value after
     fewer epochs is another measurement.
     """
-    measured = [r for r in records if r.epochs and math.isfinite(r.epochs[-1].value(metric))]
+    measured = [r for r in records if math.isfinite(r.last(metric))]
     return sorted((r for r in measured if r.state not in WITHOUT_RESULT), key=lambda record: rank(record, metric))
 
 
 def rank(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
     """By which trials are sorted, the best first; an infinity for one without a finite final value of `metric`."""
-    value = record.epochs[-1].value(metric) if record.epochs and record.state not in WITHOUT_RESULT else math.nan
+    value = record.last(metric) if record.state not in WITHOUT_RESULT else math.nan
     sign = -1.0 if METRICS[metric].mode == "max" else 1.0
     return (record.state is not TrialState.COMPLETED, sign * value if math.isfinite(value) else math.inf, record.number)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from raysweep.clock import timed
 from raysweep.errors import ResourcesError
 from raysweep.profiles import DriverPart
-from raysweep.search.resources import fit, local_nodes
+from raysweep.search.resources import local_nodes, needed_processes
 from raysweep.search.stopping import signals_deferred
 from raysweep.spec import SweepSpec
 
@@ -140,35 +140,41 @@ def _without_services() -> Iterator[None]:
 
 
 @contextmanager
-def _starting_fast(processes: int) -> Iterator[None]:
+def _starting_fast(processes: int, threads: int) -> Iterator[None]:
     """Has a Ray that starts start so many processes for trials, and this one use the time that it waits for Ray.
 
     Ray would start one for each core, and look but once a second for whether its raylet is there, which takes that
-    nearly a second: time for what the driver imports next.
+    nearly a second: time for what the driver imports next. The processes import libraries before Ray tells them how
+    many threads a trial has, and some of these look at that but once.
     """
     from ray._private import services
     from ray._private.ray_constants import PROCESS_TYPE_RAYLET
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     def get_node(gcs_address: str, node_id: str) -> Any:
-        import ray.tune  # noqa: F401
+        with suppress(Exception):  # what fails here is tried again, by Ray or by who needs it, and reported there
+            import ray.tune  # noqa: F401
+            from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-        until, gcs = time.monotonic() + RAYLET_S, GcsClient(address=gcs_address)
-        while time.monotonic() < until and not any(found.hex() == node_id for found in gcs.get_all_node_info()):
-            time.sleep(0.02)
+            until, gcs = time.monotonic() + RAYLET_S, GcsClient(address=gcs_address)
+            while time.monotonic() < until and not any(found.hex() == node_id for found in gcs.get_all_node_info()):
+                time.sleep(0.02)
         return look(gcs_address, node_id)
 
     def start(command: list[str], process_type: str, **options: Any) -> Any:
         if process_type == PROCESS_TYPE_RAYLET:
             command = [*command, f"--num_prestart_python_workers={processes}"]  # of a flag given twice the last counts
+            if "OMP_NUM_THREADS" not in os.environ:
+                options["env_updates"] = {**(options.get("env_updates") or {}), "OMP_NUM_THREADS": str(threads)}
         return run(command, process_type, **options)
 
-    look, run = services.get_node, services.start_ray_process
+    # A Ray that has them by another name starts without.
+    look: Any = getattr(services, "get_node", None)
+    run: Any = getattr(services, "start_ray_process", None)
     with replaced(services, get_node=get_node, start_ray_process=start):
         yield
 
 
-def _start(address: str | None, spec: SweepSpec | None) -> None:
+def _start(address: str | None, spec: SweepSpec | None, trials: int) -> None:
     """Joins the cluster at this address, or starts a Ray on this machine alone."""
     import ray
 
@@ -178,8 +184,8 @@ def _start(address: str | None, spec: SweepSpec | None) -> None:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
         else:
             (node,) = local_nodes()
-            processes = fit(spec, [node]).count if spec is not None else int(node["CPU"])
-            with _without_services(), _starting_fast(processes):
+            processes, threads = needed_processes(spec, node, trials) if spec is not None else (int(node["CPU"]), 1)
+            with _without_services(), _starting_fast(processes, threads):
                 ray.init(
                     address="local",  # else it joins what Ray was started on this machine, and refuses our resources
                     num_cpus=int(node["CPU"]),
@@ -199,11 +205,11 @@ def _start(address: str | None, spec: SweepSpec | None) -> None:
 
 
 @contextmanager
-def connected(spec: SweepSpec | None = None) -> Iterator[None]:
+def connected(spec: SweepSpec | None = None, trials: int = 1) -> Iterator[None]:
     """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
 
     The latter is closed to others, unless this process has imported `ray` before and so fixed how it starts. It begins
-    with as many processes as trials of `spec` can be at once here.
+    with as many processes as are needed to train so many trials of `spec`.
 
     Raises:
         ResourcesError: if no cluster answers at RAY_ADDRESS, or no trial of `spec` could ever start on this machine.
@@ -219,7 +225,7 @@ def connected(spec: SweepSpec | None = None) -> Iterator[None]:
         is_ours = not ray.is_initialized()
         if is_ours:
             with _apart_from_signals(), nullcontext() if address else signals_deferred():
-                _start(address, spec)
+                _start(address, spec, trials)
     try:
         yield
     finally:

@@ -110,7 +110,7 @@ def lighten(frozen: FrozenTrial, record: TrialRecord) -> None:
 def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
     """The epochs of a trial, from 1 without a gap.
 
-    What has been read takes the place of its row in `frozen`: it needs a fifth of the memory, and no second reading.
+    What has been read takes the place of its row in `frozen`: it needs a tenth of the memory, and no second reading.
 
     Raises:
         LedgerError: naming the epoch that is missing or damaged.
@@ -124,7 +124,7 @@ def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
         if not isinstance(row, EpochRecord):
             row = frozen.user_attrs[key] = _read_epoch(row, frozen.number, key)
         if row.value("epoch") != epoch:
-            _refuse(frozen.number, f"{key} is epoch {row.value('epoch')}")
+            _refuse(frozen.number, f"{key} is epoch {row.metrics.epoch}")
         epochs.append(row)
     last = max(1, len(epochs))  # a trial that diverged before its first epoch has a step all the same
     odd = [step for step in frozen.intermediate_values if not 1 <= step <= last]
@@ -140,9 +140,9 @@ def _read_epoch(row: Any, number: int, key: str) -> EpochRecord:
     except (KeyError, TypeError, ValueError, OverflowError):
         _refuse(number, f"{key}: recorded_at is missing or no time")
     try:
-        return EpochRecord(metrics, recorded_at)
+        return EpochRecord.of(metrics, recorded_at)
     except struct.error:
-        _refuse(number, f"{key}: a whole number has more than 64 bits")
+        _refuse(number, f"{key}: a whole number does not fit into 64 bits")
 
 
 def read_outcome(frozen: FrozenTrial) -> tuple[TrialState, str | None, str | None] | None:

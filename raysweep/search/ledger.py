@@ -230,7 +230,7 @@ class Ledger:
                 storage.set_trial_user_attr(trial_id, PLACE, {"node": node, "device": device})
             storage.set_trial_user_attr(trial_id, epoch_key(metrics.epoch), epoch_row(metrics, now))
             self._set_value(trial_id, metrics)
-        epochs = (*record.epochs, EpochRecord(metrics, now))
+        epochs = (*record.epochs, EpochRecord.of(metrics, now))
         self._records[number] = dataclasses.replace(record, epochs=epochs, node=node, device=device)
         if metrics.epoch in self._rungs:
             self._rungs[metrics.epoch][number] = self._objective(metrics)

@@ -25,6 +25,9 @@ def measure(order: TestOrder) -> TestReport:
     log.addHandler(notes)
     try:
         with clock.at(SlotPart.IMPORTS):
+            from raysweep.search import warm
+
+            warm.require()
             import torch
 
             from raysweep.search.finals import measure_trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 from pathlib import Path
 
 from raysweep.errors import ResourcesError
@@ -97,6 +97,16 @@ def _larger(share: Share, nodes: Sequence[Mapping[str, float]]) -> Share | None:
         if cpu >= best.cpu and gpu >= best.gpu:
             best = Share(cpu, gpu)
     return None if best == share else best
+
+
+def needed_processes(spec: SweepSpec, node: Mapping[str, float], trials: int) -> tuple[int, int]:
+    """How many processes train so many trials of `spec` on a machine, a core each at most, and the threads of each.
+
+    Raises:
+        ResourcesError: if it could never hold one.
+    """
+    slots = fit(spec, [node])
+    return max(1, min(slots.count, floor(node["CPU"]), ceil(trials / slots.fused))), slots.threads
 
 
 def local_nodes() -> list[dict[str, float]]:

@@ -87,7 +87,7 @@ def run(
         prediction = preflight(spec, cache)
         if announce is not None:
             announce(prediction)
-        with _made(directory.root), connected(spec):
+        with _made(directory.root), connected(spec, spec.trials):
             slots = slots_of(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
             with driving(directory), mirroring(directory, new=True) as mirror:
@@ -178,9 +178,9 @@ def _resume(
             f"{directory.address}: was run on other images than {spec.data.dataset} has now; "
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
-    with connected(spec):
+    left = spec.trials - sweep_status(ledger.records(), spec).ended
+    with connected(spec, left):
         slots = slots_of(spec)
-        left = spec.trials - sweep_status(ledger.records(), spec).ended
         _warn_of_room(directory, spec, cache, slots, left, warn)
         _take_over(directory, spec, description, ledger, changes)
         rebuild(directory, spec, ledger.records())

@@ -161,6 +161,9 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             return self._group
         order, clock = self._first, self._clock
         with clock.at(SlotPart.IMPORTS):
+            from raysweep.search import warm
+
+            warm.require()
             import torch
 
             from raysweep.data.tensors import load_splits

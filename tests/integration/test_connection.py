@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.integration.conftest import TINY
 
 BEGIN = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 
 import ray
@@ -29,28 +30,34 @@ with connection.connected(parse_spec(sys.stdin.read(), "space")):
     while not workers() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(2)  # Ray starts all that it starts by itself at once
-    print(len(workers()), ray.get(ray.remote(lambda: "raysweep.vae.fused" in sys.modules).remote()))
+    said = ray.get(ray.remote(lambda: ("raysweep.vae.fused" in sys.modules, os.environ["OMP_NUM_THREADS"])).remote())
+    print(len(workers()), *said)
 """
 WITHOUT_TORCH = """
 import gc, sys
 import raysweep.search.warm
-assert "raysweep.search.warm" in sys.modules and "raysweep.vae.fused" not in sys.modules
-print(gc.isenabled())
+assert "raysweep.vae.fused" not in sys.modules and gc.isenabled()
+try:
+    raysweep.search.warm.require()
+except OSError as error:
+    print(error)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_it_begins_with_a_process_for_each_slot_and_these_have_torch(tmp_path: Path) -> None:
     text = TINY.replace("trials: 5", "trials: 5\n  max_concurrent: 1")
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN], cwd=tmp_path, input=text, capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.split() == ["1", "True"], done.stdout + done.stderr
+        [sys.executable, "-c", BEGIN],
+        cwd=tmp_path, env=environment, input=text, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1", "True", "1"], done.stdout + done.stderr
 
 
-def test_a_process_whose_torch_is_broken_starts_all_the_same(tmp_path: Path) -> None:
+def test_a_process_whose_torch_is_broken_starts_and_says_what_is_wrong_when_it_is_asked(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout == "True\n", done.stderr
+    assert done.stdout == "libcudart.so.12: cannot open shared object file\n", done.stderr

@@ -133,6 +133,10 @@ def test_actors_are_reused(finished: Sweep) -> None:
     assert len(set(processes)) <= len(os.sched_getaffinity(0))
 
 
+def test_the_log_of_a_sweep_in_which_nothing_went_wrong_has_no_warning_of_ray_or_tune(finished: Sweep) -> None:
+    assert not re.findall(r".* WARNING ray\..*", finished.directory.log.read_text())
+
+
 def test_the_report_is_rebuilt_from_the_ledger_and_the_trials(finished: Sweep) -> None:
     directory = finished.directory
     before = pq.read_table(directory.trials_parquet)

@@ -12,19 +12,19 @@ from tests.unit.search.conftest import NOW, epoch_metrics
 
 
 def record(number: int, state: TrialState, *elbo_nats: float) -> TrialRecord:
-    epochs = tuple(EpochRecord(epoch_metrics(epoch, value), NOW) for epoch, value in enumerate(elbo_nats, start=1))
+    epochs = tuple(EpochRecord.of(epoch_metrics(epoch, value), NOW) for epoch, value in enumerate(elbo_nats, start=1))
     return TrialRecord(number, TrialSpace({}, {}), {}, state, epochs)
 
 
 def test_an_epoch_has_all_its_metrics_as_they_were_given() -> None:
     metrics = replace(epoch_metrics(3, -0.0), rate_nats=math.inf, epoch_s=0.1, collapsed=True, active_units=256)
-    epoch = EpochRecord(metrics, NOW)
+    epoch = EpochRecord.of(metrics, NOW)
     assert epoch.metrics == metrics
     assert repr(epoch.metrics) == repr(metrics), "types and signs, too"
     assert {f.name: epoch.value(f.name) for f in fields(metrics)} == asdict(metrics)
-    assert math.isnan(EpochRecord(replace(metrics, mse=math.nan), NOW).metrics.mse)
-    assert epoch == EpochRecord(metrics, NOW)
-    assert epoch != EpochRecord(replace(metrics, mse=1e-9), NOW)
+    assert math.isnan(EpochRecord.of(replace(metrics, mse=math.nan), NOW).metrics.mse)
+    assert epoch == EpochRecord.of(metrics, NOW)
+    assert epoch != EpochRecord.of(replace(metrics, mse=1e-9), NOW)
 
 
 def test_trials_that_ran_to_their_end_come_first_then_by_the_metric() -> None:

@@ -35,7 +35,7 @@ from raysweep.spec import SweepSpec
 def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
     """The objective after every epoch of every trial."""
     curves = {
-        record.number: [(e.metrics.epoch, e.value(trials.metric)) for e in record.epochs]
+        record.number: [(int(e.value("epoch")), float(e.value(trials.metric))) for e in record.epochs]
         for record in trials.drawn
         if record.epochs
     }

@@ -81,7 +81,7 @@ class Standing(NamedTuple):
 
     def value(self, record: TrialRecord) -> float:
         """The objective after the trial's last epoch; NaN if there is none."""
-        return math.nan if record.final is None else float(getattr(record.final, self.metric))
+        return record.last(self.metric)
 
     def is_special(self, record: TrialRecord) -> bool:
         """Whether the figures name the trial."""

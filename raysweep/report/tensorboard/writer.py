@@ -193,7 +193,7 @@ class TensorBoardWriter:
             self._write_tested(record, [])
 
     def _write_epoch(self, record: TrialRecord, epoch: EpochRecord) -> None:
-        run, at, number = _run(record), _seconds(epoch.recorded_at), epoch.metrics.epoch
+        run, at, number = _run(record), _seconds(epoch.recorded_at), int(epoch.value("epoch"))
         if number == 1:
             inputs = self._sweep.epoch_reconstructions(record.number, 0)
             values = _pictures((BY_EPOCH_TAG, inputs, _BY_EPOCH_SAID))

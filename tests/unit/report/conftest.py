@@ -114,7 +114,7 @@ def record() -> Record:
                 "hidden_size": int(rng.integers(32, 129)),
             }
         epochs = tuple(
-            EpochRecord(epoch_metrics(epoch, elbo, rate_nats=5.0 + number), start + timedelta(seconds=2 * epoch))
+            EpochRecord.of(epoch_metrics(epoch, elbo, rate_nats=5.0 + number), start + timedelta(seconds=2 * epoch))
             for epoch, elbo in enumerate(elbos, start=1)
         )
         more = {

@@ -43,7 +43,7 @@ def epoch(number: int, **metrics: Any) -> EpochRecord:
         "distortion_nats": -30.0, "mse": 0.01, "psnr_db": 20.0, "r2": 0.6, "active_units": 5, "collapsed": False,
         "images_per_s": 900.0, "epoch_s": 1.5,
     } | metrics  # fmt: skip
-    return EpochRecord(EpochMetrics(epoch=number, **values), NOW)
+    return EpochRecord.of(EpochMetrics(epoch=number, **values), NOW)
 
 
 def final(**metrics: Any) -> FinalMetrics:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from raysweep.records import ranked
 from raysweep.report.figures import marks
 from raysweep.report.figures.floors import floor_name
 from raysweep.report.figures.gallery import draw_figures
-from raysweep.report.figures.marks import STYLE, canvas, robust_limits, short, standing
+from raysweep.report.figures.marks import STYLE, canvas, robust_limits, short, standing, styled, title, to_png
 from raysweep.report.figures.ratedistortion import _mark_bar
 from raysweep.report.figures.repeats import group_repeats
 from raysweep.report.figures.scatter import draw_latents
@@ -48,6 +49,20 @@ def names(figures):
         assert figure.title
         assert figure.description
     return [figure.name for figure in figures]
+
+
+def test_a_figure_has_the_pixels_that_matplotlib_itself_would_save():
+    with styled():
+        figures = []
+        for _ in range(2):
+            figure = canvas(4.0, 3.0)
+            figure.subplots().plot([1, 3, 2], label="a $\\beta$ line")
+            title(figure, "A finding of so many words that it takes more than a single line of the figure's width")
+            figures.append(figure)
+    usual = io.BytesIO()
+    figures[0].savefig(usual, format="png", facecolor="white", dpi=50)
+    with Image.open(usual) as wanted, Image.open(io.BytesIO(to_png(figures[1]))) as found:
+        assert np.array_equal(np.asarray(wanted.convert("RGB")), np.asarray(found))
 
 
 def test_a_sweep_has_its_figures_and_the_first_name_the_winner(directory, sweep_records, spec, draw_pictures):

@@ -143,7 +143,7 @@ DAMAGES: dict[str, tuple[Callable[[list[bytes]], bytes], str]] = {
         lambda lines: change(
             lines, attribute("epoch:000001"), lambda o: o["user_attr"]["epoch:000001"].update(active_units=1 << 63)
         ),
-        "trial 0: epoch:000001: a whole number has more than 64 bits",
+        "trial 0: epoch:000001: a whole number does not fit into 64 bits",
     ),
     "an epoch is no row": (
         lambda lines: change(lines, attribute("epoch:000001"), lambda o: o["user_attr"].update({"epoch:000001": 1})),

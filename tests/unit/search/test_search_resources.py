@@ -7,7 +7,7 @@ import pytest
 from raysweep.errors import RaysweepError, ResourcesError
 from raysweep.loading import parse_spec
 from raysweep.search.exchange import Share
-from raysweep.search.resources import Slots, fit
+from raysweep.search.resources import Slots, fit, needed_processes
 
 SPACE = "name: r\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n"
 LAPTOP = {"CPU": 4.0}
@@ -31,6 +31,25 @@ TWO_GPUS = {"CPU": 16.0, "GPU": 2.0}
 )
 def test_trials_fit_on_whole_machines(resources: str, nodes: list[dict[str, float]], slots: Slots) -> None:
     assert fit(parse_spec(f"{SPACE}resources: {resources}"), nodes) == slots
+
+
+@pytest.mark.parametrize(
+    ("rest", "node", "trials", "processes", "threads"),
+    [
+        ("resources: {cpu: 1}", LAPTOP, 24, 4, 1),
+        ("resources: {cpu: 2}", LAPTOP, 24, 2, 2),
+        ("resources: {cpu: 0.5}", LAPTOP, 24, 4, 1),
+        ("resources: {cpu: 1}", LAPTOP, 3, 3, 1),
+        ("resources: {cpu: 1}", LAPTOP, 0, 1, 1),
+        ("search: {trials: 24, fuse: 8}", LAPTOP, 9, 2, 1),
+        ("search: {max_concurrent: 1}", LAPTOP, 24, 1, 1),
+        ("resources: {cpu: 4, gpu: 0.25}", TWO_GPUS, 24, 4, 4),
+    ],
+)
+def test_no_more_processes_start_than_will_train(
+    rest: str, node: dict[str, float], trials: int, processes: int, threads: int
+) -> None:
+    assert needed_processes(parse_spec(SPACE + rest), node, trials) == (processes, threads)
 
 
 def test_the_file_may_ask_for_fewer_at_once() -> None:

@@ -14,7 +14,7 @@ from tests.unit.search.conftest import NOW, epoch_metrics
 
 def record(number: int, state: TrialState, epochs: int) -> TrialRecord:
     """A trial of 4 epochs whose epochs take 1.5 s each."""
-    done = tuple(EpochRecord(epoch_metrics(epoch, 100.0 * number), NOW) for epoch in range(1, epochs + 1))
+    done = tuple(EpochRecord.of(epoch_metrics(epoch, 100.0 * number), NOW) for epoch in range(1, epochs + 1))
     return TrialRecord(number, TrialSpace({"epochs": 4}, {}), {}, state, done)
 
 

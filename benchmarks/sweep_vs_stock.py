@@ -263,9 +263,14 @@ def sweep_with_raysweep(job: dict[str, Any], place: Path, augmentation: dict[str
         "evaluation": {"final_metrics": "none"},
     }  # fmt: skip
     (place / "sweep.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
-    from raysweep.cli import main as raysweep_command
+    from raysweep.cli import command
 
-    raysweep_command(["run", "sweep.yaml", "--output", "sweep"], standalone_mode=False)
+    sys.argv = ["raysweep", "run", "sweep.yaml", "--output", "sweep"]
+    try:
+        command()
+    except SystemExit as end:
+        if end.code:
+            raise
     from raysweep import open_sweep
 
     return [record.final.val_loss for record in open_sweep("sweep").records if record.final is not None]

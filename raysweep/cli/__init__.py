@@ -26,8 +26,13 @@ def main() -> None:
     raysweep run search_spaces/kld.yaml         run it, here or on the cluster that RAY_ADDRESS names
     tensorboard --logdir results/kld/report     look at it
     """
+
+
+def command() -> None:
+    """`main` in a process of its own, which seldom looks for garbage, and not at its end."""
     gc.set_threshold(GARBAGE_AFTER)
     atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was imported: 0.6 s
+    main()
 
 
 for _command in (run, resume, status, best, report, findings, export, check, cluster, data):

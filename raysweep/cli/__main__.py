@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from raysweep.cli import main
+from raysweep.cli import command
 
-main()
+command()

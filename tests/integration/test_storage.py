@@ -168,7 +168,10 @@ def test_a_disk_that_turns_read_only_stops_the_sweep_and_resume_goes_on(
     process = start_sweep(tmp_path, root)
     # The kernel turns no file system read-only while it is written; a second view of it on top, it does.
     assert mount("--bind", small_disk, small_disk)
-    assert mount("-o", "remount,bind,ro", small_disk)
+    deadline = time.monotonic() + 30
+    while not mount("-o", "remount,bind,ro", small_disk):  # nor a view through which a file is just being written
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert_stopped(process, "Read-only file system")
     assert_whole(root)
     assert call_raysweep("status", root, cwd=tmp_path).returncode == 0

@@ -46,8 +46,8 @@ WARM = "raysweep.search.warm"
 """What processes import as they start."""
 
 KNOCK_S = 10.0
-RAYLET_S = 30.0
-"""How long Ray itself would wait for its raylet."""
+RAYLET_S = 5.0
+"""How long a raylet that starts is looked for often; from then on Ray's own wait, of half a minute, goes on."""
 _WHERE = "have the cluster's in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
 LOOK_S = 1.0
 """How often to look whether Ray is still there."""

@@ -110,7 +110,7 @@ def lighten(frozen: FrozenTrial, record: TrialRecord) -> None:
 def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
     """The epochs of a trial, from 1 without a gap.
 
-    What has been read takes the place of its row in `frozen`: it needs a tenth of the memory, and no second reading.
+    What has been read takes the place of its row in `frozen`: it needs a fraction of the memory, and no second reading.
 
     Raises:
         LedgerError: naming the epoch that is missing or damaged.

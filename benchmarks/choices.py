@@ -11,6 +11,7 @@ is compared, too: `differs by` is the largest relative difference of an epoch's 
     torch's Adam     torch.optim.Adam as it comes, instead of one fused operation
     fused Adam       torch.optim.Adam(fused=True), which differs from raysweep's in what it imports alone
     library's layer  torch's transposed convolution at the decoder's end
+    library's linear torch's linear layers
     bfloat16         `precision: bfloat16`
     pictures         augmentation image by image, by torchvision on PIL images, instead of batch by batch on tensors
     two threads      one trial after the other with two threads, instead of two at once with one each
@@ -43,6 +44,7 @@ from raysweep.metrics import EpochMetrics
 from raysweep.vae.adam import Adam
 from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.inputs import InputGenerators, augment
+from raysweep.vae.linear import Linear
 from raysweep.vae.narrow import NarrowTransposed
 from raysweep.vae.training import Training
 
@@ -85,7 +87,8 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
     def made(**changes: Any) -> Training:
         return Training(config.model_copy(update=changes), train, RandomImages(16, CPU), CPU, baseline_mse=0.1)
 
-    sides = {name: made() for name in ("raysweep", "contiguous", "torch's Adam", "fused Adam", "library's layer")}
+    names = ("raysweep", "contiguous", "torch's Adam", "fused Adam", "library's layer", "library's linear")
+    sides = {name: made() for name in names}
     sides["bfloat16"] = made(precision="bfloat16")
     rows = sides["contiguous"]
     rows.model.to(memory_format=torch.contiguous_format)
@@ -95,17 +98,20 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
     for layer in sides["library's layer"].model.decoder:
         if isinstance(layer, NarrowTransposed):
             layer.__class__ = torch.nn.ConvTranspose2d  # type: ignore[assignment]
+    for layer in sides["library's linear"].model.modules():
+        if isinstance(layer, Linear):
+            layer.__class__ = torch.nn.Linear  # type: ignore[assignment]
     found: dict[str, list[EpochMetrics]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name in list(sides)[:: 1 if turn % 2 else -1]:
             found[name].append(sides[name].run_epoch())
     ours = found.pop("raysweep")
-    print(f"    raysweep      {statistics.median(epoch.images_per_s for epoch in ours[1:]):10,.0f} images/s")
+    print(f"    raysweep        {statistics.median(epoch.images_per_s for epoch in ours[1:]):10,.0f} images/s")
     for name, epochs in found.items():
         pairs = list(zip(ours, epochs, strict=True))
         differs = max(abs(one.train_loss - other.train_loss) / abs(one.train_loss) for one, other in pairs)
         ratios = [one.images_per_s / other.images_per_s for one, other in pairs[1:]]
-        print(f"    {name:15}{spread(ratios)}, differs by {differs:.1e}", flush=True)
+        print(f"    {name:17}{spread(ratios)}, differs by {differs:.1e}", flush=True)
 
 
 def compare_memory(config: TrialConfig, steps: int, rounds: int) -> None:

@@ -139,8 +139,6 @@ def png_side(scratch: Path, d_size: int, batch_size: int, steps: int, device: to
     from PIL import Image
     from torch.utils.data import DataLoader, Subset
 
-    from raysweep.vae.networks import ConvVAE
-
     count = min(PNG_FILES, steps * batch_size)
     bytes_ = torch.randint(0, 256, (count, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for part in ("train", "validation"):
@@ -150,7 +148,7 @@ def png_side(scratch: Path, d_size: int, batch_size: int, steps: int, device: to
     Image.fromarray(bytes_[0].numpy()).save(scratch / "validation" / "0" / "0.png")
     pictures, _ = stock.png_pictures({"png": scratch})
     (config,) = configs_of(1, d_size, batch_size)
-    model = ConvVAE.from_config(config, (1, 32, 32)).to(device)
+    model = stock.plain_network(config, (1, 32, 32)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         Subset(pictures, range(count)), batch_size, shuffle=True, num_workers=2, persistent_workers=True

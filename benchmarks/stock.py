@@ -117,13 +117,12 @@ def plain_epochs(
     from torch.utils.data import DataLoader
 
     from raysweep.config import TrialConfig
-    from raysweep.vae.networks import ConvVAE
 
     config = TrialConfig.model_validate({**job["trial"], **params})
     train_loader: Loader = DataLoader(train, config.batch_size, shuffle=True, num_workers=num_workers)
     validation_loader: Loader = DataLoader(validation, 256, num_workers=num_workers)
     size = job["data"]["image_size"]
-    model = ConvVAE.from_config(config, (1, size, size))
+    model = plain_network(config, (1, size, size))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     for _ in range(config.epochs):
         for x, _ in train_loader:
@@ -135,6 +134,20 @@ def plain_epochs(
             for x, _ in validation_loader:
                 total += loss_of(model, x, config).item() * len(x)
         yield total / len(job["validation"])
+
+
+def plain_network(config: TrialConfig, shape: tuple[int, int, int]) -> ConvVAE:
+    """raysweep's network of PyTorch's own layers."""
+    from torch import nn
+
+    from raysweep.vae.networks import ConvVAE
+
+    model = ConvVAE.from_config(config, shape)
+    for layer in model.modules():
+        for plain in (nn.Linear, nn.ConvTranspose2d):
+            if isinstance(layer, plain):
+                layer.__class__ = plain
+    return model
 
 
 def loss_of(model: ConvVAE, x: Tensor, config: TrialConfig) -> Tensor:

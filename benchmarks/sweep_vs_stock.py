@@ -10,12 +10,12 @@
     raysweep-augmented   raysweep with the augmentation of experiment E1
     png                  E1's way: as `tune`, from a folder of PNG files through PIL and torchvision's transforms
 
-All train raysweep's ConvVAE under raysweep's loss, so what is compared is the way to sweep. Two trials run at once, on
-one thread each; optuna's one trial at a time has both threads. After each epoch every side has the loss of the same
-validation images, and nobody stops early or measures a test split. raysweep also does what it does by default: the
-metrics of an epoch, checkpoints, the ledger, pictures and the report. Each side is a process of its own, and they take
-turns. Seconds are those of a typed command, imports and Ray's start and end included. Images are stored at their final
-size before the clock starts, so that nobody resizes.
+All train raysweep's ConvVAE under raysweep's loss, the others of torch's own layers, so what is compared is the way to
+sweep. Two trials run at once, on one thread each; optuna's one trial at a time has both threads. After each epoch every
+side has the loss of the same validation images, and nobody stops early or measures a test split. raysweep also does
+what it does by default: the metrics of an epoch, checkpoints, the ledger, pictures and the report. Each side is a
+process of its own, and they take turns. Seconds are those of a typed command, imports and Ray's start and end included.
+Images are stored at their final size before the clock starts, so that nobody resizes.
 """
 
 from __future__ import annotations

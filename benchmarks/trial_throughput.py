@@ -5,12 +5,13 @@
 
 raysweep trains on its memory-mapped cache of mnist-5k. The plain loop has a data set like torchvision's MNIST, with
 ToTensor of a PIL image an item, a DataLoader without workers and one with 2 that stay alive and have the other cores
-to themselves, of which the better one counts, and torch.optim.Adam. Model and loss are raysweep's. The two take turns,
-each in a process of its own, as a trial has one; a repeat is one epoch of a fixed number of steps.
+to themselves, of which the better one counts, torch.optim.Adam, and raysweep's network of torch's own layers. The loss
+is raysweep's. The two take turns, each in a process of its own, as a trial has one; a repeat is one epoch of a fixed
+number of steps.
 
 Of the machine's peak: floating-point operations of the model's layers in a step, counted by torch.utils.flop_counter,
 over the seconds of raysweep's step and over the best that a float32 matrix product of 1024 x 1024 x 1024 reaches
-beside it on one thread.
+beside it on one thread, by `@` or by raysweep's linear layer, which may be another library's.
 Of the step: the seconds that gathering and converting the same batches takes on its own, and, for the plain loop,
 those of going through the DataLoader without workers.
 """
@@ -49,7 +50,7 @@ from raysweep.data.cachefile import ImageCache
 from raysweep.data.tensors import ImageTensors, load_splits
 from raysweep.spec import DataSpec
 from raysweep.vae.allocator import keep_freed_memory
-from raysweep.vae.networks import ConvVAE
+from raysweep.vae.linear import Linear
 from raysweep.vae.training import Training
 
 DATA = DataSpec(dataset="mnist-5k", image_size=32)
@@ -106,12 +107,14 @@ def measure(config: TrialConfig, path: Path, indices: NDArray[np.int64], repeats
     training = Training(config, images, validation)
     plain = PlainSide(config, path, indices, tuple(timings.plain))
     a, b = torch.rand(MATRIX_SIDE, MATRIX_SIDE), torch.rand(MATRIX_SIDE, MATRIX_SIDE)
+    layer = Linear(MATRIX_SIDE, MATRIX_SIDE, bias=False)
     for repeat in range(repeats + 1):
         took_s = len(indices) / training.run_epoch().images_per_s
         gather_s = seconds(lambda: gather(images, config.batch_size))
         plain_s = {workers: plain.seconds("run_epoch", workers) for workers in timings.plain}
         loading_s = plain.seconds("load", 0)
-        matmul_s = min(seconds(lambda: a @ b) for _ in range(5))
+        with torch.no_grad():
+            matmul_s = min(seconds(product) for product in (lambda: a @ b, lambda: layer(a)) for _ in range(5))
         if repeat:  # the first one starts the workers, and warms caches and allocators up
             timings.raysweep.append(took_s)
             timings.gather.append(gather_s)
@@ -158,7 +161,7 @@ class PlainLoop:
             Pictures(cache, indices), config.batch_size, shuffle=True, num_workers=workers,
             persistent_workers=workers > 0,
         )  # fmt: skip
-        self._model = ConvVAE.from_config(config, cache.info.shape)
+        self._model = stock.plain_network(config, cache.info.shape)
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=config.learning_rate)
 
     def run_epoch(self) -> None:
@@ -224,7 +227,7 @@ def print_setting(config: TrialConfig, timings: Timings, images: int) -> None:
 
 def step_flops(config: TrialConfig) -> int:
     """Floating-point operations of the convolutions and matrix products of one step, forward and backward."""
-    model = ConvVAE.from_config(config, (1, DATA.image_size, DATA.image_size))
+    model = stock.plain_network(config, (1, DATA.image_size, DATA.image_size))
     x = torch.rand(config.batch_size, *model.shape)
     with FlopCounterMode(display=False) as counter:
         stock.loss_of(model, x, config).backward()  # type: ignore[no-untyped-call]

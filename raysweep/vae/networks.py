@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raysweep.config import ConvBlock, TrialConfig, parse_conv_blocks
 from raysweep.vae.likelihoods import mean_image, mean_logits, output_channels
+from raysweep.vae.linear import Linear
 from raysweep.vae.narrow import MOST_CHANNELS, NarrowTransposed
 
 LOGVAR_MIN, LOGVAR_MAX = -15.0, 10.0
@@ -60,7 +61,7 @@ class ConvVAE(nn.Module):
         if hidden is not None:
             encoder += _linear(config, flat, hidden)
         self.encoder = nn.Sequential(*encoder)
-        self.posterior = nn.Linear(flat if hidden is None else hidden, 2 * config.latent_size)
+        self.posterior = Linear(flat if hidden is None else hidden, 2 * config.latent_size)
 
         decoder: list[nn.Module] = [] if hidden is None else _linear(config, config.latent_size, hidden)
         into, ends = config.latent_size if hidden is None else hidden, output_channels(config.likelihood, channels)
@@ -68,7 +69,7 @@ class ConvVAE(nn.Module):
             decoder += [*_linear(config, into, flat), nn.Unflatten(1, folded)]
             decoder += _transposed(config, blocks, [ends, *widths[1:]], sides)
         else:
-            decoder += [nn.Linear(into, ends * height * width), nn.Unflatten(1, (ends, height, width))]
+            decoder += [Linear(into, ends * height * width), nn.Unflatten(1, (ends, height, width))]
         self.decoder = nn.Sequential(*decoder)
 
     @classmethod
@@ -143,7 +144,7 @@ def _followers(config: TrialConfig, normalisation: nn.Module | None) -> list[nn.
 
 def _linear(config: TrialConfig, into: int, out: int) -> list[nn.Module]:
     normalised = config.batch_norm in ("linear", "all")
-    layer = nn.Linear(into, out, bias=not normalised)
+    layer = Linear(into, out, bias=not normalised)
     return [layer, *_followers(config, nn.BatchNorm1d(out) if normalised else None)]
 
 

@@ -88,7 +88,7 @@ def test_the_fields_are_the_layers(fields: dict[str, Any]) -> None:
             assert layers[weighty[-1]].bias is not None
             weighty = weighty[:-1]
         for i in weighty:
-            linear = kinds[i] is nn.Linear
+            linear = isinstance(layers[i], nn.Linear)
             normalised = fields["batch_norm"] in ("all", "linear" if linear else "conv")
             expected = [nn.BatchNorm1d if linear else nn.BatchNorm2d] if normalised else []
             expected.append(nn.LeakyReLU if fields["negative_slope"] else nn.ReLU)

@@ -7,15 +7,15 @@ Torch alone, kld.yaml's network, random images of 1x32x32 in memory, one thread.
 the ratio is of the seconds of a step, the alternative's over raysweep's: above 1 the choice pays. What the two come to
 is compared, too: `differs by` is the largest relative difference of an epoch's training loss, which is rounding.
 
-    contiguous       images and kernels in rows of one channel, instead of channels last
-    torch's Adam     torch.optim.Adam as it comes, instead of one fused operation
-    fused Adam       torch.optim.Adam(fused=True), which differs from raysweep's in what it imports alone
-    library's layer  torch's transposed convolution at the decoder's end
-    library's linear torch's linear layers
-    bfloat16         `precision: bfloat16`
-    pictures         augmentation image by image, by torchvision on PIL images, instead of batch by batch on tensors
-    two threads      one trial after the other with two threads, instead of two at once with one each
-    glibc's memory   what is freed goes back to the system, instead of being kept; two processes take turns
+    contiguous        images and kernels in rows of one channel, instead of channels last
+    torch's Adam      torch.optim.Adam as it comes, instead of one fused operation
+    fused Adam        torch.optim.Adam(fused=True), which differs from raysweep's in what it imports alone
+    library's layer   torch's transposed convolution at the decoder's end
+    library's linear  torch's linear layers
+    bfloat16          `precision: bfloat16`
+    pictures          augmentation image by image, by torchvision on PIL images, instead of batch by batch on tensors
+    two threads       one trial after the other with two threads, instead of two at once with one each
+    glibc's memory    what is freed goes back to the system, instead of being kept; two processes take turns
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import stock
 import torch
 from fused import RandomImages, spread
 from torch import Tensor
@@ -44,8 +45,6 @@ from raysweep.metrics import EpochMetrics
 from raysweep.vae.adam import Adam
 from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.inputs import InputGenerators, augment
-from raysweep.vae.linear import Linear
-from raysweep.vae.narrow import NarrowTransposed
 from raysweep.vae.training import Training
 
 AUGMENTATION = {"rotation_degrees": 45.0, "autocontrast_probability": 0.5, "brightness_jitter": 0.5}
@@ -95,12 +94,8 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
     rows.optimizer = Adam(rows.model.parameters(), config.learning_rate)
     sides["torch's Adam"].optimizer = TorchAdam(sides["torch's Adam"])  # type: ignore[assignment]
     sides["fused Adam"].optimizer = TorchAdam(sides["fused Adam"], fused=True)  # type: ignore[assignment]
-    for layer in sides["library's layer"].model.decoder:
-        if isinstance(layer, NarrowTransposed):
-            layer.__class__ = torch.nn.ConvTranspose2d  # type: ignore[assignment]
-    for layer in sides["library's linear"].model.modules():
-        if isinstance(layer, Linear):
-            layer.__class__ = torch.nn.Linear  # type: ignore[assignment]
+    stock.use_plain_layers(sides["library's layer"].model, torch.nn.ConvTranspose2d)
+    stock.use_plain_layers(sides["library's linear"].model, torch.nn.Linear)
     found: dict[str, list[EpochMetrics]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name in list(sides)[:: 1 if turn % 2 else -1]:
@@ -129,7 +124,7 @@ def compare_memory(config: TrialConfig, steps: int, rounds: int) -> None:
     for end in pipes.values():
         end.send(False)
     ratios = [given / kept for given, kept in zip(found[False][1:], found[True][1:], strict=True)]
-    print(f"    glibc's memory {spread(ratios)}", flush=True)
+    print(f"    glibc's memory   {spread(ratios)}", flush=True)
 
 
 def train_when_asked(config: TrialConfig, steps: int, keeps: bool, pipe: Connection) -> None:
@@ -159,7 +154,7 @@ def compare_threads(config: TrialConfig, steps: int, rounds: int) -> None:
             for worker in workers:
                 worker.join()
         ratios.append(took[1] / took[2])
-    print(f"    two threads    {spread(ratios)}", flush=True)
+    print(f"    two threads      {spread(ratios)}", flush=True)
 
 
 def work(job: tuple[TrialConfig, int, int, int], barrier: Barrier, found: Queue[float]) -> None:
@@ -207,8 +202,8 @@ def compare_augmentation(batch_size: int, steps: int, rounds: int) -> None:
         if turn:
             ours.append(len(images) / took[by_batches])
             ratios.append(took[by_pictures] / took[by_batches])
-    print(f"    raysweep      {statistics.median(ours):10,.0f} images/s")
-    print(f"    pictures      {spread(ratios)}", flush=True)
+    print(f"    raysweep        {statistics.median(ours):10,.0f} images/s")
+    print(f"    pictures         {spread(ratios)}", flush=True)
 
 
 def seconds(what: Callable[[], object]) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.utils.data import DataLoader, Dataset
 
     from raysweep.config import TrialConfig
@@ -143,11 +143,16 @@ def plain_network(config: TrialConfig, shape: tuple[int, int, int]) -> ConvVAE:
     from raysweep.vae.networks import ConvVAE
 
     model = ConvVAE.from_config(config, shape)
-    for layer in model.modules():
-        for plain in (nn.Linear, nn.ConvTranspose2d):
-            if isinstance(layer, plain):
-                layer.__class__ = plain
+    for kind in (nn.Linear, nn.ConvTranspose2d):
+        use_plain_layers(model, kind)
     return model
+
+
+def use_plain_layers(model: nn.Module, kind: type[nn.Module]) -> None:
+    """Has layers that raysweep derives from `kind` be PyTorch's own, with the weights that they have."""
+    for layer in model.modules():
+        if isinstance(layer, kind):
+            layer.__class__ = kind
 
 
 def loss_of(model: ConvVAE, x: Tensor, config: TrialConfig) -> Tensor:

@@ -24,7 +24,7 @@ class Adam:
         # In the memory format of their parameter: the fused step walks both in memory order.
         self._means = [torch.zeros_like(parameter) for parameter in self.parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self._steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
+        self._steps = torch.zeros(len(self.parameters), device=self.parameters[0].device)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -35,16 +35,16 @@ class Adam:
     def step(self) -> None:
         """Moves each parameter by its gradient, which every one must have."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        torch._foreach_add_(self._steps, 1)
-        parameters = list[Tensor](self.parameters)
-        _fused_adam(parameters, gradients, self._means, self._squares, self._steps, self.learning_rate)
+        self._steps.add_(1)
+        steps = [self._steps[0]] * len(gradients)
+        _fused_adam(self.parameters, gradients, self._means, self._squares, steps, self.learning_rate)
 
     def state(self) -> dict[str, Tensor]:
         """The moments and the count of steps of each parameter, by its position: `0.exp_avg`, `0.exp_avg_sq`, `0.step`.
 
         The tensors are the optimiser's own.
         """
-        moments = {"exp_avg": self._means, "exp_avg_sq": self._squares, "step": self._steps}
+        moments = {"exp_avg": self._means, "exp_avg_sq": self._squares, "step": self._steps.unbind()}
         return {
             f"{index}.{key}": values[index] for index in range(len(self.parameters)) for key, values in moments.items()
         }
@@ -56,23 +56,20 @@ class Adam:
             value.copy_(state[key])
 
     @torch.no_grad()
-    def move_state(self, means: Sequence[Tensor], squares: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
-        """Keeps its state in these tensors from now on, one for each parameter and, but `steps`, shaped like it.
+    def move_state(self, means: Sequence[Tensor], squares: Sequence[Tensor], steps: Tensor) -> None:
+        """Keeps its state in these tensors from now on: a mean and a square shaped like each parameter, and `steps`
+        [parameters].
 
         The moments must be in the memory format of their parameter.
         """
-        for place, value in zip((*means, *squares, *steps), self._state(), strict=True):
+        for place, value in zip((*means, *squares, steps), (*self._means, *self._squares, self._steps), strict=True):
             place.copy_(value)
-        self._means, self._squares, self._steps = list(means), list(squares), list(steps)
+        self._means, self._squares, self._steps = list(means), list(squares), steps
 
     def own(self) -> None:
         """Gives its state memory of its own again."""
-        self._means, self._squares, self._steps = (
-            [value.clone() for value in values] for values in (self._means, self._squares, self._steps)
-        )
-
-    def _state(self) -> Iterable[Tensor]:
-        return (*self._means, *self._squares, *self._steps)
+        self._means, self._squares = ([value.clone() for value in values] for values in (self._means, self._squares))
+        self._steps = self._steps.clone()
 
 
 class StackedAdam:
@@ -97,7 +94,7 @@ class StackedAdam:
         self._steps = torch.zeros(len(optimizers), len(optimizers[0].parameters), device=rows.device)
         places = zip(optimizers, views(self._means), views(self._squares), self._steps, strict=True)
         for optimizer, means, squares, steps in places:
-            optimizer.move_state(means, squares, steps.unbind())
+            optimizer.move_state(means, squares, steps)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -134,7 +131,15 @@ def _fused_adam(
     steps: Sequence[Tensor],
     learning_rate: float,
 ) -> None:
+    parameters, gradients, means, squares = (
+        [_in_memory_order(tensor) for tensor in group] for group in (parameters, gradients, means, squares)
+    )
     torch._fused_adam_(
-        list(parameters), list(gradients), list(means), list(squares), [], list(steps), amsgrad=False,
+        parameters, gradients, means, squares, [], list(steps), amsgrad=False,
         lr=learning_rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=EPSILON, maximize=False,
     )  # fmt: skip
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """A tensor without gaps, as one row if it is not contiguous: the fused step would copy the gradient first."""
+    return tensor if tensor.is_contiguous() else tensor.as_strided((tensor.numel(),), (1,))

@@ -9,7 +9,8 @@ is compared, too: `differs by` is the largest relative difference of an epoch's 
 
     contiguous        images and kernels in rows of one channel, instead of channels last
     torch's Adam      torch.optim.Adam as it comes, instead of one fused operation
-    fused Adam        torch.optim.Adam(fused=True), which differs from raysweep's in what it imports alone
+    fused Adam        torch.optim.Adam(fused=True), which imports more, and copies what is channels last
+    library's bias    biases added by torch's convolutions, and their gradients
     library's layer   torch's transposed convolution at the decoder's end
     library's linear  torch's linear layers
     bfloat16          `precision: bfloat16`
@@ -44,7 +45,10 @@ from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
 from raysweep.vae.adam import Adam
 from raysweep.vae.allocator import keep_freed_memory
+from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
 from raysweep.vae.inputs import InputGenerators, augment
+from raysweep.vae.linear import Linear
+from raysweep.vae.narrow import NarrowTransposed
 from raysweep.vae.training import Training
 
 AUGMENTATION = {"rotation_degrees": 45.0, "autocontrast_probability": 0.5, "brightness_jitter": 0.5}
@@ -86,7 +90,9 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
     def made(**changes: Any) -> Training:
         return Training(config.model_copy(update=changes), train, RandomImages(16, CPU), CPU, baseline_mse=0.1)
 
-    names = ("raysweep", "contiguous", "torch's Adam", "fused Adam", "library's layer", "library's linear")
+    names = (
+        "raysweep", "contiguous", "torch's Adam", "fused Adam", "library's bias", "library's layer", "library's linear",
+    )  # fmt: skip
     sides = {name: made() for name in names}
     sides["bfloat16"] = made(precision="bfloat16")
     rows = sides["contiguous"]
@@ -94,8 +100,9 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
     rows.optimizer = Adam(rows.model.parameters(), config.learning_rate)
     sides["torch's Adam"].optimizer = TorchAdam(sides["torch's Adam"])  # type: ignore[assignment]
     sides["fused Adam"].optimizer = TorchAdam(sides["fused Adam"], fused=True)  # type: ignore[assignment]
-    stock.use_plain_layers(sides["library's layer"].model, torch.nn.ConvTranspose2d)
-    stock.use_plain_layers(sides["library's linear"].model, torch.nn.Linear)
+    stock.use_plain_layers(sides["library's bias"].model, Conv2d, ConvTranspose2d)
+    stock.use_plain_layers(sides["library's layer"].model, NarrowTransposed)
+    stock.use_plain_layers(sides["library's linear"].model, Linear)
     found: dict[str, list[EpochMetrics]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name in list(sides)[:: 1 if turn % 2 else -1]:

@@ -138,21 +138,21 @@ def plain_epochs(
 
 def plain_network(config: TrialConfig, shape: tuple[int, int, int]) -> ConvVAE:
     """raysweep's network of PyTorch's own layers."""
-    from torch import nn
-
+    from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
+    from raysweep.vae.linear import Linear
+    from raysweep.vae.narrow import NarrowTransposed
     from raysweep.vae.networks import ConvVAE
 
     model = ConvVAE.from_config(config, shape)
-    for kind in (nn.Linear, nn.ConvTranspose2d):
-        use_plain_layers(model, kind)
+    use_plain_layers(model, Conv2d, ConvTranspose2d, NarrowTransposed, Linear)
     return model
 
 
-def use_plain_layers(model: nn.Module, kind: type[nn.Module]) -> None:
-    """Has layers that raysweep derives from `kind` be PyTorch's own, with the weights that they have."""
+def use_plain_layers(model: nn.Module, *kinds: type[nn.Module]) -> None:
+    """Has raysweep's layers of these kinds be the PyTorch layers they derive from, with the weights that they have."""
     for layer in model.modules():
-        if isinstance(layer, kind):
-            layer.__class__ = kind
+        if type(layer) in kinds:
+            layer.__class__ = type(layer).__base__  # type: ignore[assignment]
 
 
 def loss_of(model: ConvVAE, x: Tensor, config: TrialConfig) -> Tensor:

@@ -13,7 +13,7 @@ MOST_CHANNELS = 3
 
 
 class NarrowTransposed(nn.ConvTranspose2d):
-    """The same function of the same weights as `nn.ConvTranspose2d` with a bias, but for rounding.
+    """The same function of the same weights as `nn.ConvTranspose2d`, but for rounding.
 
     On a CPU the library takes it for the gradient of a convolution, whose vectors run along channels: to one channel it
     uses a sixteenth of each. Here one product of matrices has what every input adds to every place below its kernel,
@@ -24,30 +24,28 @@ class NarrowTransposed(nn.ConvTranspose2d):
         """Images [batch, out channels, height, width] of x [batch, in channels, height, width]."""
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(x, output_size)
-        output: Tensor = _Folded.apply(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
-        return output
+        output: Tensor = _Folded.apply(x, self.weight, self.stride, self.padding, self.output_padding)
+        return output if self.bias is None else output.add_(self.bias.view(-1, 1, 1))
 
 
 class _Folded(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: Any, padding: Any, output_padding: Any
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Any, padding: Any, output_padding: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.how = list(stride), list(padding), list(output_padding)
         kernel = weight.shape[2:]
         added = torch.matmul(weight.flatten(1).t(), x.flatten(2))
         sizes = zip(x.shape[2:], stride, padding, kernel, output_padding, strict=True)
         sides = tuple((side - 1) * step - 2 * cut + width + more for side, step, cut, width, more in sizes)
-        return F.fold(added, sides, kernel, padding=padding, stride=stride).add_(bias.view(-1, 1, 1))
+        return F.fold(added, sides, kernel, padding=padding, stride=stride)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         stride, padding, output_padding = ctx.how
-        bias_shape, wanted = [weight.shape[1]], list(ctx.needs_input_grad[:3])
-        found = torch.ops.aten.convolution_backward(
-            gradient, x, weight, bias_shape, stride, padding, [1, 1], True, output_padding, 1, wanted
+        wanted = [*ctx.needs_input_grad[:2], False]
+        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, stride, padding, [1, 1], True, output_padding, 1, wanted
         )
-        return (*found, None, None, None)
+        return of_x, of_weight, None, None, None

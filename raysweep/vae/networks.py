@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysweep.config import ConvBlock, TrialConfig, parse_conv_blocks
+from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
 from raysweep.vae.likelihoods import mean_image, mean_logits, output_channels
 from raysweep.vae.linear import Linear
 from raysweep.vae.narrow import MOST_CHANNELS, NarrowTransposed
@@ -55,7 +57,7 @@ class ConvVAE(nn.Module):
         for block, into, out in zip(blocks, widths[:-1], widths[1:], strict=True):
             normalised = config.batch_norm in ("conv", "all")
             kernel, stride = (config.kernel_size, 2) if block.halves else (3, 1)
-            encoder.append(nn.Conv2d(into, out, kernel, stride, padding=1, bias=not normalised))
+            encoder.append(Conv2d(into, out, kernel, stride, padding=1, bias=not normalised))
             encoder += _followers(config, nn.BatchNorm2d(out) if normalised else None)
         encoder.append(nn.Flatten())
         if hidden is not None:
@@ -82,7 +84,7 @@ class ConvVAE(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x), [batch, latent_size], of x [batch, channels, height, width] in [0, 1]."""
         mean, logvar = self.posterior(self.encoder(x)).chunk(2, dim=1)
-        return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+        return mean, F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # clamp, whose gradient takes five operations
 
     def decode_output(self, z: Tensor) -> Tensor:
         """All that the decoder says, as `likelihoods` reads it: logits [batch, channels, height, width] of latents z
@@ -166,7 +168,7 @@ def _transposed(
             missing = (height, width)
         is_narrow = index == 0 and widths[0] <= MOST_CHANNELS
         layers.append(
-            (NarrowTransposed if is_narrow else nn.ConvTranspose2d)(
+            (NarrowTransposed if is_narrow else ConvTranspose2d)(
                 widths[index + 1],
                 widths[index],
                 kernel,

@@ -32,7 +32,7 @@ length (Theis et al., arXiv:1511.01844)."""
 
 def kl_per_latent(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise: never negative, 0 at mean 0 and logvar 0."""
-    return 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
+    return 0.5 * torch.addcmul(torch.expm1(logvar) - logvar, mean, mean)
 
 
 def charged_rate(kl: Tensor, free_bits_nats: float) -> Tensor:
@@ -55,11 +55,8 @@ def charged_rates(kl: Tensor, free_bits_nats: Tensor) -> Tensor:
 
 def weighted_loss(data: Tensor, rate: Tensor, weight: float, reduction: Reduction, pixels: int, latents: int) -> Tensor:
     """The training loss from the data term and the KL divergence, both in nats an image, averaged over images."""
-    if reduction == "sum":
-        return data + weight * rate
-    if reduction == "pixel_mean":
-        return data / pixels + weight * rate
-    return data / pixels + weight * rate / latents
+    over_data, over_rate = loss_divisors(reduction, pixels, latents)
+    return torch.add(data / over_data, rate, alpha=weight / over_rate)
 
 
 def loss_divisors(reduction: Reduction, pixels: int, latents: int) -> tuple[int, int]:

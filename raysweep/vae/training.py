@@ -120,7 +120,7 @@ class Training:
             if config.max_gradient_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
             self.optimizer.step()
-            total += loss.detach() * len(batch)
+            total.add_(loss.detach(), alpha=len(batch))
             step += 1
             lap(SlotPart.OPTIMISER)
         return total / count

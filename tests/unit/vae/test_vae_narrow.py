@@ -14,13 +14,19 @@ from raysweep.vae.narrow import NarrowTransposed
     ("kernel", "stride", "padding", "more"),
     [(3, 2, 1, (1, 1)), (3, 2, 1, (0, 1)), (3, 2, 0, (0, 0)), (4, 2, 1, (0, 0)), (4, 2, 1, (1, 0)), (3, 1, 1, (0, 0))],
 )
-@pytest.mark.parametrize("out", [1, 2, 3])
+@pytest.mark.parametrize(("out", "bias"), [(1, True), (2, True), (3, True), (1, False)])
 def test_it_comes_to_what_the_library_comes_to(
-    kernel: int, stride: int, padding: int, more: tuple[int, int], out: int, memory_format: torch.memory_format
+    kernel: int,
+    stride: int,
+    padding: int,
+    more: tuple[int, int],
+    out: int,
+    bias: bool,
+    memory_format: torch.memory_format,
 ) -> None:
     torch.manual_seed(0)
-    library = nn.ConvTranspose2d(5, out, kernel, stride, padding, more, dtype=torch.float64)
-    ours = NarrowTransposed(5, out, kernel, stride, padding, more, dtype=torch.float64)
+    library = nn.ConvTranspose2d(5, out, kernel, stride, padding, more, bias=bias, dtype=torch.float64)
+    ours = NarrowTransposed(5, out, kernel, stride, padding, more, bias=bias, dtype=torch.float64)
     ours.load_state_dict(library.state_dict())
     found = []
     for layer in (library, ours):

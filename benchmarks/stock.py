@@ -160,7 +160,10 @@ def loss_of(model: ConvVAE, x: Tensor, config: TrialConfig) -> Tensor:
     import torch
     import torch.nn.functional as F
 
-    assert (config.likelihood, config.reduction, config.free_bits_nats) == ("gaussian", "pixel_mean", 0)
+    from raysweep.config import TrialConfig
+
+    fields = ("likelihood", "sigma", "reduction", "free_bits_nats", "kld_warmup_epochs")
+    assert all(getattr(config, name) == TrialConfig.model_fields[name].default for name in fields)
     output, mean, logvar = model(x, torch.randn(len(x), config.latent_size, device=x.device))
     kl = -0.5 * torch.sum(1 + logvar - mean.pow(2) - logvar.exp()) / len(x)
     return F.mse_loss(output.sigmoid(), x) + config.kld_weight * kl

@@ -24,6 +24,7 @@ class Adam:
         # In the memory format of their parameter: the fused step walks both in memory order.
         self._means = [torch.zeros_like(parameter) for parameter in self.parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self.parameters]
+        # One for each parameter, as checkpoints have them; all step at once, so they are equal.
         self._steps = torch.zeros(len(self.parameters), device=self.parameters[0].device)
 
     def zero_grad(self) -> None:
@@ -33,7 +34,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves each parameter by its gradient, which every one must have."""
+        """Moves each parameter by its gradient, which every one must have, from autograd."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self._steps.add_(1)
         steps = [self._steps[0]] * len(gradients)
@@ -141,5 +142,11 @@ def _fused_adam(
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """A tensor without gaps, as one row if it is not contiguous: the fused step would copy the gradient first."""
-    return tensor if tensor.is_contiguous() else tensor.as_strided((tensor.numel(),), (1,))
+    """A tensor without gaps, on a CPU as one row if it is not contiguous.
+
+    Autograd gives a gradient the strides of its parameter, and the moments have them too, so all four come in the same
+    order. torch's fused step on a CPU walks them as they lie, but first makes a contiguous copy of the gradient.
+    """
+    if tensor.is_contiguous() or tensor.device.type != "cpu":
+        return tensor
+    return tensor.as_strided((tensor.numel(),), (1,))

@@ -18,7 +18,7 @@ class Conv2d(nn.Conv2d):
         """Images [batch, out channels, height, width] of x [batch, in channels, height, width]."""
         if self.bias is None or not _pays(x):
             return super().forward(x)
-        output = F.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        output: Tensor = self._conv_forward(x, self.weight, None)
         return output.add_(self.bias.view(-1, 1, 1))
 
 
@@ -27,8 +27,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Images [batch, out channels, height, width] of x [batch, in channels, height, width]."""
-        if self.bias is None or output_size is not None or isinstance(self.padding, str) or not _pays(x):
+        if self.bias is None or output_size is not None or not _pays(x):
             return super().forward(x, output_size)
+        assert isinstance(self.padding, tuple)  # a word is for convolutions alone
         output = F.conv_transpose2d(
             x, self.weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )

@@ -94,7 +94,7 @@ class FusedNetwork:
             torch._foreach_add_(self._counts, 1)
         encoded = self._run(self._model.encoder, x, weights, training)
         mean, logvar = self._linear(self._model.posterior, encoded, weights).chunk(2, dim=1)
-        logvar = F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)
+        logvar = F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # as ConvVAE.encode has it
         z = torch.addcmul(mean, (0.5 * logvar).exp(), noise.mT)
         output = self._run(self._model.decoder, z, weights, training)
         return self.part(output), mean.mT, logvar.mT

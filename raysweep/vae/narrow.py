@@ -22,7 +22,8 @@ class NarrowTransposed(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Images [batch, out channels, height, width] of x [batch, in channels, height, width]."""
-        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        is_plain = output_size is None and self.groups == 1 and self.dilation == (1, 1)
+        if not is_plain or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(x, output_size)
         output: Tensor = _Folded.apply(x, self.weight, self.stride, self.padding, self.output_padding)
         return output if self.bias is None else output.add_(self.bias.view(-1, 1, 1))

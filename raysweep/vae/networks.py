@@ -84,7 +84,7 @@ class ConvVAE(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x), [batch, latent_size], of x [batch, channels, height, width] in [0, 1]."""
         mean, logvar = self.posterior(self.encoder(x)).chunk(2, dim=1)
-        return mean, F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # clamp, whose gradient takes five operations
+        return mean, F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # clamp, with a gradient of one operation
 
     def decode_output(self, z: Tensor) -> Tensor:
         """All that the decoder says, as `likelihoods` reads it: logits [batch, channels, height, width] of latents z

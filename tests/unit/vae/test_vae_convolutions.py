@@ -77,9 +77,18 @@ def test_under_autocast_they_are_the_librarys(kinds: tuple[type[nn.Module], type
     assert found.dtype is torch.bfloat16
 
 
-def test_what_the_library_alone_can_do_it_does() -> None:
-    torch.manual_seed(0)
-    worded = Conv2d(4, 6, 3, padding="same")
-    assert worded(torch.rand(2, 4, 5, 7)).shape == (2, 6, 5, 7)
-    sized = ConvTranspose2d(4, 6, 3, stride=2)
-    assert sized(torch.rand(2, 4, 5, 5), output_size=[12, 12]).shape == (2, 6, 12, 12)
+def test_an_output_size_is_the_librarys() -> None:
+    library, ours = (kind(4, 6, 3, stride=2) for kind in (nn.ConvTranspose2d, ConvTranspose2d))
+    ours.load_state_dict(library.state_dict())
+    x = torch.rand(2, 4, 5, 5)
+    found = ours(x, output_size=[12, 12])
+    assert found.shape == (2, 6, 12, 12)
+    assert torch.equal(found, library(x, output_size=[12, 12]))
+
+
+@pytest.mark.parametrize("how", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
+def test_a_convolution_pads_as_the_librarys_does(how: dict[str, Any]) -> None:
+    library, ours = (kind(4, 6, 3, dtype=torch.float64, **how) for kind in (nn.Conv2d, Conv2d))
+    ours.load_state_dict(library.state_dict())
+    x = torch.rand(2, 4, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), library(x))

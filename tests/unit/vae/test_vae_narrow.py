@@ -46,6 +46,15 @@ def test_under_autocast_it_is_the_librarys() -> None:
         assert layer(torch.rand(2, 4, 3, 3)).dtype is torch.bfloat16
 
 
+@pytest.mark.parametrize("how", [{"dilation": 2}, {"groups": 2}])
+def test_what_it_cannot_do_the_library_does(how: dict[str, int]) -> None:
+    library, ours = (kind(4, 2, 3, 2, **how) for kind in (nn.ConvTranspose2d, NarrowTransposed))
+    ours.load_state_dict(library.state_dict())
+    x = torch.rand(2, 4, 5, 5)
+    assert torch.equal(ours(x), library(x))
+    assert torch.equal(ours(x, output_size=list(library(x).shape[2:])), library(x))
+
+
 def test_what_asks_for_no_gradient_gets_none() -> None:
     layer = NarrowTransposed(4, 1, 3, 2, 1, 1)
     layer.weight.requires_grad_(False)

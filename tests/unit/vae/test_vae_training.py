@@ -80,7 +80,7 @@ def test_training_leaves_torchs_own_generator_alone() -> None:
 
 
 def test_the_loss_falls_on_real_digits() -> None:
-    """After 16 epochs six seeds of six are far beyond these bounds; after 8 rounding decides that on the ELBO."""
+    """With 8 epochs rounding told whether the ELBO rose; with 16 six seeds of six are far beyond all bounds."""
     images = digits()
     config = small_config(d_size=8, latent_size=8, hidden_size=64, epochs=16, learning_rate=5e-3, kld_weight=1e-4)
     history = list(train(config, TensorImages(images[:1500]), TensorImages(images[1500:])))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from layer_results import result_and_gradients
 from torch import Tensor, nn
 
 from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
@@ -45,10 +46,7 @@ def test_they_come_to_what_the_library_comes_to(
     for layer in (library, ours):
         layer.to(memory_format=memory_format)  # type: ignore[call-overload]
         x = torch.linspace(-1, 1, 3 * 4 * 6 * 7, dtype=torch.float64).view(3, 4, 6, 7)
-        x = x.to(memory_format=memory_format).requires_grad_()
-        output = layer(x)
-        output.sin().sum().backward()
-        found.append([output, x.grad, *(parameter.grad for parameter in layer.parameters())])
+        found.append(result_and_gradients(layer, x.to(memory_format=memory_format)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layer_results import result_and_gradients
 from torch import nn
 
 from raysweep.vae import linear
@@ -41,10 +42,8 @@ def test_a_large_layer_comes_to_what_the_library_comes_to(
 ) -> None:
     found = []
     for layer in pair(into, out, bias):
-        x = torch.linspace(-1, 1, batch * into).view(into, batch).t().requires_grad_()
-        output = layer(x)
-        output.sin().sum().backward()
-        found.append([output, x.grad, *(parameter.grad for parameter in layer.parameters())])
+        x = torch.linspace(-1, 1, batch * into).view(into, batch).t()
+        found.append(result_and_gradients(layer, x))
     assert products == [(batch, into), (batch, out), (out, batch)]
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

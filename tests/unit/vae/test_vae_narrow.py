@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layer_results import result_and_gradients
 from torch import nn
 
 from raysweep.vae.narrow import NarrowTransposed
@@ -32,10 +33,7 @@ def test_it_comes_to_what_the_library_comes_to(
     for layer in (library, ours):
         layer.to(memory_format=memory_format)  # type: ignore[call-overload]
         x = torch.linspace(-1, 1, 3 * 5 * 4 * 6, dtype=torch.float64).view(3, 5, 4, 6)
-        x = x.to(memory_format=memory_format).requires_grad_()
-        output = layer(x)
-        output.sin().sum().backward()
-        found.append([output, x.grad, *(parameter.grad for parameter in layer.parameters())])
+        found.append(result_and_gradients(layer, x.to(memory_format=memory_format)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 

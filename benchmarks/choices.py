@@ -10,7 +10,6 @@ is compared, too: `differs by` is the largest relative difference of an epoch's 
     contiguous        images and kernels in rows of one channel, instead of channels last
     torch's Adam      torch.optim.Adam as it comes, instead of one fused operation
     fused Adam        torch.optim.Adam(fused=True), which imports more, and copies what is channels last
-    autograd's loss   the objective's gradient by autograd, operation by operation
     library's bias    biases added by torch's convolutions, and their gradients
     library's layer   torch's transposed convolution at the decoder's end
     library's linear  torch's linear layers
@@ -34,27 +33,22 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import stock
 import torch
-import torch.nn.functional as F
 from fused import RandomImages, spread
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from raysweep.config import Likelihood, TrialConfig
+from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
 from raysweep.vae.adam import Adam
 from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
 from raysweep.vae.inputs import InputGenerators, augment
-from raysweep.vae.laps import Laps
-from raysweep.vae.likelihoods import gaussian_data_term
 from raysweep.vae.linear import Linear
 from raysweep.vae.narrow import NarrowTransposed
-from raysweep.vae.objective import charged_rate, kl_per_latent
 from raysweep.vae.training import Training
 
 AUGMENTATION = {"rotation_degrees": 45.0, "autocontrast_probability": 0.5, "brightness_jitter": 0.5}
@@ -92,23 +86,6 @@ class TorchAdam:
         self.zero_grad, self.step = self._adam.zero_grad, self._adam.step
 
 
-class AutogradLoss(Training):
-    """Has autograd find the gradient of raysweep's default objective."""
-
-    def run_epoch(self, laps: Laps | None = None) -> EpochMetrics:
-        with patch.multiple("raysweep.vae.training", data_term=squared_error, batch_rate=rate):
-            return super().run_epoch(laps)
-
-
-def squared_error(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -> Tensor:
-    error = F.mse_loss(output.sigmoid(), x, reduction="sum") / len(x)
-    return gaussian_data_term(error, x[0].numel(), likelihood, sigma)
-
-
-def rate(mean: Tensor, logvar: Tensor, free_bits_nats: float) -> Tensor:
-    return charged_rate(kl_per_latent(mean, logvar), free_bits_nats)
-
-
 def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None:
     def made(kind: type[Training] = Training, **changes: Any) -> Training:
         return kind(config.model_copy(update=changes), train, RandomImages(16, CPU), CPU, baseline_mse=0.1)
@@ -117,7 +94,6 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
         "raysweep", "contiguous", "torch's Adam", "fused Adam", "library's bias", "library's layer", "library's linear",
     )  # fmt: skip
     sides = {name: made() for name in names}
-    sides["autograd's loss"] = made(AutogradLoss)
     sides["bfloat16"] = made(precision="bfloat16")
     rows = sides["contiguous"]
     rows.model.to(memory_format=torch.contiguous_format)

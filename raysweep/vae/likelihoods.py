@@ -18,12 +18,9 @@ continuous Bernoulli).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from raysweep.config import Likelihood
 
@@ -111,27 +108,9 @@ def data_term(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -
         sigma: of the `gaussian` likelihood; the others have their own or none.
     """
     if likelihood in FIT_SQUARED_ERROR:
-        error: Tensor = _SquaredError.apply(output, x)
-        return gaussian_data_term(error, x[0].numel(), likelihood, sigma)
+        squared_error = F.mse_loss(output.sigmoid(), x, reduction="sum") / len(x)
+        return gaussian_data_term(squared_error, x[0].numel(), likelihood, sigma)
     return _pixel_terms(output, x, likelihood).sum() / len(x)
-
-
-class _SquaredError(torch.autograd.Function):
-    """The squared error of an image, mean over the batch, with its gradient in three operations."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, x: Tensor) -> Tensor:
-        mean = output.sigmoid()
-        difference = mean - x
-        ctx.save_for_backward(mean, difference)
-        return difference.square().sum().div_(len(x))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        mean, difference = ctx.saved_tensors
-        slope: Tensor = torch.ops.aten.sigmoid_backward(difference, mean)
-        return slope.mul_(gradient * (2 / len(difference))), None
 
 
 def data_terms(output: Tensor, x: Tensor, likelihood: Likelihood, sigmas: Tensor) -> Tensor:

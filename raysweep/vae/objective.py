@@ -16,11 +16,9 @@ al., arXiv:1511.06349 (warm-up); Fu et al., arXiv:1903.10145 (cycles of it).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from raysweep.config import Reduction, TrialConfig
 
@@ -35,33 +33,6 @@ length (Theis et al., arXiv:1511.01844)."""
 def kl_per_latent(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise: never negative, 0 at mean 0 and logvar 0."""
     return 0.5 * torch.addcmul(torch.expm1(logvar) - logvar, mean, mean)
-
-
-def batch_rate(mean: Tensor, logvar: Tensor, free_bits_nats: float) -> Tensor:
-    """The KL divergence of a training step's loss, in nats an image: a scalar, of q(z|x) [batch, latents].
-
-    The same as `charged_rate` of `kl_per_latent`; without free bits its gradient is in closed form, and takes four
-    operations instead of a dozen, each of a few numbers.
-    """
-    if free_bits_nats == 0:
-        rate: Tensor = _MeanRate.apply(mean, logvar)
-        return rate
-    return charged_rate(kl_per_latent(mean, logvar), free_bits_nats)
-
-
-class _MeanRate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, logvar: Tensor) -> Tensor:
-        growth = torch.expm1(logvar)
-        ctx.save_for_backward(mean, growth)
-        return torch.addcmul(growth - logvar, mean, mean).sum().mul_(0.5 / len(mean))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        mean, growth = ctx.saved_tensors
-        scale = gradient / len(mean)
-        return mean * scale, growth * (0.5 * scale)
 
 
 def charged_rate(kl: Tensor, free_bits_nats: float) -> Tensor:

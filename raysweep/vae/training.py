@@ -22,7 +22,7 @@ from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generato
 from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_term
 from raysweep.vae.networks import ConvVAE
-from raysweep.vae.objective import batch_rate, warmed_weight, weighted_loss
+from raysweep.vae.objective import charged_rate, kl_per_latent, warmed_weight, weighted_loss
 from raysweep.vae.precision import forward_in, products_in
 from raysweep.vae.schedules import learning_rate
 
@@ -110,7 +110,7 @@ class Training:
                 output, mean, logvar = model(seen, noise)
             output, mean, logvar = output.to(x.dtype), mean.to(x.dtype), logvar.to(x.dtype)
             data = data_term(output, x, config.likelihood, config.sigma)
-            rate = batch_rate(mean, logvar, config.free_bits_nats)
+            rate = charged_rate(kl_per_latent(mean, logvar), config.free_bits_nats)
             weight = warmed_weight(config, step, steps)
             loss = weighted_loss(data, rate, weight, config.reduction, pixels, config.latent_size)
             lap(SlotPart.FORWARD)

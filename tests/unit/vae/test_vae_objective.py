@@ -16,7 +16,7 @@ from raysweep.config import UNIT_SQUARED_ERROR_SIGMA, TrialConfig
 from raysweep.vae.conventions import pixel_mean_weight
 from raysweep.vae.likelihoods import LOG_SIGMA_MIN, data_term, gaussian_data_term, soft_floor
 from raysweep.vae.networks import LOGVAR_MAX, LOGVAR_MIN
-from raysweep.vae.objective import batch_rate, charged_rate, kl_per_latent, warmed_weight, weighted_loss
+from raysweep.vae.objective import charged_rate, kl_per_latent, warmed_weight, weighted_loss
 
 means = st.floats(-100, 100, width=32)
 logvars = st.floats(LOGVAR_MIN, LOGVAR_MAX, width=32)
@@ -51,19 +51,6 @@ def test_the_kl_divergence_is_that_of_torch(mean: float, logvar: float) -> None:
     posterior = Normal(scalar(mean), (scalar(logvar) / 2).exp())
     expected = kl_divergence(posterior, Normal(scalar(0.0), scalar(1.0)))
     torch.testing.assert_close(kl_per_latent(scalar(mean), scalar(logvar)), expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("free_bits_nats", [0.0, 0.6])
-def test_the_rate_of_a_batch_and_its_gradient_are_those_of_the_kl_divergence(free_bits_nats: float) -> None:
-    random = torch.Generator().manual_seed(0)
-    posterior = [torch.randn(7, 3, dtype=torch.float64, generator=random).requires_grad_() for _ in range(2)]
-    expected = charged_rate(kl_per_latent(*posterior), free_bits_nats)
-    found = batch_rate(*posterior, free_bits_nats)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    assert torch.isclose(found, batch_rate(*posterior, 0.0)) == (free_bits_nats == 0)
-    gradients = (torch.autograd.grad(3 * rate, posterior) for rate in (found, expected))
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @given(nats, nats, weights, pixel_counts, latent_counts)

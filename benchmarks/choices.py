@@ -36,7 +36,8 @@ from typing import Any
 
 import stock
 import torch
-from fused import RandomImages, spread
+from fused import RandomImages
+from spread import spread_in_a_table
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -113,7 +114,7 @@ def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None
         pairs = list(zip(ours, epochs, strict=True))
         differs = max(abs(one.train_loss - other.train_loss) / abs(one.train_loss) for one, other in pairs)
         ratios = [one.images_per_s / other.images_per_s for one, other in pairs[1:]]
-        print(f"    {name:17}{spread(ratios)}, differs by {differs:.1e}", flush=True)
+        print(f"    {name:17}{spread_in_a_table(ratios)}, differs by {differs:.1e}", flush=True)
 
 
 def compare_memory(config: TrialConfig, steps: int, rounds: int) -> None:
@@ -131,7 +132,7 @@ def compare_memory(config: TrialConfig, steps: int, rounds: int) -> None:
     for end in pipes.values():
         end.send(False)
     ratios = [given / kept for given, kept in zip(found[False][1:], found[True][1:], strict=True)]
-    print(f"    glibc's memory   {spread(ratios)}", flush=True)
+    print(f"    glibc's memory   {spread_in_a_table(ratios)}", flush=True)
 
 
 def train_when_asked(config: TrialConfig, steps: int, keeps: bool, pipe: Connection) -> None:
@@ -161,7 +162,7 @@ def compare_threads(config: TrialConfig, steps: int, rounds: int) -> None:
             for worker in workers:
                 worker.join()
         ratios.append(took[1] / took[2])
-    print(f"    two threads      {spread(ratios)}", flush=True)
+    print(f"    two threads      {spread_in_a_table(ratios)}", flush=True)
 
 
 def work(job: tuple[TrialConfig, int, int, int], barrier: Barrier, found: Queue[float]) -> None:
@@ -210,7 +211,7 @@ def compare_augmentation(batch_size: int, steps: int, rounds: int) -> None:
             ours.append(len(images) / took[by_batches])
             ratios.append(took[by_pictures] / took[by_batches])
     print(f"    raysweep        {statistics.median(ours):10,.0f} images/s")
-    print(f"    pictures         {spread(ratios)}", flush=True)
+    print(f"    pictures         {spread_in_a_table(ratios)}", flush=True)
 
 
 def seconds(what: Callable[[], object]) -> float:

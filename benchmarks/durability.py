@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import secrets
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from spread import spread
 
 ROOT = Path(__file__).parents[1]
 SIDES = ("with", "without")
@@ -63,10 +63,6 @@ def main() -> None:
             shares.append(spent / rows["with"]["took_s"])
     print(f"with / without             {spread(ratios)}")
     print(f"share spent in them, timed {spread(shares)}")
-
-
-def spread(values: list[float]) -> str:
-    return f"median {statistics.median(values):.4f}, from {min(values):.4f} to {max(values):.4f}, n = {len(values)}"
 
 
 def in_a_process_of_its_own(side: str, place: Path, options: argparse.Namespace) -> dict[str, Any]:

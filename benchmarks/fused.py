@@ -15,11 +15,11 @@ import argparse
 import itertools
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from spread import spread_in_a_table
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -96,8 +96,8 @@ def main() -> None:
             images = len(train) * members
             print(
                 f"{d_size:6} {batch_size:5} {members:2} {rate(images, apart_s)} {rate(images, fused_s)}  "
-                f"{spread([a.training / b.training for a, b in zip(apart_s, fused_s, strict=True)])}  "
-                f"{spread([a.epoch / b.epoch for a, b in zip(apart_s, fused_s, strict=True)])}",
+                f"{spread_in_a_table([a.training / b.training for a, b in zip(apart_s, fused_s, strict=True)])}  "
+                f"{spread_in_a_table([a.epoch / b.epoch for a, b in zip(apart_s, fused_s, strict=True)])}",
                 flush=True,
             )
 
@@ -121,10 +121,6 @@ def total(epochs: list[EpochMetrics], images: int) -> Seconds:
 
 def rate(images: int, seconds: list[Seconds]) -> str:
     return f"{statistics.median(images / second.training for second in seconds):13,.0f}"
-
-
-def spread(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):5.2f}x [{min(ratios):5.2f}, {max(ratios):5.2f}]"
 
 
 if __name__ == "__main__":

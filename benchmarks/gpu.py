@@ -35,7 +35,8 @@ from queue import Empty
 from typing import Any
 
 import torch
-from fused import RandomImages, spread
+from fused import RandomImages
+from spread import spread_in_a_table
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -127,10 +128,10 @@ def measure_one(options: argparse.Namespace, d_size: int, batch_size: int, devic
     print(f"\none: d_size {d_size}, batch {batch_size}, n = {options.rounds}: images/s and, over eager, the ratio")
     for name, values in rates.items():
         ratios = [value / eager for value, eager in zip(values, rates[EAGER], strict=True)]
-        print(f"    {name:20} {statistics.median(values):12,.0f}  {spread(ratios)}")
+        print(f"    {name:20} {statistics.median(values):12,.0f}  {spread_in_a_table(ratios)}")
     if "png" in rates:
         ratios = [eager / png for eager, png in zip(rates[EAGER], rates["png"], strict=True)]
-        print(f"    eager over png: {spread(ratios)}")
+        print(f"    eager over png: {spread_in_a_table(ratios)}")
 
 
 def png_side(scratch: Path, d_size: int, batch_size: int, steps: int, device: torch.device) -> Callable[[], float]:

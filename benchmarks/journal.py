@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from spread import spread
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -72,12 +73,9 @@ def measure(scratch: Path, trials: int, options: argparse.Namespace) -> None:
     for place, seconds in rows.items():
         content = (place / "study.journal").read_bytes()
         lines = content.count(b"\n")
-        print(
-            f"    {place.name:10} {lines:9,} lines {len(content) / 1e6:8.1f} MB   opened in median "
-            f"{statistics.median(seconds):.2f} s, from {min(seconds):.2f} to {max(seconds):.2f}"
-        )
+        print(f"    {place.name:10} {lines:9,} lines {len(content) / 1e6:8.1f} MB   opened in {spread(seconds, 's')}")
     ratios = [slow / fast for slow, fast in zip(rows[long], rows[compacted], strict=True)]
-    print(f"    long / compacted: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}")
+    print(f"    long / compacted: {spread(ratios, 'x')}")
 
 
 def spec_of(trials: int) -> SweepSpec:

@@ -25,10 +25,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spread import spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,14 +75,7 @@ def main() -> None:
                 median = statistics.median(values)
                 without.setdefault(kind, median)
                 data = "" if way == "without" else f"; of data {(median - without[kind]) / MB:6.1f}"
-                print(f"{way:8} {kind:8} {spread(values)}{data}", flush=True)
-
-
-def spread(values: Sequence[int]) -> str:
-    return (
-        f"median {statistics.median(values) / MB:6.1f}, from {min(values) / MB:6.1f} to {max(values) / MB:6.1f}, "
-        f"n = {len(values)}"
-    )
+                print(f"{way:8} {kind:8} {spread([value / MB for value in values], 'MB')}{data}", flush=True)
 
 
 def write_images(path: Path, images: int) -> None:

@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spread import spread
+
 ROOT = Path(__file__).parents[1]
 SPACE = """
 name: overhead
@@ -52,21 +54,25 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        rows = raysweep_side(options) if options.side == "raysweep" else stock_side(options)
-        print(json.dumps(rows))
+        print(json.dumps(raysweep_side(options) if options.side == "raysweep" else stock_side(options)))
         return
-    medians: dict[str, list[float]] = {}
+    rows: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
         for number in range(options.rounds):
             for side in ("raysweep", "stock")[:: 1 if number % 2 == 0 else -1]:
                 if side == "stock" and not options.stock:
                     continue
                 found = in_a_process_of_its_own(side, Path(scratch) / f"{number}-{side}")
-                medians.setdefault(side, []).append(found["slot_s"])
+                rows.setdefault(side, []).append(found)
                 told = ", ".join(f"{name} {value:,.4g}" for name, value in found.items())
                 print(f"{side}: {told}", flush=True)
-    for side, values in medians.items():
-        print(f"{side}: {statistics.median(values):.4f} slot-seconds a trial, n = {len(values)}")
+    for side, runs in rows.items():
+        print(side)
+        for name in runs[0]:
+            print(f"    {name:30} {spread([run[name] for run in runs])}")
+    if "stock" in rows:
+        pairs = zip(rows["raysweep"], rows["stock"], strict=True)
+        print(f"stock / raysweep, slot_s: {spread([slow['slot_s'] / fast['slot_s'] for fast, slow in pairs], 'x')}")
 
 
 def in_a_process_of_its_own(side: str, place: Path) -> dict[str, float]:

@@ -32,11 +32,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stock
+from spread import spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,12 +117,6 @@ def print_results(rows: dict[str, list[dict[str, Any]]], options: argparse.Names
             print(f"    while there were trials at work  {spread(of_trials, '%')}")
 
 
-def spread(values: Sequence[float], unit: str) -> str:
-    return (
-        f"median {statistics.median(values):.2f} {unit}, from {min(values):.2f} to {max(values):.2f}, n = {len(values)}"
-    )
-
-
 def prepare_job(scratch: Path, options: argparse.Namespace) -> Path:
     """Writes the images, and a file of what every side is to do; its path.
 
@@ -159,14 +153,14 @@ def write_images(scratch: Path, wanted: int) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
+    from raysweep.data import tensors
     from raysweep.data.cache import open_cache, prepare
-    from raysweep.data.tensors import load_splits, spread
     from raysweep.spec import DataSpec
 
     os.environ["RAYSWEEP_CACHE"] = str(scratch / "cache")
     bundled = DataSpec(dataset="mnist-5k", image_size=IMAGE_SIZE)
     path = prepare(bundled)
-    cache, splits = open_cache(path), load_splits(path, bundled, "cpu")
+    cache, splits = open_cache(path), tensors.load_splits(path, bundled, "cpu")
     validation = max(1, wanted // 8)
     if wanted + validation > len(splits.train):
         most = max(n for n in range(len(splits.train)) if n + max(1, n // 8) <= len(splits.train))
@@ -179,7 +173,7 @@ def write_images(scratch: Path, wanted: int) -> dict[str, Any]:
         ("train", splits.train, wanted + validation),
         ("t10k", splits.test, min(validation, len(splits.test))),
     ):
-        rows = split.indices[spread(number, len(split)).numpy()]
+        rows = split.indices[tensors.spread(number, len(split)).numpy()]
         write_idx(raw / f"{stem}-images-idx3-ubyte", pixels[rows])
         write_idx(raw / f"{stem}-labels-idx1-ubyte", cache.labels[rows].astype(np.uint8))
 
@@ -188,7 +182,7 @@ def write_images(scratch: Path, wanted: int) -> dict[str, Any]:
         validation_fraction=validation / (wanted + validation),
     )  # fmt: skip
     path = prepare(data)
-    cache, splits = open_cache(path), load_splits(path, data, "cpu")
+    cache, splits = open_cache(path), tensors.load_splits(path, data, "cpu")
     assert (len(splits.train), len(splits.validation)) == (wanted, validation)
     assert cache.labels is not None
     pixels = np.concatenate([chunk[:, 0] for chunk in cache.chunks])

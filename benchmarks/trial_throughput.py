@@ -19,7 +19,6 @@ those of going through the DataLoader without workers.
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import statistics
@@ -37,6 +36,7 @@ import stock
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from spread import spread
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -232,12 +232,6 @@ def step_flops(config: TrialConfig) -> int:
     with FlopCounterMode(display=False) as counter:
         stock.loss_of(model, x, config).backward()  # type: ignore[no-untyped-call]
     return int(counter.get_total_flops())
-
-
-def spread(values: Sequence[float], unit: str) -> str:
-    digits = max(0, 2 - math.floor(math.log10(statistics.median(values))))
-    median, least, most = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
-    return f"median {median} {unit}, from {least} to {most}, n = {len(values)}"
 
 
 if __name__ == "__main__":

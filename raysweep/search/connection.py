@@ -42,6 +42,10 @@ OBJECT_STORE_BYTES = 128 << 20
 CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
 
+AGENT = "--dashboard_agent_command"
+AGENTS_PORTS = ("DASHBOARD_AGENT_LISTEN", "METRICS_AGENT", "METRICS_EXPORT")
+"""Of a raylet, and what its agent tells it."""
+
 WARM = "raysweep.search.warm"
 """What processes import as they start."""
 
@@ -130,13 +134,41 @@ def _apart_from_signals() -> Iterator[None]:
 def _without_services() -> Iterator[None]:
     """Has a Ray that starts leave out what a sweep alone on it never asks: dashboard, autoscaler and log monitor.
 
-    They are three processes of Python, without which Ray's start and end take two seconds less (docs/performance.md).
+    They are four processes of Python, one of which is the dashboard's agent. Without them Ray starts and ends in two to
+    three seconds less (docs/performance.md).
     """
+    from ray._private import services
     from ray._private.node import Node
+    from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
+    def start(command: list[str], process_type: str, **options: Any) -> Any:
+        return run(_without_agent(command) if process_type == PROCESS_TYPE_RAYLET else command, process_type, **options)
+
+    run: Any = getattr(services, "start_ray_process", None)
     unneeded = ("start_api_server", "start_monitor", "start_log_monitor")
-    with replaced(Node, **dict.fromkeys(unneeded, lambda *_, **__: None)):
+    with (
+        replaced(Node, **dict.fromkeys(unneeded, lambda *_, **__: None)),
+        replaced(services, start_ray_process=start),
+    ):
         yield
+
+
+def _without_agent(command: list[str]) -> list[str]:
+    """A raylet's command line with a stand-in for the dashboard's agent, whose ports it waits for: it is told of none.
+
+    As it is, where this Ray has them by other names.
+    """
+    from ray import _raylet
+
+    said = dict(part.split("=", 1) for part in command if "=" in part)
+    persist = getattr(_raylet, "persist_port", None)
+    ports = [getattr(_raylet, f"{name}_PORT_NAME", None) for name in AGENTS_PORTS]
+    if persist is None or None in ports or not {AGENT, "--session_dir", "--node_id"} <= said.keys():
+        return command
+    for port in ports:
+        persist(said["--session_dir"], said["--node_id"], port, -1)  # as the agent does where it serves nothing
+    stand_in = subprocess.list2cmdline([sys.executable, "-I", "-S", str(Path(__file__).with_name("standin.py"))])
+    return [f"{AGENT}={stand_in}" if part.startswith(f"{AGENT}=") else part for part in command]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.search import connection
 from tests.integration.conftest import TINY
 
 BEGIN = """
@@ -89,6 +90,19 @@ def test_the_dashboards_agent_is_a_stand_in_that_ends_with_its_raylet(tmp_path: 
     )
     first, *_, last = done.stdout.splitlines()  # between them Ray says what it makes of a raylet that was killed
     assert (first, last) == ("0", "False"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("missing", ["persist_port", "METRICS_AGENT_PORT_NAME"])
+def test_a_ray_that_names_its_agents_ports_otherwise_keeps_its_agent(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["raylet", f"--session_dir={tmp_path}", "--node_id=1", "--dashboard_agent_command=python agent.py --a=b"]
+    changed = connection._without_agent(command)
+    assert changed[:3] == command[:3]
+    assert changed[3].startswith("--dashboard_agent_command=")
+    assert changed[3].endswith("standin.py")
+    monkeypatch.delattr(f"ray._raylet.{missing}")
+    assert connection._without_agent(command) == command
 
 
 def test_a_process_whose_torch_is_broken_starts_and_says_what_is_wrong_when_it_is_asked(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ class TorchAdam:
 
 
 def compare_steps(config: TrialConfig, train: RandomImages, rounds: int) -> None:
-    def made(kind: type[Training] = Training, **changes: Any) -> Training:
-        return kind(config.model_copy(update=changes), train, RandomImages(16, CPU), CPU, baseline_mse=0.1)
+    def made(**changes: Any) -> Training:
+        return Training(config.model_copy(update=changes), train, RandomImages(16, CPU), CPU, baseline_mse=0.1)
 
     names = (
         "raysweep", "contiguous", "torch's Adam", "fused Adam", "library's bias", "library's layer", "library's linear",

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -137,19 +137,30 @@ def _without_services() -> Iterator[None]:
     They are four processes of Python, one of which is the dashboard's agent. Without them Ray starts and ends in two to
     three seconds less (docs/performance.md).
     """
-    from ray._private import services
     from ray._private.node import Node
+
+    unneeded = ("start_api_server", "start_monitor", "start_log_monitor")
+    with replaced(Node, **dict.fromkeys(unneeded, lambda *_, **__: None)), _raylet_started_by(_without_agent):
+        yield
+
+
+@contextmanager
+def _raylet_started_by(change: Callable[[list[str]], list[str]], **environment: str) -> Iterator[None]:
+    """Has a Ray that starts start its raylet by what is made of its command line, with these variables besides.
+
+    A Ray that starts it by another name starts it as it is.
+    """
+    from ray._private import services
     from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
     def start(command: list[str], process_type: str, **options: Any) -> Any:
-        return run(_without_agent(command) if process_type == PROCESS_TYPE_RAYLET else command, process_type, **options)
+        if process_type == PROCESS_TYPE_RAYLET:
+            command = change(command)
+            options["env_updates"] = {**(options.get("env_updates") or {}), **environment}
+        return run(command, process_type, **options)
 
     run: Any = getattr(services, "start_ray_process", None)
-    unneeded = ("start_api_server", "start_monitor", "start_log_monitor")
-    with (
-        replaced(Node, **dict.fromkeys(unneeded, lambda *_, **__: None)),
-        replaced(services, start_ray_process=start),
-    ):
+    with replaced(services, start_ray_process=start):
         yield
 
 
@@ -180,7 +191,6 @@ def _starting_fast(processes: int, threads: int) -> Iterator[None]:
     many threads a trial has, and some of these look at that but once.
     """
     from ray._private import services
-    from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
     def get_node(gcs_address: str, node_id: str) -> Any:
         with suppress(Exception):  # what fails here is tried again, by Ray or by who needs it, and reported there
@@ -192,17 +202,12 @@ def _starting_fast(processes: int, threads: int) -> Iterator[None]:
                 time.sleep(0.02)
         return look(gcs_address, node_id)
 
-    def start(command: list[str], process_type: str, **options: Any) -> Any:
-        if process_type == PROCESS_TYPE_RAYLET:
-            command = [*command, f"--num_prestart_python_workers={processes}"]  # of a flag given twice the last counts
-            if "OMP_NUM_THREADS" not in os.environ:
-                options["env_updates"] = {**(options.get("env_updates") or {}), "OMP_NUM_THREADS": str(threads)}
-        return run(command, process_type, **options)
+    def started_beforehand(command: list[str]) -> list[str]:
+        return [*command, f"--num_prestart_python_workers={processes}"]  # of a flag given twice the last counts
 
-    # A Ray that has them by another name starts without.
-    look: Any = getattr(services, "get_node", None)
-    run: Any = getattr(services, "start_ray_process", None)
-    with replaced(services, get_node=get_node, start_ray_process=start):
+    environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
+    look: Any = getattr(services, "get_node", None)  # a Ray that has it by another name starts without
+    with replaced(services, get_node=get_node), _raylet_started_by(started_beforehand, **environment):
         yield
 
 

@@ -7,6 +7,7 @@
     table = sweep.trials()                           # a pyarrow.Table, one row a trial
     table = raysweep.open_sweep("results/kld").trials()
     model = raysweep.load_model("exported/kld")      # a torch module
+    x = raysweep.read_images("photo.png", model)     # prepared as its training images were
 
 Names are imported when they are first used, so that `import raysweep` costs neither torch nor ray.
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raysweep.errors import RaysweepError, SpecError
     from raysweep.loading import load_spec
+    from raysweep.search.reading import read_images
     from raysweep.search.review import Sweep, open_sweep
     from raysweep.search.sweep import resume, run
     from raysweep.spec import SweepSpec
@@ -34,6 +36,7 @@ _HOMES = {
     "load_model": "raysweep.vae.export",
     "load_spec": "raysweep.loading",
     "open_sweep": "raysweep.search.review",
+    "read_images": "raysweep.search.reading",
     "resume": "raysweep.search.sweep",
     "run": "raysweep.search.sweep",
 }
@@ -46,6 +49,7 @@ __all__ = [
     "load_model",
     "load_spec",
     "open_sweep",
+    "read_images",
     "resume",
     "run",
 ]

@@ -9,6 +9,7 @@ RaysweepError
 ├── LedgerError              a study journal that cannot be read or does not belong to the sweep
 ├── ResourcesError           a trial that could never be scheduled on the machines there are
 ├── RayLost                  a Ray that ended in the middle of a sweep
+├── ModelInputError          images or latents that a model cannot take; a ValueError too
 ├── CheckpointError          a checkpoint that is missing, torn or made by another configuration
 └── StorageError             a full, read-only or vanished file system
 
@@ -85,6 +86,10 @@ class RayLost(RaysweepError):
     """A Ray that ended in the middle of a sweep."""
 
     exit_code = 1
+
+
+class ModelInputError(RaysweepError, ValueError):
+    """Images or latents that a trained model cannot take."""
 
 
 class CheckpointError(RaysweepError):

@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from raysweep.data.images import Chunk, Counts, Images, Source, Transform
+from raysweep.data.images import Chunk, Counts, Fitting, Images, Source, Transform
 from raysweep.errors import DataError, DataUnavailable
 
 _LOG = logging.getLogger("raysweep")
@@ -189,6 +189,39 @@ def _pixels(opened: Image.Image, channels: Literal[1, 3]) -> Images:
         image = Image.alpha_composite(Image.new("RGBA", visible.size, (0, 0, 0, 255)), visible).convert("RGB")
     image = image.convert("L" if channels == 1 else "RGB")
     return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def read_image(path: Path, fitting: Fitting) -> Images:
+    """Return the image of one file exactly as a folder's images are prepared, [channels, size, size].
+
+    Raises:
+        DataError: if it is missing, cannot be decoded, or does not fit.
+    """
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "there is no such file"
+        raise DataError(f"{path}: {what}")
+    with _pillow_warnings():
+        try:
+            image = decode(path, fitting.channels)
+        except BrokenImageError as error:
+            raise DataError(f"{path}: cannot be decoded: {error}") from error
+    try:
+        fitted: Images = fitting(image[None])[0]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return fitted
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images below a folder, sorted by path; hidden files and other endings are left out.
+
+    Raises:
+        DataUnavailable: if there are none.
+    """
+    found = sorted(path for path, _ in _walk(folder))
+    if not found:
+        raise DataUnavailable(f"{folder}: holds no image; looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders too")
+    return [folder / path for path in found]
 
 
 @contextmanager

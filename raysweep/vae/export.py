@@ -16,7 +16,7 @@ from raysweep.errors import CheckpointError, StorageError
 from raysweep.layout import read_bounded, write_atomically
 from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
-from raysweep.vae.networks import ConvVAE
+from raysweep.vae.trained import TrainedVAE
 
 FORMAT = "raysweep-model-1"
 WEIGHTS = "model.safetensors"
@@ -30,21 +30,29 @@ A convolutional VAE of {shape[0]}x{shape[1]}x{shape[2]} images, {latent_size} la
     import raysweep
     model = raysweep.load_model({folder!r})    # or wherever you have moved this folder
 
-`model.encode(x)` gives the mean and the log variance of q(z|x) for x [batch, channels, height, width] in [0, 1],
-`model.decode(z)` images in [0, 1], `model.reconstruct(x)` and `model.sample(count, seed)` what they say.{binarised}
+    x = raysweep.read_images("photo.png", model)            # a file, a folder or a list, prepared as in training
+    mean, logvar = model.encode(x)                          # of q(z|x), [batch, {latent_size}]
+    images = model.decode(mean)                             # [batch, {shape[0]}, {shape[1]}, {shape[2]}] in [0, 1]
+    images = model.interpolate(x[0], images[0], steps=8)    # on the line between two images' latents
+    images = model.sample(16, seed=0)                       # decoded from draws of the prior
+
+{binarised}Images are floating point in [0, 1], [batch, channels, height, width]; other shapes and ranges are refused.
 `model.json` has the configuration, where it comes from, and its metrics on the validation images:
 
 {metrics}
 """
 
-_BINARISED = """
-It was trained on binarised images: give it an x of 0 and 1, such as `(x >= 0.5).float()`."""
+_BINARISED = """It was trained on binarised images: give it an x of 0 and 1, such as `(x >= 0.5).float()`. `read_images`
+does it.
+
+"""
 
 
 def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
-    """Writes the newest checkpoint below `checkpoints` as a model folder at `out`.
+    """Write the newest checkpoint below `checkpoints` as a model folder at `out`.
 
-    `origin` says where the model comes from; it is written into model.json.
+    `origin` says where the model comes from; it is written into model.json. Its `data` is the `data:` section, which
+    `raysweep.read_images` prepares images by.
 
     Raises:
         CheckpointError: if there is no whole checkpoint, or `out` holds something already.
@@ -90,8 +98,8 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
     return out
 
 
-def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> ConvVAE:
-    """The model that `raysweep export` wrote, ready to encode, decode, reconstruct and sample.
+def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> TrainedVAE:
+    """Load the model that `raysweep export` wrote, ready to encode, decode, reconstruct, interpolate and sample.
 
     Raises:
         CheckpointError: if the folder holds no model, or a damaged one.
@@ -104,12 +112,16 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         config = TrialConfig.model_validate(description["config"])
         channels, height, width = description["shape"]
         with torch.device("meta"):  # no memory is taken and no weight drawn before the file's are known to fit
-            model = ConvVAE.from_config(config, (channels, height, width))
+            model: TrainedVAE = TrainedVAE.from_config(config, (channels, height, width))
         tensors, _ = read_tensors(root / WEIGHTS)
         for name, value in model.state_dict().items():
             if name in tensors and tensors[name].dtype != value.dtype:  # which assigning would take over
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
         model.load_state_dict(tensors, assign=True)
+        origin = description.get("origin")
+        model.config, model.origin = config, origin if isinstance(origin, dict) else {}
+        images = model.origin.get("data")
+        model.images = images if isinstance(images, dict) else None
     except (
         TensorFileError, OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, RecursionError,
     ) as error:  # fmt: skip

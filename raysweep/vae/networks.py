@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class ConvVAE(nn.Module):
         self.decoder = nn.Sequential(*decoder)
 
     @classmethod
-    def from_config(cls, config: TrialConfig, shape: tuple[int, int, int]) -> ConvVAE:
+    def from_config(cls, config: TrialConfig, shape: tuple[int, int, int]) -> Self:
         """The network that a trial trains, initialised from the trial's seed whatever was drawn before."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tensor_images import TensorImages, discs, small_config, small_training, untimed
 
-from raysweep.errors import CheckpointError, StorageError
+from raysweep.errors import CheckpointError, ModelInputError, StorageError
 from raysweep.metrics import METRICS, EpochMetrics
 from raysweep.vae.checkpoint import save_checkpoint
 from raysweep.vae.export import export_model, load_model
+from raysweep.vae.trained import TrainedVAE
 from raysweep.vae.training import Training
 
 ORIGIN = {"sweep": "kld", "trial": 7}
@@ -265,3 +267,96 @@ def test_the_exported_model_measures_what_its_description_says(tmp_path: Path) -
     assert {name: float(value) for name, value in found.items()} == pytest.approx(
         {name: float(stated[name]) for name in found}, rel=1e-4
     )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> TrainedVAE:
+    """A loaded model of grey images of 16x16 pixels, 3 latents."""
+    directory = tmp_path_factory.mktemp("model")
+    trained(directory / "trial", (1, 16, 16))
+    return load_model(export_model(directory / "trial", directory / "out", ORIGIN))
+
+
+def test_answers_of_a_loaded_model_carry_no_gradients_unless_they_are_asked_for(model: TrainedVAE) -> None:
+    x = discs(2, (1, 16, 16))
+    mean, logvar = model.encode(x)
+    answers = [mean, logvar, model.decode(mean), model.sample(2), model.reconstruct(x), model.interpolate(x[0], x[1])]
+    assert not any(answer.requires_grad for answer in answers)
+    z = mean.clone().requires_grad_()
+    model.decode(z, gradients=True).sum().backward()
+    assert z.grad is not None
+    assert model.encode(x, gradients=True)[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (torch.zeros(2, 1, 64, 64), "64x64 pixels in 1 channel, the model takes 16x16 in 1 channel; raysweep.read_im"),
+        (torch.zeros(2, 3, 16, 16), "3 channels, the model takes 1 channel"),
+        (torch.zeros(2, 16, 16, 1), "channels last; the model takes x.permute(0, 3, 1, 2)"),
+        (torch.zeros(1, 16, 16), "is one image, [1, 16, 16]; a batch is wanted: x[None]"),
+        (torch.zeros(16, 16), "has shape [16, 16]; images are [batch, channels, height, width]"),
+        (torch.zeros(2, 1, 16, 16, dtype=torch.uint8), "x.float() / 255"),
+        (torch.zeros(2, 1, 16, 16, dtype=torch.float64), "x.to(torch.float32)"),
+        (torch.full((2, 1, 16, 16), 200.0), "from 200 to 200, the model takes 0 to 1; x / 255"),
+        (torch.linspace(-1, 1, 256).view(1, 1, 16, 16), "from -1 to 1, the model takes 0 to 1; (x + 1) / 2"),
+        (torch.full((2, 1, 16, 16), math.nan), "holds NaN"),
+        (np.zeros((2, 1, 16, 16), np.float32), "numpy.ndarray (torch.from_numpy makes it one)"),
+        ("photo.png", "got str"),
+    ],
+)
+def test_images_that_a_model_does_not_take_are_refused_with_what_to_do(model: TrainedVAE, x: Any, says: str) -> None:
+    for call in (model.encode, model.reconstruct):
+        with pytest.raises(ModelInputError, match=re.escape(says)):
+            call(x)
+
+
+@pytest.mark.parametrize(
+    ("z", "says"),
+    [
+        (torch.zeros(2, 5), "has shape [2, 5]; the model takes [batch, 3]"),
+        (torch.zeros(3), "is the latents of one image, [3]; a batch is wanted: z[None]"),
+        (torch.zeros(2, 3, dtype=torch.int64), "z.float()"),
+        (torch.full((1, 3), math.inf), "holds NaN or infinities"),
+        ([0.0, 0.0, 0.0], "must be a torch tensor [batch, 3], got list"),
+    ],
+)
+def test_latents_that_a_model_does_not_take_are_refused_with_what_to_do(model: TrainedVAE, z: Any, says: str) -> None:
+    with pytest.raises(ModelInputError, match=re.escape(says)):
+        model.decode(z)
+
+
+def test_a_model_that_was_trained_on_noisy_images_takes_pixels_beyond_black_and_white(tmp_path: Path) -> None:
+    trained(tmp_path / "trial", (1, 16, 16), input_noise=0.3)
+    model = load_model(export_model(tmp_path / "trial", tmp_path / "out", ORIGIN))
+    assert model.encode(torch.full((1, 1, 16, 16), -0.5))[0].shape == (1, 3)
+
+
+def test_a_line_between_two_images_begins_and_ends_at_their_reconstructions(model: TrainedVAE) -> None:
+    x = discs(4, (1, 16, 16))
+    line = model.interpolate(x[0], x[1], steps=5)
+    assert line.shape == (5, 1, 16, 16)
+    ends = model.reconstruct(x[:2])
+    torch.testing.assert_close(line[[0, 4]], ends, rtol=1e-5, atol=1e-6)
+    middle = model.decode(model.encode(x[:2])[0].mean(0, keepdim=True))
+    torch.testing.assert_close(line[2:3], middle, rtol=1e-5, atol=1e-6)
+    several = model.interpolate(x[:2], x[2:], 3)
+    assert several.shape == (2, 3, 1, 16, 16)
+    torch.testing.assert_close(several[1], model.interpolate(x[1], x[3], 3), rtol=1e-5, atol=1e-6)
+    for a, b, steps, says in [
+        (x[0], x[1], 1, "steps: must be a whole number from 2 on, got 1"),
+        (x[:2], x[:1], 3, "must be as many images"),
+        (x[0], x[1, :, :8, :8], 3, "b: 8x8 pixels in 1 channel, the model takes 16x16"),
+    ]:
+        with pytest.raises(ModelInputError, match=re.escape(says)):
+            model.interpolate(a, b, steps)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_a_number_of_samples_that_there_cannot_be_is_refused(model: TrainedVAE, count: Any) -> None:
+    with pytest.raises(ModelInputError, match="count: must be a whole number from 1 on"):
+        model.sample(count)
+
+
+def test_a_model_says_what_it_is_on_one_line(model: TrainedVAE) -> None:
+    assert repr(model) == "<TrainedVAE of 16x16 grey images, 3 latents, sweep kld, trial 7>"

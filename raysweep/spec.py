@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
 from raysweep.claims import Claim
 from raysweep.config import Count
@@ -20,6 +20,8 @@ BUNDLED: tuple[Dataset, ...] = ("mnist-5k", "digits")
 """Data sets that come with the installation and need no network."""
 
 DEFAULT_TRIALS = 20
+SMALLEST_SHARE = 0.01
+"""Of a CPU or a GPU that a process may ask for: a hundred on one device at most."""
 MOST_FUSED = 64
 """Trials in one process: their checkpoints are written one after another."""
 
@@ -181,10 +183,16 @@ class SearchSpec(Section):
         return None if raw == "none" else raw
 
 
+def _at_least_the_smallest(share: float) -> float:
+    if share < SMALLEST_SHARE:
+        raise ValueError(f"must be at least {SMALLEST_SHARE} of a CPU, got {share}")
+    return share
+
+
 class ResourcesSpec(Section):
     """`resources:` what one process takes of a machine, and with it a trial, or the trials that are fused."""
 
-    cpu: Annotated[float, Strict(), Field(gt=0, le=1024)] = 1.0
+    cpu: Annotated[float, Strict(), Field(gt=0, le=1024), AfterValidator(_at_least_the_smallest)] = 1.0
     gpu: Literal["auto"] | float = "auto"
     """Share of one GPU; `auto` is a whole one where there are GPUs, else none."""
 
@@ -194,6 +202,8 @@ class ResourcesSpec(Section):
         is_number = isinstance(raw, int | float) and not isinstance(raw, bool)
         if raw != "auto" and not (is_number and 0 <= raw <= 1):
             raise ValueError(f"must be auto or a share of one GPU, from 0 to 1, got {raw!r}")
+        if raw != "auto" and 0 < raw < SMALLEST_SHARE:
+            raise ValueError(f"must be 0, or at least {SMALLEST_SHARE} of a GPU, got {raw!r}")
         return raw
 
 

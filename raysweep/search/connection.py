@@ -229,6 +229,7 @@ def _start(address: str | None, spec: SweepSpec | None, trials: int) -> None:
                     num_gpus=int(node["GPU"]),
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
+                    _memory=int(node["memory"]) if "memory" in node else None,  # Ray sees the outermost limit alone
                     _system_config={"preload_python_modules": [WARM]},
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,

@@ -6,16 +6,23 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from pathlib import Path
 
 from raysweep.errors import ResourcesError
+from raysweep.search.container import cpu_quota, memory_limit
 from raysweep.search.exchange import Share
+from raysweep.search.gpus import visible_gpus
 from raysweep.spec import SweepSpec
 
 FUSED_ON_A_GPU = 8
 """Trials that a process trains together if `search.fuse` is auto and it has a GPU for itself."""
 GENERATIONS = 4
 """As many times that are at once are tried at least: a sampler learns nothing from those that have not ended."""
+UNITS = 10_000
+"""Ray counts resources in units of 1/10,000, so that three shares of 0.3333 fit a GPU."""
+PROCESS_BYTES = 500 << 20
+"""Memory of a process that trains a small model on a CPU: 417 MB of its own, images that are mapped not counted."""
+DRIVER_BYTES = 600 << 20
+"""Memory of the driver and of Ray's own processes beside those that train: 254 MB and some 250 MB."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Slots:
 
 
 def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
-    """How many processes train trials of `spec` at once on machines with these resources, and how many each.
+    """Count the processes that train trials of `spec` at once on machines with these resources, and the trials of each.
 
     Raises:
         ResourcesError: if no machine could ever hold one; the message names the resource that lacks.
@@ -61,11 +68,7 @@ def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
                 f"resources.{resource}: a trial asks for {needed:g}, the largest machine has {most:g}, so no trial "
                 f"could ever start; ask for at most {most:g}, or set RAY_ADDRESS to a cluster that has more"
             )
-    count = 0
-    for node in nodes:
-        by_gpu = floor(node.get("GPU", 0.0) / gpu + 1e-9) if gpu else None
-        by_cpu = floor(node.get("CPU", 0.0) / wanted.cpu + 1e-9)
-        count += by_cpu if by_gpu is None else min(by_cpu, by_gpu)
+    count = sum(_held(Share(wanted.cpu, gpu), node) for node in nodes)
     if count == 0:
         raise ResourcesError(
             f"resources: a trial asks for {wanted.cpu:g} CPU and {gpu:g} GPU, and no single machine has both; "
@@ -74,6 +77,21 @@ def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
     most_concurrent = spec.search.max_concurrent
     count = count if most_concurrent is None else min(count, most_concurrent)
     return Slots(wanted.cpu, gpu, count, _larger(Share(wanted.cpu, gpu), nodes), _most_fused(spec, gpu, count))
+
+
+def _held(share: Share, node: Mapping[str, float]) -> int:
+    """Count the processes with this share that Ray places on a machine at once."""
+    count = _units(node.get("CPU", 0.0)) // _units(share.cpu)
+    if share.gpu:  # each is on one device: two of 0.6 do not share the rests of three GPUs
+        whole, rest = divmod(_units(node.get("GPU", 0.0)), UNITS)
+        count = min(count, whole * (UNITS // _units(share.gpu)) + rest // _units(share.gpu))
+    if count and "memory" in node:  # one is always tried: what it takes depends on its model
+        count = min(count, max(1, floor(node["memory"] / PROCESS_BYTES)))
+    return count
+
+
+def _units(amount: float) -> int:
+    return round(amount * UNITS)
 
 
 def _most_fused(spec: SweepSpec, gpu: float, slots: int) -> int:
@@ -110,15 +128,13 @@ def needed_processes(spec: SweepSpec, node: Mapping[str, float], trials: int) ->
 
 
 def local_nodes() -> list[dict[str, float]]:
-    """What Ray would have on this machine, found without importing it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        gpus = len([p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()])
-    else:
-        gpus = len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"])
+    """Return what a Ray on this machine has for trials, within the limits of the container, without importing it."""
     has_affinity = hasattr(os, "sched_getaffinity")  # Linux alone knows which of its cores a process may use
-    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return [{"CPU": float(cpus), "GPU": float(gpus)}]
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = cpu_quota()
+    cpus = cores if quota is None else max(1, min(cores, floor(quota)))  # Ray takes whole CPUs alone, and at least one
+    memory = max(PROCESS_BYTES, memory_limit() - DRIVER_BYTES)
+    return [{"CPU": float(cpus), "GPU": float(visible_gpus()), "memory": float(memory)}]
 
 
 def cluster_nodes() -> list[dict[str, float]]:

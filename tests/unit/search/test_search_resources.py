@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from raysweep.errors import RaysweepError, ResourcesError
 from raysweep.loading import parse_spec
+from raysweep.search import resources
 from raysweep.search.exchange import Share
 from raysweep.search.resources import Slots, fit, needed_processes
 
@@ -27,6 +30,13 @@ TWO_GPUS = {"CPU": 16.0, "GPU": 2.0}
         ("{cpu: 4, gpu: 0.25}", [TWO_GPUS], Slots(4, 0.25, 4, Share(4, 0.5))),
         ("{cpu: 4}", [LAPTOP], Slots(4, 0, 1)),
         ("{cpu: 1, gpu: 1}", [LAPTOP, TWO_GPUS], Slots(1, 1, 2, fused=2)),
+        ("{gpu: 0.4}", [TWO_GPUS], Slots(1, 0.4, 4, Share(1, 0.8))),
+        ("{gpu: 0.6}", [{"CPU": 16.0, "GPU": 8.0}], Slots(1, 0.6, 8, Share(1, 1))),
+        ("{gpu: 0.35}", [{"CPU": 16.0, "GPU": 4.0}], Slots(1, 0.35, 8, Share(1, 0.7))),
+        ("{gpu: 0.3333}", [TWO_GPUS], Slots(1, 0.3333, 6, Share(1, 0.6666))),
+        ("{gpu: 0.1}", [{"CPU": 64.0, "GPU": 3.0}], Slots(1, 0.1, 30, Share(1, 0.2))),
+        ("{gpu: 0.5}", [{"CPU": 16.0, "GPU": 1.5}], Slots(1, 0.5, 3, Share(1, 1))),
+        ("{cpu: 0.1}", [{"CPU": 3.0}], Slots(0.1, 0, 30, Share(0.2, 0))),
     ],
 )
 def test_trials_fit_on_whole_machines(resources: str, nodes: list[dict[str, float]], slots: Slots) -> None:
@@ -50,6 +60,50 @@ def test_no_more_processes_start_than_will_train(
     rest: str, node: dict[str, float], trials: int, processes: int, threads: int
 ) -> None:
     assert needed_processes(parse_spec(SPACE + rest), node, trials) == (processes, threads)
+
+
+GB = float(1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("node", "count"),
+    [
+        ({"CPU": 64.0, "memory": 3.5 * GB}, 7),
+        ({"CPU": 64.0, "memory": 100 * GB}, 64),
+        ({"CPU": 64.0, "memory": 0.2 * GB}, 1),
+        ({"CPU": 64.0, "GPU": 8.0, "memory": 2 * GB}, 4),
+    ],
+)
+def test_no_more_processes_train_than_the_memory_holds(node: dict[str, float], count: int) -> None:
+    assert fit(parse_spec(SPACE), [node]).count == count
+
+
+def test_a_machine_without_cpus_to_spare_holds_none_however_much_memory_it_has() -> None:
+    nodes = [{"CPU": 0.0, "memory": 8 * GB}, {"CPU": 2.0, "memory": 8 * GB}]
+    assert fit(parse_spec(SPACE), nodes).count == 2
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [(None, 4), (1.0, 1), (2.5, 2), (0.2, 1), (64.0, 4)])
+def test_this_machine_has_the_whole_cpus_that_its_container_may_use(
+    quota: float | None, cpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    monkeypatch.setattr(resources, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(resources, "memory_limit", lambda: 2 << 30)
+    (node,) = resources.local_nodes()
+    assert node["CPU"] == cpus
+    assert node["memory"] == (2 << 30) - resources.DRIVER_BYTES
+
+
+def test_a_tiny_container_still_trains_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "memory_limit", lambda: 256 << 20)
+    assert fit(parse_spec(SPACE), resources.local_nodes()).count == 1
+
+
+@pytest.mark.parametrize("share", ["cpu: 0.001", "cpu: 0", "gpu: 0.001", "gpu: 1.5", "gpu: -1", "cpu: 1025"])
+def test_a_share_that_no_machine_could_give_is_refused(share: str) -> None:
+    with pytest.raises(RaysweepError, match=r"resources\.[cg]pu: must be"):
+        parse_spec(f"{SPACE}resources: {{{share}}}")
 
 
 def test_the_file_may_ask_for_fewer_at_once() -> None:

@@ -42,6 +42,9 @@ search: {{trials: {trials}, early_stopping: none, sampler: {sampler}}}
 evaluation: {{final_metrics: none}}
 """
 
+FEWEST = 3
+"""Trials from which a start, a beginning and an end can be told apart."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -53,6 +56,9 @@ def main() -> None:
     parser.add_argument("--side", choices=["raysweep", "stock"], help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    for name, least in (("trials", FEWEST), ("stock", FEWEST if options.stock else 0), ("epochs", 1), ("rounds", 1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name}: must be at least {least}, got {getattr(options, name)}")
     if options.side:
         print(json.dumps(raysweep_side(options) if options.side == "raysweep" else stock_side(options)))
         return
@@ -100,7 +106,7 @@ class Course:
     def told(self) -> dict[str, float]:
         """Of the trials after the first tenth, which pays for the start of the processes: what each came to."""
         count = len(self._ends)
-        part, half = count // 10, count // 2
+        part, half = max(1, count // 10), count // 2
         first = (self._ends[2 * part] - self._ends[part]) / part * self._slots
         last = (self._ends[-1] - self._ends[-1 - part]) / part * self._slots
         return {
@@ -156,7 +162,7 @@ def raysweep_side(options: argparse.Namespace) -> dict[str, float]:
     done.write_report()
     took = time.perf_counter() - start
     rows = sum(1 + len(record.epochs) for record in done.records)
-    part = len(asking) // 10
+    part = max(1, len(asking) // 10)
     return course.told() | {
         "suggest_ms_second_tenth": 1e3 * statistics.median(asking[part : 2 * part]),
         "suggest_ms_last_tenth": 1e3 * statistics.median(asking[-part:]),

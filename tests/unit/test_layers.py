@@ -103,8 +103,12 @@ def complain(faults: list[Import]) -> None:
 
 
 def test_every_module_belongs_to_a_known_room() -> None:
-    rooms = {room(found.importer) for found in all_imports()}
+    rooms = {room(found.importer) for found in all_imports()} - {"__main__"}
     assert rooms <= {*ROOMS, *BOTTOM}, rooms - {*ROOMS, *BOTTOM}
+
+
+def test_the_package_as_a_command_is_the_command_line_and_nothing_else() -> None:
+    assert imports_of_rooms_by("__main__") == [(Import("__main__", "raysweep.cli", 5, False, False), "cli")]
 
 
 def test_the_bottom_imports_no_room() -> None:
@@ -252,8 +256,9 @@ def test_every_public_name_resolves() -> None:
     assert "ray" not in fresh.loaded
 
 
-def test_help_is_printed_without_torch_ray_or_optuna() -> None:
-    fresh = in_a_fresh_interpreter(command("--help"))
+@pytest.mark.parametrize("module", ["raysweep", "raysweep.cli"])
+def test_help_is_printed_without_torch_ray_or_optuna(module: str) -> None:
+    fresh = in_a_fresh_interpreter(command("--help").replace("'raysweep.cli'", f"'{module}'"))
     assert fresh.code == 0
     assert "Usage:" in fresh.output
     assert fresh.loaded.isdisjoint({"torch", "ray", "optuna"})

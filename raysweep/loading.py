@@ -16,16 +16,16 @@ from raysweep.claimchecks import claim_faults
 from raysweep.claims import CLAIM_KINDS, Claim
 from raysweep.config import DENSE, LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.errors import Fault, SpecError
+from raysweep.hints import beta_conversion, distribution_hint, distribution_key, key_hint, value_hint
+from raysweep.keys import SECTIONS, TOP_LEVEL, all_keys, models_in
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
-from raysweep.spec import Dataset, DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec, SweepSpec
-from raysweep.yamltext import Faults, KeyPath, Loader, check_duplicates, nearest, shown
+from raysweep.spec import Dataset, DataSpec, EvaluationSpec, SearchSpec, SweepSpec
+from raysweep.yamltext import Faults, KeyPath, Loader, as_written, check_duplicates, nearest, shown
 
 MAX_FILE_BYTES = 1 << 20
+MAPPING = "the mapping given to load_spec"
+"""What a message calls a search space that comes from no file."""
 MAX_GRID = 100_000
-SECTIONS: dict[str, type[BaseModel]] = {
-    "data": DataSpec, "search": SearchSpec, "resources": ResourcesSpec, "evaluation": EvaluationSpec,
-}  # fmt: skip
-TOP_LEVEL = ("name", "data", "trial", "search", "resources", "evaluation", "claims")
 _EFFECTIVE_WITH = (
     ("sigma", "likelihood", ("gaussian",)),
     ("learning_rate_epochs", "learning_rate_schedule", ("step",)),
@@ -33,39 +33,43 @@ _EFFECTIVE_WITH = (
     ("learning_rate_patience_epochs", "learning_rate_schedule", ("plateau",)),
 )
 """Fields that mean something only with certain values of another one."""
+_LITERAL = re.compile(r"'([^']*)'")
+"""A value that is allowed, in pydantic's message on one that is not."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def load_spec(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> SweepSpec:
-    """Reads and validates a search space file.
+def load_spec(
+    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> SweepSpec:
+    """Read and validate a search space: a file, or the mapping that such a file would be.
 
     `overrides` replaces keys of `search:`, such as `{"trials": 50}`; None leaves a key as the file has it.
 
     Raises:
         SpecError: with every fault of the file.
     """
-    source = os.fspath(path)
+    if isinstance(source, Mapping):
+        return parse_mapping(source, overrides)
+    name = os.fspath(source)
     try:
-        with open(source, "rb") as file:
+        with open(name, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
-            raise SpecError(
-                source, [Fault(0, "", f"is larger than {MAX_FILE_BYTES} bytes; is it a search space file?")]
-            )
+            raise SpecError(name, [Fault(0, "", f"is larger than {MAX_FILE_BYTES} bytes; is it a search space file?")])
         text = content.decode("utf-8")
     except FileNotFoundError:
-        raise SpecError(source, [Fault(0, "", f"there is no such file{_files_nearby(source)}")]) from None
+        raise SpecError(name, [Fault(0, "", f"there is no such file{_files_nearby(name)}")]) from None
     except IsADirectoryError:
-        raise SpecError(source, [Fault(0, "", f"is a directory, not a file{_files_nearby(source)}")]) from None
+        raise SpecError(name, [Fault(0, "", f"is a directory, not a file{_files_nearby(name)}")]) from None
     except UnicodeDecodeError:
-        raise SpecError(source, [Fault(0, "", "is not a text in UTF-8, so not YAML")]) from None
+        raise SpecError(name, [Fault(0, "", "is not a text in UTF-8, so not YAML")]) from None
     except OSError as error:
-        raise SpecError(source, [Fault(0, "", f"cannot be read: {error.strerror}")]) from None
-    return parse_spec(text, source, overrides)
+        raise SpecError(name, [Fault(0, "", f"cannot be read: {error.strerror}")]) from None
+    return parse_spec(text, name, overrides)
 
 
 def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> SweepSpec:
-    """Validates the text of a search space file; see `load_spec`."""
+    """Validate the text of a search space file; see `load_spec`."""
     try:
         root = yaml.compose(text, Loader=Loader)
         raw = yaml.load(text, Loader=Loader)  # noqa: S506 (it is a SafeLoader)
@@ -74,15 +78,32 @@ def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] |
         raise SpecError(source, [Fault(line, "", f"is not YAML: {error.problem}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(source, [Fault(0, "", f"is not YAML: {str(error).splitlines()[0]}")]) from None
-    faults = Faults(source, root)
     if raw is None:
         raise SpecError(source, [Fault(0, "", "is empty; search_spaces/quickstart.yaml is a file to start from")])
-    if not isinstance(raw, dict):
-        raise SpecError(source, [Fault(0, "", f"must be keys and values, got {shown(raw)}")])
+    faults = Faults(source, root, raw)
     check_duplicates(root, (), faults)
+    return _spec_of(raw, faults, overrides, advice=None)
+
+
+def parse_mapping(mapping: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Validate what a search space file would say, given as a mapping; see `load_spec`.
+
+    Tuples stand for lists, paths for their texts, and NumPy's numbers for Python's.
+    """
+    try:
+        raw = as_written(mapping)
+    except RecursionError:
+        raise SpecError(MAPPING, [Fault(0, "", "contains itself")]) from None
+    faults = Faults(MAPPING, None, raw)
+    return _spec_of(raw, faults, overrides, advice="raysweep check --fields lists every key")
+
+
+def _spec_of(raw: Any, faults: Faults, overrides: Mapping[str, Any] | None, advice: str | None) -> SweepSpec:
+    if not isinstance(raw, dict):
+        raise SpecError(faults.source, [Fault(0, "", f"must be keys and values, got {shown(raw)}")])
     spec = _parse_sections(raw, faults, {k: v for k, v in (overrides or {}).items() if v is not None})
     if faults.found or spec is None:
-        raise SpecError(source, faults.found)
+        raise SpecError(faults.source, faults.found, advice)
     return spec
 
 
@@ -96,13 +117,13 @@ def parse_data(section: Mapping[str, Any], source: str) -> DataSpec:
         return DataSpec.model_validate(section)
     except ValidationError as error:
         faults = Faults(source, None)
-        faults.add_validation((), error, section)
+        faults.add_validation((), error, section, lambda key, *found: _hint_of(f"data.{key}", *found))
         raise SpecError(source, faults.found, advice="raysweep data list shows the data sets there are") from None
 
 
 def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str, Any]) -> SweepSpec | None:
     raw = _without_unknown_keys(raw, TOP_LEVEL, (), faults)
-    name = raw.get("name", Path(faults.source).stem.strip("<>"))
+    name = raw.get("name", "sweep" if faults.source == MAPPING else Path(faults.source).stem.strip("<>"))
     if not isinstance(name, str) or not NAME.fullmatch(name):
         faults.add(("name",), f"must be letters, digits, '.', '_' and '-' (it names a directory), got {shown(name)}")
 
@@ -122,7 +143,7 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
             sections[key] = model.model_validate(section)
         except ValidationError as error:
             if key != "data" or "data" in raw:
-                faults.add_validation((key,), error, section)
+                faults.add_validation((key,), error, section, _hint_of)
             broken = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
             if key == "search":  # what is sound of it is still checked against the space
                 sections[key] = model.model_validate({k: v for k, v in section.items() if k not in broken})
@@ -172,9 +193,12 @@ def _parse_trial(section: Any, faults: Faults) -> tuple[TrialSpace, set[str]]:
 
 
 def _parse_distribution(name: str, raw: dict[Any, Any], path: KeyPath, faults: Faults) -> Distribution | None:
-    model: type[Range] | type[Choices] = Choices if "choices" in raw else Range
+    is_choices = "choices" in raw or (not {*Range.model_fields} & {*raw} and "choices" in map(distribution_key, raw))
+    model: type[Range] | type[Choices] = Choices if is_choices else Range
     before = len(faults.found)
     raw = _known(raw, model, path, faults)
+    if not raw and len(faults.found) > before:
+        return None  # what is missing has been said under another name
     if model is Range and field_kind(name) == "other":
         faults.add(path, "has values without an order; give it {choices: [...]}")
         return None
@@ -207,9 +231,11 @@ def _check_value(name: str, value: Any, path: KeyPath, faults: Faults) -> Any:
         return field_adapter(name).validate_python(value)
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
-        hint = ""
-        if isinstance(value, str) and field_kind(name) != "other":
-            hint = "; numbers stand without quotes"
+        hint = _hint_of(f"trial.{name}", value, detail["msg"])
+        if isinstance(value, str) and (written := distribution_hint(value)):
+            hint = written
+        elif isinstance(value, str) and field_kind(name) != "other":
+            hint = hint or "; numbers stand without quotes"
         message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         faults.add(path, f"{message}, got {shown(value)}{hint}")
         return value
@@ -353,7 +379,7 @@ def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faul
             elif name in TrialConfig.model_fields:
                 faults.add(path, f"trial.{name} is a constant; give it a distribution, or take it out of the point")
             else:
-                faults.add(path, f"unknown name{nearest(name, tuple(space.searched))}")
+                faults.add(path, f"unknown name{key_hint(name, 'trial', tuple(space.searched), all_keys())}")
         points.append(checked)
     return search.model_copy(update={"enqueue": tuple(points)})
 
@@ -362,24 +388,45 @@ def _known(raw: dict[Any, Any], model: type[BaseModel], path: KeyPath, faults: F
     """`raw` and the sections in it without their unknown keys, each of which becomes a fault."""
     known = _without_unknown_keys(raw, tuple(model.model_fields), path, faults)
     for key, value in known.items():
-        nested = next((arg for arg in _models(model.model_fields[key].annotation)), None)
+        nested = next((arg for arg in models_in(model.model_fields[key].annotation)), None)
         if nested is not None and isinstance(value, dict):
             known[key] = _known(value, nested, (*path, key), faults)
     return known
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    options = [annotation, *get_args(annotation)]
-    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-
-
 def _without_unknown_keys(
     raw: dict[Any, Any], allowed: tuple[str, ...], path: KeyPath, faults: Faults
 ) -> dict[str, Any]:
-    for key in raw:
+    """Return `raw` without its unknown keys, each of which becomes a fault that says which key is meant."""
+    section = ".".join(str(part) for part in path if not isinstance(part, int))
+    for key, value in raw.items():
         if key not in allowed:
-            faults.add((*path, key), f"unknown key{nearest(key, allowed)}")
+            conversion = _conversion(value, faults.raw)
+            faults.add((*path, str(key)), f"unknown key{key_hint(key, section, allowed, all_keys(), conversion)}")
     return {key: value for key, value in raw.items() if key in allowed}
+
+
+def _conversion(beta: Any, raw: Mapping[Any, Any]) -> str:
+    """Say which KLD weight a published beta is for the images and in the convention of a file, maybe a faulty one."""
+    data, trial = _section(raw, "data"), _section(raw, "trial")
+    size, channels = data.get("image_size", DataSpec.model_fields["image_size"].default), data.get("channels")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        return ""
+    if channels not in (1, 3):
+        channels = 3 if data.get("dataset") == "cifar10" else 1
+    per_channel = " in one channel; three times that in colour" if data.get("dataset") == "folder" else ""
+    shape = f"{channels}x{size}x{size}{per_channel if data.get('channels') is None else ''}"
+    return beta_conversion(beta, channels * size * size, shape, trial)
+
+
+def _section(raw: Mapping[Any, Any], key: str) -> dict[Any, Any]:
+    section = raw.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _hint_of(key: str, value: Any, message: str) -> str:
+    """Return what a value that is refused may have been meant to be."""
+    return value_hint(key, value, _LITERAL.findall(message)) if isinstance(value, str | bool | int) else ""
 
 
 def _files_nearby(source: str) -> str:

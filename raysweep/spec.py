@@ -21,7 +21,8 @@ from pydantic import (
 
 from raysweep.claims import Claim
 from raysweep.config import Count
-from raysweep.metrics import METRICS, Mode
+from raysweep.hints import metric_hint
+from raysweep.metrics import FINAL_METRICS, METRICS, Mode
 from raysweep.space import Scalar, TrialSpace
 
 Dataset = Literal["mnist-5k", "digits", "mnist", "fashion_mnist", "cifar10", "folder"]
@@ -113,7 +114,10 @@ class Objective(Section):
         candidates = ", ".join(name for name, metric in METRICS.items() if metric.mode)
         metric = METRICS.get(self.metric)
         if metric is None:
-            raise ValueError(f"metric {self.metric!r} is not a metric; allowed: {candidates}")
+            if self.metric in FINAL_METRICS:
+                raise ValueError(f"metric {self.metric} {metric_hint(self.metric)}")
+            hint = metric_hint(self.metric)
+            raise ValueError(f"metric {self.metric!r} is not a metric; allowed: {candidates}{hint}")
         if metric.mode is None:
             raise ValueError(f"metric {self.metric} is neither better small nor large; allowed: {candidates}")
         if self.mode not in (None, metric.mode):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import yaml
 from pydantic import ValidationError
 
@@ -64,26 +66,43 @@ Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(nod
 class Faults:
     """The faults found so far, each with the line of the key it concerns."""
 
-    def __init__(self, source: str, root: yaml.Node | None) -> None:
+    def __init__(self, source: str, root: yaml.Node | None, raw: Any = None) -> None:
         self.source = source
         self.root = root
+        self.raw: Mapping[Any, Any] = raw if isinstance(raw, Mapping) else {}
+        """The whole file as it was read, faulty or not: for messages that need another of its keys."""
         self.found: list[Fault] = []
 
     def add(self, path: KeyPath, message: str) -> None:
         self.found.append(Fault(self._line(path), dotted(path), message))
 
-    def add_validation(self, path: KeyPath, error: ValidationError, raw: Any) -> None:
-        """Takes over what pydantic found below `path`."""
+    def add_validation(
+        self, path: KeyPath, error: ValidationError, raw: Any, hint: Callable[[str, Any, str], str] | None = None
+    ) -> None:
+        """Add what pydantic found below `path`; `hint` ends the message on a key, its value, and pydantic's message."""
+        found: dict[KeyPath, list[str]] = {}
+        ends: dict[KeyPath, str] = {}
         for detail in error.errors(include_url=False):
             below = tuple(part for part in detail["loc"] if _exists(raw, part, detail["loc"]))
             message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             if detail["type"] == "missing":
                 below, message = (*below, detail["loc"][-1]), "is missing"
-            elif detail["type"] != "value_error":
-                message = f"{message}, got {shown(detail['input'])}"
-            fault = Fault(self._line((*path, *below)), dotted((*path, *below)), message)
-            if fault not in self.found:
-                self.found.append(fault)
+            elif detail["type"] == "model_type":
+                message = "must be keys and values"
+            key = (*path, *below)
+            messages = found.setdefault(key, [])
+            if message not in messages:
+                messages.append(message)
+            if detail["type"] not in ("missing", "value_error"):
+                ends[key] = f", got {shown(detail['input'])}"
+                ends[key] += hint(dotted(key), detail["input"], detail["msg"]) if hint is not None else ""
+        for key, messages in found.items():
+            # One message for each member of a union, of which any would do.
+            self.add(
+                key,
+                " or ".join([messages[0], *(text.removeprefix("must be ") for text in messages[1:])])
+                + ends.get(key, ""),
+            )
 
     def _line(self, path: KeyPath) -> int:
         """The line of the deepest part of `path` that the file has."""
@@ -100,6 +119,22 @@ class Faults:
             else:
                 break
         return line
+
+
+def as_written(value: Any) -> Any:
+    """Return a value from Python as a file would have it, with lists for tuples and texts for paths.
+
+    What no file can have stays as it is: the model of its key refuses it.
+    """
+    if isinstance(value, Mapping):
+        return {key: as_written(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [as_written(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return value
 
 
 def check_duplicates(node: Any, path: KeyPath, faults: Faults) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -317,3 +319,51 @@ def test_defaults_stand_in_one_place() -> None:
     spec = parse_spec(BASE)
     assert spec.trial.config({}) == TrialConfig()
     assert math.isclose(spec.trial.config({}).sigma, math.sqrt(0.5))
+
+
+def test_a_mapping_loads_as_the_file_of_the_same_text_does() -> None:
+    for path in (SEARCH_SPACES / "kld.yaml", SEARCH_SPACES / "decoders.yaml"):
+        spec = load_spec(path)
+        assert load_spec(spec.as_mapping()).fingerprint() == spec.fingerprint()
+    assert load_spec(yaml.safe_load(BASE), {"trials": 9}).trials == 9
+
+
+def test_a_mapping_may_have_what_python_has_for_lists_texts_and_numbers(tmp_path: Path) -> None:
+    spec = load_spec(
+        {
+            "data": {"dataset": "folder", "root": tmp_path},
+            "trial": {
+                "latent_size": {"choices": (2, np.int64(8))},
+                "kld_weight": {"choices": np.array([0.5, 1.0])},
+                "learning_rate": np.float64(1e-3),
+            },
+            "search": {"enqueue": ({"latent_size": np.int64(2)},)},
+        }
+    )
+    assert spec.name == "sweep"
+    assert spec.data.root == str(tmp_path)
+    assert spec.trial.searched["latent_size"] == Choices(choices=(2, 8))
+    assert spec.trial.searched["kld_weight"] == Choices(choices=(0.5, 1.0))
+    assert spec.as_mapping() == parse_spec(yaml.safe_dump(spec.as_mapping())).as_mapping()
+
+
+def test_the_faults_of_a_mapping_name_their_keys_and_no_file() -> None:
+    itself: dict[str, Any] = {}
+    itself["data"] = itself
+    for mapping, expected in (
+        ({"data": {"dataset": "digits"}, "trial": {"kld_weight": {"low": "one", "high": 2}}}, "trial.kld_weight.low: "),
+        ({"data": {"dataset": "digits", "root": {1, 2}}}, "data.root: must be a valid string, got {1, 2}"),
+        ({1: 2}, "1: unknown key"),
+        (itself, "contains itself"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            load_spec(mapping)  # type: ignore[arg-type]
+        assert str(caught.value).startswith("the mapping given to load_spec: ")
+        assert expected in str(caught.value)
+        assert "raysweep check the mapping" not in str(caught.value)
+
+
+def test_a_value_that_fits_no_member_of_a_union_is_one_fault() -> None:
+    assert faults_of(BASE.replace("low: 5e-6", "low: one")) == [
+        "trial.kld_weight.low: must be a valid integer or a valid number, got 'one'"
+    ]

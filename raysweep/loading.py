@@ -205,7 +205,9 @@ def _parse_distribution(name: str, raw: dict[Any, Any], path: KeyPath, faults: F
     try:
         distribution = model.model_validate(raw)
     except ValidationError as error:
-        faults.add_validation(path, error, raw)
+        faults.add_validation(
+            path, error, raw, lambda _, value, __: _quotes_hint(faults.source) if isinstance(value, str) else ""
+        )
         return None
     if isinstance(distribution, Choices):
         checked = [
@@ -235,7 +237,7 @@ def _check_value(name: str, value: Any, path: KeyPath, faults: Faults) -> Any:
         if isinstance(value, str) and (written := distribution_hint(value)):
             hint = written
         elif isinstance(value, str) and field_kind(name) != "other":
-            hint = hint or "; numbers stand without quotes"
+            hint = hint or _quotes_hint(faults.source)
         message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         faults.add(path, f"{message}, got {shown(value)}{hint}")
         return value
@@ -427,6 +429,13 @@ def _section(raw: Mapping[Any, Any], key: str) -> dict[Any, Any]:
 def _hint_of(key: str, value: Any, message: str) -> str:
     """Return what a value that is refused may have been meant to be."""
     return value_hint(key, value, _LITERAL.findall(message)) if isinstance(value, str | bool | int) else ""
+
+
+def _quotes_hint(source: str) -> str:
+    """Return the end of a message on a text where a number should be."""
+    if source == MAPPING:  # as whoever parses a file by another loader meets it
+        return "; a number is expected (yaml.safe_load takes 5e-6 for a text: load_spec(PATH) does not)"
+    return "; numbers stand without quotes"
 
 
 def _files_nearby(source: str) -> str:

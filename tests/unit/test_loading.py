@@ -325,7 +325,12 @@ def test_a_mapping_loads_as_the_file_of_the_same_text_does() -> None:
     for path in (SEARCH_SPACES / "kld.yaml", SEARCH_SPACES / "decoders.yaml"):
         spec = load_spec(path)
         assert load_spec(spec.as_mapping()).fingerprint() == spec.fingerprint()
-    assert load_spec(yaml.safe_load(BASE), {"trials": 9}).trials == 9
+    assert (
+        load_spec(
+            {"name": "x", "data": {"dataset": "digits"}, "trial": {"seed": {"choices": [1]}}}, {"trials": 9}
+        ).trials
+        == 9
+    )
 
 
 def test_a_mapping_may_have_what_python_has_for_lists_texts_and_numbers(tmp_path: Path) -> None:
@@ -365,5 +370,15 @@ def test_the_faults_of_a_mapping_name_their_keys_and_no_file() -> None:
 
 def test_a_value_that_fits_no_member_of_a_union_is_one_fault() -> None:
     assert faults_of(BASE.replace("low: 5e-6", "low: one")) == [
-        "trial.kld_weight.low: must be a valid integer or a valid number, got 'one'"
+        "trial.kld_weight.low: must be a valid integer or a valid number, got 'one'; numbers stand without quotes"
     ]
+
+
+def test_a_number_that_pyyaml_took_for_a_text_is_told_so() -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(yaml.safe_load(BASE))
+    fault = caught.value.faults[0]
+    assert fault.key == "trial.kld_weight.high"
+    assert fault.message.endswith(
+        "got '5e-1'; a number is expected (yaml.safe_load takes 5e-6 for a text: load_spec(PATH) does not)"
+    )

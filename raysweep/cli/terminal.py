@@ -69,7 +69,12 @@ def plain_console() -> Console:
 def display_of(console: Console) -> Any:
     from raysweep.search.progress import LiveDisplay, PlainDisplay
 
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+    return LiveDisplay(console) if can_redraw(console) else PlainDisplay(console)
+
+
+def can_redraw(console: Console) -> bool:
+    """Return whether what is shown can be redrawn in place: a pipe cannot, nor can a terminal with TERM=dumb."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def warner(console: Console) -> Callable[[str], None]:
@@ -79,7 +84,7 @@ def warner(console: Console) -> Callable[[str], None]:
 @contextmanager
 def preparing(console: Console) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar that shows itself only while a data cache is built."""
-    if not console.is_terminal:
+    if not can_redraw(console):
         yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn

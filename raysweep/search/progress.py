@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -16,8 +17,19 @@ from raysweep.clock import timed
 from raysweep.metrics import TrialState
 from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
-from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, sweep_status
-from raysweep.search.views import STATE_STYLES, count_text, duration_text, finals_text, params_text, value_text
+from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, remaining_test_seconds, sweep_status
+from raysweep.search.views import (
+    GAP,
+    STATE_STYLES,
+    FittingLine,
+    count_text,
+    duration_text,
+    finals_text,
+    finals_texts,
+    param_texts,
+    params_text,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from raysweep.search.session import Session
@@ -26,6 +38,8 @@ if TYPE_CHECKING:
 _REDRAW_S = 0.25
 _REDRAW_SHARE = 0.05
 """Most of the driver's time that redrawing takes: with ten thousand trials a look at all of them is no trifle."""
+_FIXED_LINES = 11
+"""Lines of a terminal that the view keeps for everything but the running trials: more than it has, it would cut."""
 
 
 class LiveDisplay:
@@ -56,12 +70,12 @@ class LiveDisplay:
         now = time.monotonic()
         if now >= self._due:
             self._live.start()  # on the first tick: until then the bar of the data cache may have the terminal
-            self._live.update(_live_view(session), refresh=True)
+            self._live.update(_live_view(session, self._console.height), refresh=True)
             self._due = now + max(_REDRAW_S, (time.monotonic() - now) / _REDRAW_SHARE)
 
 
 class PlainDisplay:
-    """One line when a trial ends, and one for the very first result."""
+    """Prints a line when a trial ends, and one for the session's very first result."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -76,7 +90,7 @@ class PlainDisplay:
     def epoch_done(self, session: Session, record: TrialRecord) -> None:
         if self._first:
             self._first = False
-            self._print(f"trial {record.number}: {_result(record, session.spec)} after epoch 1")
+            self._print(f"trial {record.number}: {_result(record, session.spec)} after epoch {len(record.epochs)}")
 
     def trial_ended(self, session: Session, record: TrialRecord) -> None:
         count = f"[{session.ledger.ended}/{session.spec.trials}]"
@@ -97,62 +111,90 @@ class PlainDisplay:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _live_view(session: Session) -> RenderableType:
+def _live_view(session: Session, height: int) -> RenderableType:
+    """Return what the terminal shows now, for a terminal of `height` lines."""
     records = session.ledger.records()
     spec = session.spec
     status = sweep_status(records, spec)
-    elapsed = time.monotonic() - session.begun
-    rest = remaining_seconds(records, spec, session.slots.trials)
-
     head = Table.grid(expand=True)
     head.add_column(ratio=1)
     head.add_column(justify="right")
-    left = f", about {duration_text(rest)} left" if rest is not None else ""
+    at_once = f", {session.slots.trials} at once" if status.trials > 1 else ""
+    elapsed = duration_text(time.monotonic() - session.begun)
     head.add_row(
-        Text.assemble((spec.name, "bold"), f"  {count_text(status.trials, 'trial')}, {session.slots.trials} at once"),
-        Text(f"{duration_text(elapsed)}{left}", style="dim"),
+        Text.assemble((spec.name, "bold"), f"  {count_text(status.trials, 'trial')}{at_once}"),
+        Text(f"{elapsed}{_left(session, status, records)}", style="dim"),
     )
-    body = Table.grid(padding=(0, 2))
+    body = Table.grid(padding=(0, GAP))
     body.add_column(style="dim", no_wrap=True)
     body.add_column()
-    body.add_row("trials", _counts(status))
-    body.add_row("best", _best(status, spec))
+    body.add_row("trials", _counts(session, status))
+    for index, record in enumerate(_leaders(status)):
+        body.add_row("" if index else "best", _standing(record, spec, "" if index else "bold green"))
+    if status.leader is None:
+        body.add_row("best", Text("no result yet", style="dim"))
     saved = f"{count_text(status.epochs_saved, 'epoch')} of training saved by early stopping ({status.saved_share:.0%})"
     body.add_row("saved", saved)
-    body.add_row("speed", f"{status.images_per_s:,.0f} images/s")
-    for index, record in enumerate(status.running):
-        epoch = f"epoch {len(record.epochs)}/{record.config.epochs}"
-        text = Text.assemble(
-            (f"{record.number:>3}", "cyan"), f"  {epoch:<12}  {_result(record, spec):<24}  ",
-            (params_text(record.params), "dim"),
-        )  # fmt: skip
-        text.no_wrap, text.overflow = True, "ellipsis"
-        body.add_row("running" if index == 0 else "", text)
-    if status.ended >= status.trials:
+    bar = ProgressBar(total=max(1, status.trials), completed=status.ended)
+    if session.testing:
         done = len(status.finalists) - len(status.untested)
         body.add_row("testing", f"{done} of {count_text(len(status.finalists), 'finalist')} measured on the test split")
+        for record in [r for r in status.finalists if r.tested is not None][: max(1, height - _FIXED_LINES)]:
+            body.add_row("", FittingLine([f"trial {record.number}", *finals_texts(record)]))
+        bar = ProgressBar(total=max(1, len(status.finalists)), completed=done)
+    else:
+        training = [record for record in status.running if record.number in session.training]
+        body.add_row("speed", f"{sum(r.last('images_per_s') for r in training if r.epochs):,.0f} images/s")
+        shown = training[: max(1, height - _FIXED_LINES)]
+        for index, record in enumerate(shown):
+            body.add_row("running" if index == 0 else "", _running(record, spec))
+        if len(training) > len(shown):
+            body.add_row("", Text(f"and {len(training) - len(shown)} more", style="dim"))
     if session.stopped_by:
         body.add_row("", Text(f"stopping: {session.stopped_by}", style="bold yellow"))
-    bar = Padding(ProgressBar(total=max(1, status.trials), completed=status.ended), 0)
-    return Group(head, bar, body)
+    return Group(head, Padding(bar, 0), body)
 
 
-def _counts(status: SweepStatus) -> Text:
+def _left(session: Session, status: SweepStatus, records: Sequence[TrialRecord]) -> str:
+    """Return how long the rest of the present phase will take; nothing before the first measurement of it."""
+    if session.testing:
+        rest = remaining_test_seconds(status, session.slots.count)
+    else:
+        rest = remaining_seconds(records, session.spec, session.slots.trials)
+    if not rest:
+        return ""
+    return f", about {duration_text(max(1.0, rest))} left"
+
+
+def _counts(session: Session, status: SweepStatus) -> Text:
+    training = sum(record.number in session.training for record in status.running)
+    waiting = len(status.running) - training
     parts = [(f"{status.ended} done", "bold")]
     parts += [(f"{n} {s.value}", STATE_STYLES[s]) for s in ENDED if (n := status.by_state.get(s, 0))]
-    parts += [(f"{len(status.running)} running", STATE_STYLES[TrialState.RUNNING])]
+    parts += [(f"{training} running", STATE_STYLES[TrialState.RUNNING])]
+    parts += [(f"{waiting} unfinished", STATE_STYLES[TrialState.INTERRUPTED])] if waiting else []
     parts += [(f"{status.to_do} to do", "dim")]
     return Text("  ").join(Text(text, style=style) for text, style in parts)
 
 
-def _best(status: SweepStatus, spec: SweepSpec) -> Text:
-    if status.best is None:
-        return Text("no result yet", style="dim")
-    record = status.best
-    return Text.assemble(
-        (_result(record, spec), "bold green"), f"  trial {record.number}, epoch {len(record.epochs)}  ",
-        params_text(record.params),
-    )  # fmt: skip
+def _leaders(status: SweepStatus) -> list[TrialRecord]:
+    """Return the trial that is ahead now and, if that one still runs, the best of those that have ended."""
+    return [record for record in (status.leader, status.best_ended) if record is not None][
+        : 1 if status.leader is status.best_ended else 2
+    ]
+
+
+def _standing(record: TrialRecord, spec: SweepSpec, style: str) -> FittingLine:
+    epochs = f"epoch {len(record.epochs)}/{record.config.epochs}, {record.state.value}"
+    return FittingLine(
+        [Text(_result(record, spec), style=style), f"trial {record.number}, {epochs}", *param_texts(record.params)]
+    )
+
+
+def _running(record: TrialRecord, spec: SweepSpec) -> FittingLine:
+    number, epoch = Text(f"{record.number:>3}", style="cyan"), f"epoch {len(record.epochs)}/{record.config.epochs}"
+    params = [Text(text, style="dim") for text in param_texts(record.params)]
+    return FittingLine([number, f"{epoch:<12}", f"{_result(record, spec):<24}", *params])
 
 
 def _result(record: TrialRecord, spec: SweepSpec) -> str:

@@ -99,6 +99,8 @@ class Session:
         self.begun = time.monotonic()
         self.mirror: Mirror | None = None
         """What sends the sweep to its bucket, if it is in one."""
+        self.testing = False
+        """Whether training is over and finalists are measured."""
         self.untested: dict[int, str] = {}
         """Finalists whose final metrics could not be measured, and why."""
         self._images = images
@@ -124,6 +126,11 @@ class Session:
     def remaining(self) -> int:
         """Trials that this session is still to hand out."""
         return len(self._queue)
+
+    @property
+    def training(self) -> Collection[int]:
+        """Numbers of the trials that are handed out: unfinished ones of an earlier session may still wait."""
+        return self._flights.keys()
 
     @property
     def is_over(self) -> bool:

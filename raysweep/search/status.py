@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ class SweepStatus:
     images_per_s: float
     """Training throughput of the running trials together, from their last epochs."""
     best: TrialRecord | None
+    """The first by `ranked`: trials that ran to their end come before all others."""
+    best_ended: TrialRecord | None
+    leader: TrialRecord | None
+    """The better one, by its latest value, of the best trial that has ended and those that run."""
     running: tuple[TrialRecord, ...]
     finalists: tuple[TrialRecord, ...]
     """The trials whose final metrics are measured, the best first: chosen on validation, measured on the test split."""
@@ -63,10 +68,14 @@ class SweepStatus:
 
 
 def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus:
-    """Where the sweep of `spec` stands with these trials."""
-    best = ranked(list(records), spec.search.objective.metric)
+    """Return where the sweep of `spec` stands with these trials."""
+    metric = spec.search.objective.metric
+    best = ranked(list(records), metric)
     ended = [record for record in best if record.ended_at is not None]
     running = tuple(r for r in records if r.state is TrialState.RUNNING)
+    best_ended = next((record for record in best if record.state is not TrialState.RUNNING), None)
+    ahead = [record for record in (best_ended, *running) if record and math.isfinite(record.last(metric))]
+    sign = -1.0 if spec.search.objective.direction == "max" else 1.0
     spared = [r for r in records if r.state in (TrialState.PRUNED, TrialState.DIVERGED)]
     return SweepStatus(
         trials=spec.trials,
@@ -75,6 +84,8 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
         epochs_saved=sum(max(0, record.config.epochs - len(record.epochs)) for record in spared),
         images_per_s=sum(record.final.images_per_s for record in running if record.final),
         best=best[0] if best else None,
+        best_ended=best_ended,
+        leader=min(ahead, key=lambda record: sign * record.last(metric), default=None),
         running=running,
         finalists=tuple(ended[: spec.evaluation.finalists]),
     )
@@ -94,6 +105,15 @@ def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, at_once: 
     begun = [len(record.epochs) for record in records if record.state not in ENDED]
     to_come = expected * (spec.trials - len(records)) + sum(max(1.0, expected - done) for done in begun)
     return to_come * sum(epochs) / len(epochs) / max(1, min(at_once, spec.trials - len(ended)))
+
+
+def remaining_test_seconds(status: SweepStatus, at_once: int) -> float | None:
+    """Return how long the untested finalists will take if they cost what the tested ones did; None before the first."""
+    costs = [record.tested.measured_s for record in status.finalists if record.tested is not None]
+    if not costs:
+        return None
+    rounds = math.ceil(len(status.untested) / max(1, at_once))
+    return rounds * sum(costs) / len(costs)
 
 
 PRIOR_TRIALS = 3

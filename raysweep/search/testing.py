@@ -33,6 +33,7 @@ def run_tests(session: Session) -> None:
     A spent time budget does not keep finalists from being measured; any other stop does.
     """
     waiting = session.to_test()
+    session.testing = True
     running: dict[Any, _Test] = {}
     task_of = ray.remote(measure).options(num_cpus=session.slots.cpu, num_gpus=session.slots.gpu, max_retries=0)
     looked = -math.inf

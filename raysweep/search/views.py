@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -39,11 +42,89 @@ SHOWN_FINALS = {
     "silhouette": None,
 }
 """The final metrics that say most, each with its floor."""
+_LEAST_NEEDED_FINALS = ("silhouette", "reconstruction_accuracy", "mixture_kid", "coverage", "elbo_nats", "iwae_nats")
+"""Those that a narrow terminal does without, the first to go first."""
+
+GAP = 2
+"""Blanks between two columns, and between two parts of a line."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a `FittingTable`."""
+
+    name: str
+    cells: tuple[str | Text, ...]
+    justify: JustifyMethod = "right"
+    style: str = ""
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(str(text)) for text in (self.name, *self.cells))
+
+
+class FittingTable:
+    """A table of numbers that leaves out whole columns where the terminal is narrow, and never cuts a digit."""
+
+    def __init__(
+        self, columns: Sequence[Column], least_needed: Sequence[str], row_styles: Sequence[str], elsewhere: str
+    ) -> None:
+        self._columns = tuple(columns)
+        self._least_needed = tuple(least_needed)
+        self._row_styles = tuple(row_styles)
+        self._elsewhere = elsewhere
+
+    def fitting(self, width: int) -> list[Column]:
+        """Return the columns that fit into `width` cells; those of `least_needed` go, in that order, until they do."""
+        kept = list(self._columns)
+        for name in self._least_needed:
+            if sum(column.width for column in kept) + GAP * (len(kept) - 1) <= width:
+                break
+            kept = [column for column in kept if column.name != name]
+        return kept
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        kept = self.fitting(options.max_width)
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, GAP, 0, 0))
+        for column in kept:
+            table.add_column(column.name, justify=column.justify, style=column.style, overflow="fold")
+        for index, style in enumerate(self._row_styles):
+            table.add_row(*(column.cells[index] for column in kept), style=style)
+        yield table
+        left_out = [column.name for column in self._columns if column not in kept]
+        if left_out:
+            count = count_text(len(left_out), "more column")
+            yield Text(f"... and {count} ({', '.join(left_out)}); {self._elsewhere}", style="dim")
+
+
+class FittingLine:
+    """Parts of one line, which may end in blanks to align; those that do not fit are counted instead of cut."""
+
+    def __init__(self, parts: Sequence[Text | str]) -> None:
+        self._parts = [Text(part) if isinstance(part, str) else part for part in parts]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        kept = list(self._parts)
+        if cell_len(self._joined(kept).plain) > options.max_width:
+            for part in kept:
+                part.rstrip()
+        while len(kept) > 1 and cell_len(self._joined(kept).plain) > options.max_width:
+            kept.pop()
+        yield self._joined(kept)
+
+    def _joined(self, kept: Sequence[Text]) -> Text:
+        left_out = len(self._parts) - len(kept)
+        return Text(" " * GAP).join([*kept, Text(f"+{left_out} more", style="dim")] if left_out else kept)
 
 
 def params_text(params: dict[str, Scalar]) -> str:
-    """Parameters on one line."""
-    return "  ".join(f"{name} {value_text(value)}" for name, value in params.items())
+    """Return parameters on one line."""
+    return "  ".join(param_texts(params))
+
+
+def param_texts(params: dict[str, Scalar]) -> list[str]:
+    """Return parameters, each as its name and value."""
+    return [f"{name} {value_text(value)}" for name, value in params.items()]
 
 
 def value_text(value: Scalar) -> str:
@@ -67,49 +148,56 @@ def count_text(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def trials_view(records: list[TrialRecord], spec: SweepSpec, limit: int = 5) -> Table:
-    """The table of the best trials, the best first."""
+def trials_view(records: list[TrialRecord], spec: SweepSpec, limit: int = 5) -> FittingTable:
+    """Return the table of the best trials, the best first."""
     metric = spec.search.objective.metric
     extra = [name for name in ("elbo_nats", "bits_per_dim", "psnr_db", "active_units") if name != metric]
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("trial", justify="right")
-    table.add_column("state")
-    table.add_column("epochs", justify="right")
+    shown = [(record, record.final) for record in records[:limit] if record.final is not None]
+    columns = [
+        Column("trial", tuple(str(record.number) for record, _ in shown)),
+        Column("state", tuple(_state_text(record) for record, _ in shown), "left"),
+        Column("epochs", tuple(str(len(record.epochs)) for record, _ in shown)),
+    ]
     for name in (metric, *extra):
-        table.add_column(name, justify="right", style="bold" if name == metric else "")
-    for name in spec.trial.searched:
-        table.add_column(name, justify="right")
-    for index, record in enumerate(records[:limit]):
-        assert record.final is not None
-        measured = [value_text(getattr(record.final, name)) for name in (metric, *extra)]
-        params = [value_text(record.params.get(name)) for name in spec.trial.searched]
-        state = Text(record.state.value + (" (baseline)" if record.enqueued else ""), STATE_STYLES[record.state])
-        table.add_row(
-            str(record.number), state, str(len(record.epochs)), *measured, *params, style="green" if index == 0 else ""
-        )
-    return table
+        cells = tuple(value_text(getattr(final, name)) for _, final in shown)
+        columns.append(Column(name, cells, style="bold" if name == metric else ""))
+    searched = list(spec.trial.searched)
+    columns += [Column(name, tuple(value_text(record.params.get(name)) for record, _ in shown)) for name in searched]
+    least_needed = (*reversed(extra), "epochs", "state", *reversed(searched))
+    styles = ["green" if index == 0 else "" for index in range(len(shown))]
+    return FittingTable(columns, least_needed, styles, "raysweep best DIR --format json has all")
 
 
-def finals_view(finalists: Sequence[TrialRecord], limit: int = 5) -> Table:
-    """The table of final metrics of the best trials that have been tested, with what real images come to below them."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("trial", justify="right")
-    for name in SHOWN_FINALS:
-        table.add_column(FINAL_PREFIX + name, justify="right")
-    tested = [record for record in finalists if record.tested is not None][:limit]
-    for record in tested:
-        values = [getattr(record.tested, name) for name in SHOWN_FINALS]
-        table.add_row(str(record.number), *("" if value is None else value_text(value) for value in values))
-    if tested:
-        floors = [getattr(tested[0].tested, floor) if floor else None for floor in SHOWN_FINALS.values()]
-        table.add_row("real", *("" if value is None else value_text(value) for value in floors), style="dim")
-    return table
+def _state_text(record: TrialRecord) -> Text:
+    return Text(record.state.value + (" (baseline)" if record.enqueued else ""), STATE_STYLES[record.state])
+
+
+def finals_view(finalists: Sequence[TrialRecord], limit: int = 5) -> FittingTable:
+    """Return the table of final metrics of the best tested trials, with what real images come to below them.
+
+    A metric that was measured of none of them, such as an accuracy of images without labels, has no column.
+    """
+    tested = [(record, record.tested) for record in finalists if record.tested is not None][:limit]
+    columns = [Column("trial", (*(str(record.number) for record, _ in tested), "real"))]
+    for name, floor in SHOWN_FINALS.items():
+        values = [getattr(final, name) for _, final in tested]
+        if any(value is not None for value in values):
+            values.append(getattr(tested[0][1], floor) if floor else None)
+            cells = tuple("" if value is None else value_text(value) for value in values)
+            columns.append(Column(FINAL_PREFIX + name, cells))
+    least_needed = [FINAL_PREFIX + name for name in _LEAST_NEEDED_FINALS]
+    return FittingTable(columns, least_needed, [""] * len(tested) + ["dim"], "report/trials.parquet has all")
 
 
 def finals_text(record: TrialRecord) -> str:
-    """The final metrics that say most, on one line."""
+    """Return the final metrics that say most, on one line."""
+    return "  ".join(finals_texts(record))
+
+
+def finals_texts(record: TrialRecord) -> list[str]:
+    """Return the final metrics that say most, each as its name and value."""
     values = [(name, getattr(record.tested, name)) for name in SHOWN_FINALS]
-    return "  ".join(f"{name} {value_text(value)}" for name, value in values if value is not None)
+    return [f"{name} {value_text(value)}" for name, value in values if value is not None]
 
 
 def summary_lines(status: SweepStatus) -> str:
@@ -144,7 +232,7 @@ def causes(records: list[TrialRecord]) -> list[str]:
 
 
 def what_runs(spec: SweepSpec) -> str:
-    return f"{spec.trials} trials on {spec.data.dataset}, sampled by {spec.search.sampler}"
+    return f"{count_text(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}"
 
 
 def plan_view(spec: SweepSpec, data: DataDescription, collapse: Sequence[str], slots: Slots, where: str) -> Table:

@@ -1,0 +1,172 @@
+"""What the terminal shows during a sweep: the live view, and plain lines where nothing can be redrawn."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from raysweep.cli.terminal import display_of
+from raysweep.layout import SweepDirectory
+from raysweep.records import EpochRecord, TrialRecord
+from raysweep.search.ledger import Ledger
+from raysweep.search.progress import LiveDisplay, PlainDisplay, _live_view
+from raysweep.search.session import Session
+from raysweep.search.views import trials_view
+from raysweep.spec import SweepSpec
+from tests.unit.search.conftest import OpenSession, epoch_metrics, final_metrics, report, train_to_the_end
+
+
+def seen(session: Session, width: int = 120, height: int = 40) -> list[str]:
+    """The lines of the live view in a terminal of that size."""
+    console = Console(width=width, height=height, file=StringIO(), force_terminal=True, color_system=None)
+    with console.capture() as captured:
+        console.print(_live_view(session, height))
+    return captured.get().splitlines()
+
+
+def row(lines: list[str], name: str) -> str:
+    return next(line for line in lines if line.startswith(f"{name} "))
+
+
+def test_a_running_trial_that_is_ahead_is_the_best(ledger: Ledger, open_session: OpenSession) -> None:
+    session, _ = open_session(ledger)
+    session.next_order()
+    train_to_the_end(session, 0)  # completed, at an ELBO of 1
+    session.next_order()
+    session.started(1)
+    session.receive(1, report(1, 700.25))
+    lines = seen(session)
+    assert "elbo_nats 700.2  trial 1, epoch 1/4, running" in row(lines, "best")
+    after = lines[lines.index(row(lines, "best")) + 1]
+    assert "elbo_nats 1  trial 0, epoch 4/4, completed" in after
+
+
+def test_a_running_trial_that_is_behind_is_not_the_best(ledger: Ledger, open_session: OpenSession) -> None:
+    session, _ = open_session(ledger)
+    session.next_order()
+    train_to_the_end(session, 0)
+    session.next_order()
+    session.receive(1, report(1, -5.0))
+    lines = seen(session)
+    assert "trial 0, epoch 4/4, completed" in row(lines, "best")
+    assert sum("completed" in line and "trial 0" in line for line in lines) == 1
+
+
+def test_the_test_phase_shows_what_is_measured_and_not_how_fast_trials_train(
+    ledger: Ledger, open_session: OpenSession
+) -> None:
+    session, _ = open_session(ledger)
+    for number in range(6):
+        session.next_order()
+        train_to_the_end(session, number)
+    session.testing, session.slots = True, replace(session.slots, count=1)
+    lines = seen(session)
+    assert "0 of 5 finalists measured on the test split" in row(lines, "testing")
+    assert not any("images/s" in line or "left" in line for line in lines)
+    assert "━" not in lines[1], "the bar is empty"
+    ledger.add_tested(session.to_test()[0], final_metrics(12.5))
+    lines = seen(session)
+    assert "1 of 5 finalists" in row(lines, "testing")
+    assert re.search(r"about 8s left", lines[0]), "four more at 2 s each, one at once"
+    assert lines[1].count("━") == 120 // 5
+    assert any("trial 0  iwae_nats 12.5" in line for line in lines)
+
+
+def test_no_time_is_said_to_be_left_when_all_is_done(ledger: Ledger, open_session: OpenSession) -> None:
+    session, _ = open_session(ledger)
+    for number in range(6):
+        session.next_order()
+        train_to_the_end(session, number)
+    assert "left" not in seen(session)[0]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_no_number_is_cut_however_narrow_the_terminal(width: int, ledger: Ledger, open_session: OpenSession) -> None:
+    session, _ = open_session(ledger)
+    for number in range(2):
+        session.next_order()
+        session.receive(number, report(1, 812.34567 + 10 * number))
+    lines = seen(session, width)
+    assert all(len(line) <= width for line in lines)
+    assert not any("…" in line for line in lines)
+    text = "\n".join(lines)
+    if width >= 60:
+        assert (text.count("elbo_nats 822.3"), text.count("elbo_nats 812.3")) == (2, 1), "the best, and both that run"
+    for found in re.findall(r"kld_weight (\S*)", text):
+        assert float(found) > 0
+
+
+def test_more_running_trials_than_lines_are_counted(ledger: Ledger, open_session: OpenSession) -> None:
+    session, _ = open_session(ledger)
+    session.slots = replace(session.slots, count=6)
+    for number in range(6):
+        session.next_order()
+        session.receive(number, report(1, 1.0 + number))
+    lines = seen(session, height=14)
+    assert len(lines) < 14
+    assert any("and 3 more" in line for line in lines)
+
+
+def test_unfinished_trials_of_an_earlier_session_are_not_running(
+    ledger: Ledger, open_session: OpenSession, spec: SweepSpec, directory: SweepDirectory
+) -> None:
+    session, _ = open_session(ledger)
+    session.slots = replace(session.slots, count=2)
+    for number in range(2):
+        session.next_order()
+        session.receive(number, report(1, 1.0 + number))
+    resumed, _ = open_session(Ledger.open(directory, spec, writable=True))
+    resumed.next_order()
+    assert "1 running  1 unfinished" in row(seen(resumed), "trials")
+
+
+def test_the_first_line_of_a_resumed_session_names_the_epoch_there_was(
+    ledger: Ledger, open_session: OpenSession
+) -> None:
+    session, _ = open_session(ledger)
+    record = session.ledger.record(session.next_order().number)  # type: ignore[union-attr]
+    out = StringIO()
+    done = tuple(EpochRecord.of(epoch_metrics(epoch, 3.5), record.started_at) for epoch in range(1, 16))  # type: ignore[arg-type]
+    PlainDisplay(Console(file=out, width=200)).epoch_done(session, replace(record, epochs=done))
+    assert out.getvalue() == "trial 0: elbo_nats 3.5 after epoch 15\n"
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveDisplay), ("dumb", PlainDisplay), ("unknown", PlainDisplay)])
+def test_a_terminal_that_cannot_redraw_gets_lines(term: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert type(display_of(Console(file=StringIO(), force_terminal=True))) is kind
+
+
+def test_a_pipe_gets_lines() -> None:
+    assert type(display_of(Console(file=StringIO()))) is PlainDisplay
+
+
+def printed(records: list[TrialRecord], spec: SweepSpec, width: int) -> list[str]:
+    console = Console(width=width, file=StringIO(), force_terminal=True, color_system=None)
+    with console.capture() as captured:
+        console.print(trials_view(records, spec))
+    return captured.get().splitlines()
+
+
+def test_a_narrow_table_drops_columns_and_names_them(
+    ledger: Ledger, open_session: OpenSession, spec: SweepSpec
+) -> None:
+    session, _ = open_session(ledger)
+    session.next_order()
+    train_to_the_end(session, 0)
+    records = ledger.records()
+    wide, narrow, narrowest = (printed(records, spec, width) for width in (120, 64, 20))
+    assert wide[0].split() == [
+        "trial", "state", "epochs", "elbo_nats", "bits_per_dim", "psnr_db", "active_units", "kld_weight", "latent_size",
+    ]  # fmt: skip
+    assert len(wide) == 2
+    assert narrow[0].split() == ["trial", "state", "elbo_nats", "kld_weight", "latent_size"]
+    assert narrow[1].split() == ["0", "completed", "(baseline)", "1", "0.001", "8"]
+    told = " ".join(" ".join(narrow[2:]).split())
+    assert "and 4 more columns (epochs, bits_per_dim, psnr_db, active_units)" in told
+    assert "--format json" in told
+    assert narrowest[0].split() == ["trial", "elbo_nats"]

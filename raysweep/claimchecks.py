@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from raysweep.claims import (
     BEST,
+    BEST_MODES,
     COLUMNS,
     EPOCH_COLUMNS,
     MIN_REPEATS,
     MIN_TREND_TRIALS,
-    MODES,
     PARAMETERS,
     REPEATS,
     Always,
@@ -78,11 +78,11 @@ def _faults_of_words(
         if isinstance(text, str) and text != BEST:
             yield from _expression_faults((key,), text, columns, "truth")
     if isinstance(claim, BestAt) and claim.subject_to is not None:
-        yield from _expression_faults(("subject_to",), claim.subject_to, columns, "truth", MODES)
+        yield from _expression_faults(("subject_to",), claim.subject_to, columns, "truth", BEST_MODES)
     for text in metric_texts(claim):
         path = ("margins", text) if isinstance(claim, Within) else ("metrics",)
         yield from _expression_faults(path, text, columns, "number")
-        if isinstance(claim, BestAt) and claim.mode is None and text not in MODES and text != "objective":
+        if isinstance(claim, BestAt) and claim.mode is None and text not in BEST_MODES and text != "objective":
             yield ("mode",), f"is missing; it is not known whether less or more of {text} is better: min or max"
     yield from _column_faults(claim, space, unknown)
     if isinstance(claim, BestAt):
@@ -211,7 +211,9 @@ def _names_read(claim: Claim) -> dict[tuple[str, ...], frozenset[str]]:
         texts[("condition",)] = claim.condition
     if isinstance(claim, BestAt):
         texts[("subject_to",)] = claim.subject_to
-    names = {key: parse_expression(text, EPOCH_COLUMNS, "truth", MODES).names for key, text in texts.items() if text}
+    names = {
+        key: parse_expression(text, EPOCH_COLUMNS, "truth", BEST_MODES).names for key, text in texts.items() if text
+    }
     names |= {key: frozenset(point) for key, point in points.items() if isinstance(point, dict)}
     for text in metric_texts(claim):
         key = ("margins", text) if isinstance(claim, Within) else ("metrics",)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, mode
 
 from raysweep.config import UNITS, Positive, TrialConfig
 from raysweep.expressions import Kind
-from raysweep.metrics import FINAL_METRICS, METRICS, Metric, Mode
+from raysweep.metrics import FINAL_METRICS, FORMER_MODES, METRICS, Metric, Mode
 from raysweep.space import Scalar, field_kind
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,59}$")]
@@ -69,6 +69,9 @@ MODES: dict[str, Mode] = {
     if metric.mode
 }
 """Whether less or more of a column is better, where one of them is."""
+
+BEST_MODES: dict[str, Mode] = {**FORMER_MODES, **MODES}
+"""What `best()` of a column means."""
 
 COLUMN_UNITS: dict[str, str] = {
     **UNITS,

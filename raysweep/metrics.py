@@ -26,7 +26,7 @@ class Metric(NamedTuple):
     type: type
     unit: str
     mode: Mode | None
-    """Whether less or more is better; None for a metric that is no objective."""
+    """Whether less or more is better; None where neither is, however far it goes: noise is sharper than real images."""
     meaning: str
 
 
@@ -52,7 +52,7 @@ class EpochMetrics:
     mse: float = _metric("", "min", "mean squared error of reconstructions, a pixel in [0, 1]")
     psnr_db: float = _metric("dB", "max", "peak signal-to-noise ratio of the mean squared error")
     r2: float = _metric("", "max", "share of the pixels' variance that reconstructions explain")
-    active_units: int = _metric("latents", "max", "latents whose posterior mean varies with the image")
+    active_units: int = _metric("latents", None, "latents whose posterior mean varies with the image")
     collapsed: bool = _metric("", None, "the decoder ignores the latents: r2 < 0.02 or rate_nats < 0.1")
     images_per_s: float = _metric("images/s", "max", "training images a second, evaluation left out")
     epoch_s: float = _metric("s", None, "wall time of the epoch, training and evaluation")
@@ -84,10 +84,10 @@ class FinalMetrics:
     sigma: float | None = _metric("", None, "root mean square of the decoder's standard deviation of a pixel")
     sampled_mse: float | None = _metric("", "min", "mean squared error of reconstructions sampled pixel by pixel")
     denoised_mse: float | None = _metric("", "min", "mean squared error of reconstructions from noisy inputs")
-    active_units: int = _metric("latents", "max", "latents whose posterior mean varies with the image")
+    active_units: int = _metric("latents", None, "latents whose posterior mean varies with the image")
     latent_kl_nats: tuple[float, ...] = _metric("nats/image", None, "KL divergence of each latent, in their order")
     aggregate_kl_nats: float | None = _metric(
-        "nats", "min", "KL divergence to the prior of a Gaussian with the moments of all images' posteriors"
+        "nats", None, "KL divergence to the prior of a Gaussian with the moments of all images' posteriors"
     )
     silhouette: float | None = _metric("", "max", "silhouette of the classes in the active latents")
     knn_accuracy: float | None = _metric("", "max", "accuracy of 5 nearest neighbours on the active latents")
@@ -103,17 +103,21 @@ class FinalMetrics:
     recall: float | None = _metric("", "max", "share of test images that lie among samples")
     mixture_recall: float | None = _metric("", "max", "`recall` of samples from the mixture")
     floor_recall: float | None = _metric("", None, "`recall` of training images")
-    density: float | None = _metric("", "max", "how many test images a sample lies near, over the number expected")
-    mixture_density: float | None = _metric("", "max", "`density` of samples from the mixture")
+    density: float | None = _metric("", None, "how many test images a sample lies near, over the number expected")
+    mixture_density: float | None = _metric("", None, "`density` of samples from the mixture")
     floor_density: float | None = _metric("", None, "`density` of training images")
     coverage: float | None = _metric("", "max", "share of test images that have a sample near them")
     mixture_coverage: float | None = _metric("", "max", "`coverage` of samples from the mixture")
     floor_coverage: float | None = _metric("", None, "`coverage` of training images")
-    reconstruction_sharpness: float | None = _metric("", "max", "variance of the Laplacian of reconstructions")
-    sample_sharpness: float | None = _metric("", "max", "variance of the Laplacian of samples from the prior")
+    reconstruction_sharpness: float | None = _metric(
+        "", None, "variance of the Laplacian of reconstructions, good where it is near `floor_sharpness`"
+    )
+    sample_sharpness: float | None = _metric(
+        "", None, "variance of the Laplacian of samples from the prior, good where it is near `floor_sharpness`"
+    )
     floor_sharpness: float | None = _metric("", None, "variance of the Laplacian of test images")
     interpolation_monotonicity: float | None = _metric(
-        "", "max", "share of steps between two images that lead away from the one and towards the other"
+        "", None, "share of steps between two images that lead away from the one and towards the other"
     )
     interpolation_largest_step: float | None = _metric(
         "", "min", "largest step between two images over the mean step, mean over pairs; 1 is even"
@@ -146,6 +150,29 @@ METRICS = _described(EpochMetrics)
 
 FINAL_METRICS = _described(FinalMetrics, FINAL_PREFIX)
 """Every final metric by its name in tables, in the order of the reports' columns."""
+
+
+FORMER_MODES: dict[str, Mode] = {
+    "active_units": "max",
+    "best_active_units": "max",
+    "test_active_units": "max",
+    "test_aggregate_kl_nats": "min",
+    "test_density": "max",
+    "test_mixture_density": "max",
+    "test_reconstruction_sharpness": "max",
+    "test_sample_sharpness": "max",
+    "test_interpolation_monotonicity": "max",
+}
+"""Directions that raysweep 0.1 gave to metrics of which a poor model can have the most, or the least.
+
+Noise is sharp, a tiny KLD weight keeps all latents active, a collapsed model has no divergence and smooth paths. Files
+that were written for these directions still load.
+"""
+
+OBJECTIVES: dict[str, Mode] = {
+    name: mode for name, metric in METRICS.items() if (mode := metric.mode or FORMER_MODES.get(name))
+}
+"""Every metric of an epoch that a search can have as its objective, with its direction."""
 
 
 class TrialState(StrEnum):

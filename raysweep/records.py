@@ -10,7 +10,7 @@ from itertools import accumulate
 from operator import attrgetter
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import METRICS, WITHOUT_RESULT, EpochMetrics, FinalMetrics, TrialState
+from raysweep.metrics import OBJECTIVES, WITHOUT_RESULT, EpochMetrics, FinalMetrics, TrialState
 from raysweep.space import Scalar, TrialSpace
 
 _CODES = {"int": "q", "float": "d", "bool": "?"}
@@ -93,12 +93,10 @@ class TrialRecord:
 
     def best(self, metric: str) -> EpochMetrics | None:
         """The metrics of the epoch in which `metric` was best; None if it never was a finite number."""
-        mode = METRICS[metric].mode
-        assert mode is not None
         finite = [epoch for epoch in self.epochs if math.isfinite(epoch.value(metric))]
         if not finite:
             return None
-        pick = max if mode == "max" else min
+        pick = max if OBJECTIVES[metric] == "max" else min
         return pick(finite, key=lambda epoch: epoch.value(metric)).metrics
 
 
@@ -115,5 +113,5 @@ def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
 def rank(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
     """By which trials are sorted, the best first; an infinity for one without a finite final value of `metric`."""
     value = record.last(metric) if record.state not in WITHOUT_RESULT else math.nan
-    sign = -1.0 if METRICS[metric].mode == "max" else 1.0
+    sign = -1.0 if OBJECTIVES[metric] == "max" else 1.0
     return (record.state is not TrialState.COMPLETED, sign * value if math.isfinite(value) else math.inf, record.number)

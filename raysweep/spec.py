@@ -22,7 +22,7 @@ from pydantic import (
 from raysweep.claims import Claim
 from raysweep.config import Count
 from raysweep.hints import metric_hint
-from raysweep.metrics import FINAL_METRICS, METRICS, Mode
+from raysweep.metrics import FINAL_METRICS, METRICS, OBJECTIVES, Mode
 from raysweep.space import Scalar, TrialSpace
 
 Dataset = Literal["mnist-5k", "digits", "mnist", "fashion_mnist", "cifar10", "folder"]
@@ -112,24 +112,22 @@ class Objective(Section):
     @model_validator(mode="after")
     def _is_a_metric_with_a_direction(self) -> Objective:
         candidates = ", ".join(name for name, metric in METRICS.items() if metric.mode)
-        metric = METRICS.get(self.metric)
-        if metric is None:
-            if self.metric in FINAL_METRICS:
-                raise ValueError(f"metric {self.metric} {metric_hint(self.metric)}")
+        if self.metric not in METRICS:
             hint = metric_hint(self.metric)
+            if self.metric in FINAL_METRICS:
+                raise ValueError(f"metric {self.metric} {hint}")
             raise ValueError(f"metric {self.metric!r} is not a metric; allowed: {candidates}{hint}")
-        if metric.mode is None:
+        mode = OBJECTIVES.get(self.metric)
+        if mode is None:
             raise ValueError(f"metric {self.metric} is neither better small nor large; allowed: {candidates}")
-        if self.mode not in (None, metric.mode):
-            raise ValueError(f"{self.metric} is better when it is {'larger' if metric.mode == 'max' else 'smaller'}: "
-                             f"mode must be {metric.mode}, got {self.mode}")  # fmt: skip
+        if self.mode not in (None, mode):
+            raise ValueError(f"{self.metric} is better when it is {'larger' if mode == 'max' else 'smaller'}: "
+                             f"mode must be {mode}, got {self.mode}")  # fmt: skip
         return self
 
     @property
     def direction(self) -> Mode:
-        mode = METRICS[self.metric].mode
-        assert mode is not None
-        return mode
+        return OBJECTIVES[self.metric]
 
 
 class Asha(Section):

@@ -73,7 +73,8 @@ def final_metrics(trials: Standing, spec: SweepSpec, collapse: Weights | None = 
                 mixture |= _draw(panel, one, f"mixture_{name}", positions, shift, filled=False)
         floored |= _draw_floor(panel, tested, name)
         metric = FINAL_METRICS[FINAL_PREFIX + name]
-        arrow = {"max": ", more is better", "min": ", less is better", None: ""}[metric.mode]
+        neither = ", best near real images" if floor_name(name) else ""
+        arrow = {"max": ", more is better", "min": ", less is better", None: neither}[metric.mode]
         panel.set_title(f"{name}{arrow}", loc="left")
         panel.set_ylabel(metric.unit)
         panel.set_xlabel(parameter_label(x_name))
@@ -190,7 +191,7 @@ def _finding(tested: Sequence[TrialRecord], panels: Sequence[str], x_name: str) 
     said: list[str] = []
     for name in panels:
         mode = FINAL_METRICS[FINAL_PREFIX + name].mode
-        if len(said) == 3 or mode is None or name in ("recall", "sample_sharpness"):
+        if len(said) == 3 or mode is None or name == "recall":
             continue
         groups = [
             (mean_and_range(values)[0], group[0])

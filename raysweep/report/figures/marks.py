@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from raysweep.metrics import METRICS, WITHOUT_RESULT, Mode, TrialState
+from raysweep.metrics import METRICS, OBJECTIVES, WITHOUT_RESULT, Mode, TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.report.figures.repeats import configuration
 from raysweep.report.images import encode
@@ -94,10 +94,8 @@ class Standing(NamedTuple):
 
     @property
     def mode(self) -> Mode:
-        """Whether less or more of the objective is better."""
-        mode = METRICS[self.metric].mode
-        assert mode is not None
-        return mode
+        """Say whether less or more of the objective is better."""
+        return OBJECTIVES[self.metric]
 
     def repeats(self, record: TrialRecord) -> list[TrialRecord]:
         """The trials of the record's configuration, itself among them, whatever their seed."""

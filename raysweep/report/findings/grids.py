@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import EPOCH_COLUMNS, MIN_REPEATS, MODES, PARAMETERS, REPEATS
+from raysweep.claims import BEST_MODES, EPOCH_COLUMNS, MIN_REPEATS, PARAMETERS, REPEATS
 from raysweep.expressions import Values, parse_expression
 from raysweep.report.findings.observations import REPEAT, Observations
 from raysweep.report.findings.verdicts import number
@@ -135,4 +135,4 @@ def scarcest(grid: Grid, over: str, rows: Observations) -> str:
 
 def parse_names(text: str | None) -> list[str]:
     """The columns that a condition on means reads, in a fixed order."""
-    return sorted(parse_expression(text, EPOCH_COLUMNS, "truth", MODES).names) if text else []
+    return sorted(parse_expression(text, EPOCH_COLUMNS, "truth", BEST_MODES).names) if text else []

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import EPOCH_COLUMNS, MIN_REPEATS, MIN_TREND_TRIALS, MODES, REPEATS, BestAt, Trend, Within
+from raysweep.claims import BEST_MODES, EPOCH_COLUMNS, MIN_REPEATS, MIN_TREND_TRIALS, REPEATS, BestAt, Trend, Within
 from raysweep.expressions import Values, parse_expression
 from raysweep.report.findings.grids import Grid, build_grid, name_gaps, parse_names, scarcest, too_few
 from raysweep.report.findings.intervals import (
@@ -66,7 +66,7 @@ def _best_by(claim: BestAt, metric: str, rows: Observations) -> Outcome:
     score = draws[metric] if mode == "max" else -draws[metric]
     allowed = np.ones_like(score, dtype=bool)
     if claim.subject_to:
-        condition = parse_expression(claim.subject_to, EPOCH_COLUMNS, "truth", MODES)
+        condition = parse_expression(claim.subject_to, EPOCH_COLUMNS, "truth", BEST_MODES)
         allowed = condition.evaluate({name: Values.of(draws[name]) for name in limits}, score.shape).true
     contest = judge_best(score, allowed, claimed)
     verdict = contest.verdict

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raysweep.claims import COLUMNS, EPOCH_COLUMNS, MODES, PARAMETERS
 from raysweep.expressions import RELATIVE_TOLERANCE, Expression, Kind, Values, parse_expression
-from raysweep.metrics import METRICS, TrialState
+from raysweep.metrics import METRICS, OBJECTIVES, TrialState
 from raysweep.space import Scalar, field_kind
 from raysweep.spec import SweepSpec
 
@@ -108,9 +108,9 @@ _WHOLE = frozenset(
 
 
 def mode_of(metric: str, objectives: Sequence[str]) -> str | None:
-    """Whether less or more of a metric is better; None if neither is known to be."""
+    """Say whether less or more of a metric is better; None if neither is known to be."""
     if metric == "objective":
-        return MODES[objectives[0]] if len(objectives) == 1 else None
+        return OBJECTIVES[objectives[0]] if len(objectives) == 1 else None
     return MODES.get(metric)
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import BEST, EPOCH_COLUMNS, MIN_REPEATS, MODES, REPEATS, Always, Compare, Separates
+from raysweep.claims import BEST, EPOCH_COLUMNS, MIN_REPEATS, REPEATS, Always, Compare, Separates
 from raysweep.expressions import Values, parse_expression
-from raysweep.metrics import TrialState
+from raysweep.metrics import OBJECTIVES, TrialState
 from raysweep.report.findings.intervals import mean_interval, wilson_interval
 from raysweep.report.findings.observations import REPEAT, RUN, Observations
 from raysweep.report.findings.verdicts import (
@@ -211,7 +211,7 @@ def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> O
     either = first | second
     left_out, used = int((either & ~values.known).sum()), int((either & values.known).sum())
     if claim.second == BEST:
-        more_is_better = MODES[rows.objectives[0]] == "max"
+        more_is_better = OBJECTIVES[rows.objectives[0]] == "max"
         # Of several trials at the point too: what is best is not to be compared with what is mean.
         one, other = (
             _best_by_key(values, rows.columns["objective"], side, keys, more_is_better) for side in (first, second)

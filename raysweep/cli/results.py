@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, reports_errors
+from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, reports_errors, tensorboard_lines
 from raysweep.layout import shown, typed
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def report(directory: str) -> None:
         click.echo(f"wrote {shown(path)}")
     if sweep.directory.origin is not None:
         click.echo(f"\nand sent it to {sweep.directory.origin}. To look at it, type:")
-        click.echo(f"    tensorboard --logdir {typed(sweep.directory.report)}")
+        for line in tensorboard_lines(sweep.directory.tensorboard):
+            click.echo(f"    {line}")
 
 
 @click.command()

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raysweep.cli.terminal import Duration, display_of, plain_console, preparing, reports_errors, warner
+from raysweep.cli.terminal import (
+    Duration,
+    display_of,
+    plain_console,
+    preparing,
+    reports_errors,
+    tensorboard_lines,
+    warner,
+)
 from raysweep.layout import shown, typed
 
 if TYPE_CHECKING:
@@ -153,7 +161,7 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     if sweep.best():
         console.print("\nTo look at it:")
         for line in (
-            f"tensorboard --logdir {typed(sweep.directory.report)}",
+            *tensorboard_lines(sweep.directory.tensorboard),
             *([f"raysweep findings {typed(address)}"] if sweep.spec.claims else []),
             f"raysweep best {typed(address)}",
             f"raysweep export {typed(address)} exported/{sweep.spec.name}",

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from raysweep.errors import RaysweepError
+from raysweep.layout import typed
 from raysweep.search.stopping import interrupting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 PLAIN_WIDTH = 160
@@ -42,6 +45,19 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(128 + number) from None
 
     return wrapped
+
+
+def tensorboard_lines(runs: Path) -> list[str]:
+    """Return what to type and to do so that TensorBoard shows all of the runs in a directory.
+
+    The address turns smoothing off, which draws each curve away from its last value. The box has no address: its
+    setting stays in the browser, and as shipped the axis ends below the highest twentieth of all points.
+    """
+    return [
+        f"tensorboard --logdir {typed(runs)}",
+        "    at http://localhost:6006/?smoothing=0 open Settings and untick",
+        '    "Ignore outliers in chart scaling", which cuts the best trials off',
+    ]
 
 
 class Duration(click.ParamType[float]):

@@ -130,7 +130,9 @@ def test_a_whole_session_of_commands(tmp_path: Path, tiny_file: Path) -> None:
     assert prediction is not None
     assert prediction.critical_weight[0] == pytest.approx(0.015, rel=0.2)
     assert (prediction.active_at_low, prediction.active_at_high) == ((4, 4), (0, 0))
-    assert "tensorboard --logdir results/tiny/report" in ran.stdout
+    assert "tensorboard --logdir results/tiny/report/tensorboard\n" in ran.stdout
+    assert "http://localhost:6006/?smoothing=0" in ran.stdout
+    assert '"Ignore outliers in chart scaling"' in ran.stdout
 
     refused = call_raysweep("run", tiny_file.name, cwd=tmp_path)
     assert refused.returncode == 2

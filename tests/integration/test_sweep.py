@@ -118,7 +118,7 @@ def test_tensorboard_has_a_run_a_trial_and_the_figures_of_the_sweep(finished: Sw
     for record in finished.records:
         run = EventAccumulator(str(root / f"{record.number:04d}"))
         run.Reload()
-        values = [event.tensor_proto.float_val[0] for event in run.Tensors("objective/elbo_nats")]
+        values = [event.tensor_proto.float_val[0] for event in run.Tensors("Objective/elbo_nats")]
         assert values == pytest.approx([epoch.metrics.elbo_nats for epoch in record.epochs], rel=1e-6)
         # Reconstructions, samples and the reconstructions by epoch; of a finalist six kinds of picture more.
         assert images_of(run) == (9 if record.tested else 3)

@@ -22,6 +22,9 @@ from raysweep.spec import SweepSpec
 
 EPOCHS_TAG = "training/epochs_done"
 
+_OBJECTIVE_GROUP = "Objective"
+"""Group of the objective's tag: TensorBoard orders groups by their characters, capitals first, so this one leads."""
+
 _GROUPS = {
     "latents": ("rate_nats", "active_units", "collapsed"),
     "reconstruction": ("distortion_nats", "mse", "psnr_db", "r2"),
@@ -46,9 +49,9 @@ STATUS = {
 
 
 def scalar_tag(metric: str, objective: str) -> str:
-    """The tag of a metric: its group, then its name."""
+    """Return the tag of a metric: its group, then its name."""
     if metric == objective:
-        return f"objective/{metric}"
+        return f"{_OBJECTIVE_GROUP}/{metric}"
     group = next((group for group, members in _GROUPS.items() if metric in members), "training")
     return f"{group}/{metric}"
 
@@ -115,9 +118,13 @@ def _hparam_value(value: Scalar, distribution: Distribution) -> bool | float | s
     return "none" if value is None else str(value)
 
 
-def session_start(run: str, record: TrialRecord, spec: SweepSpec, started_s: float) -> Summary.Value:
-    """A trial's parameters, which make it a row of the table."""
-    info = plugin_data_pb2.SessionStartInfo(group_name=run, start_time_secs=started_s)
+def session_start(record: TrialRecord, spec: SweepSpec, started_s: float) -> Summary.Value:
+    """Return a trial's parameters, which make it a row of the table.
+
+    The row has no group name. TensorBoard averages the trials of one name, and over several sweeps, or copies of one,
+    any name that stands in the file may occur twice. Without one it takes the path of the trial's run.
+    """
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=started_s)
     for name, distribution in spec.trial.searched.items():
         value = _hparam_value(getattr(record.config, name), distribution)
         if isinstance(value, bool):

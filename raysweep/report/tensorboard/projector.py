@@ -1,15 +1,20 @@
-"""Latents in TensorBoard's Projector: files that its plugin reads from the directory of a trial's run.
+"""Latents in TensorBoard's Projector: files that its plugin reads from the directory of the run `sweep`.
 
 The plugin reads `projector_config.pbtxt` there, and follows the paths in it only below that directory. Values are text:
 the plugin takes a binary file for text if its bytes happen to be UTF-8, as those of zeros are, and then shows no run.
+
+All trials are tensors of that one run. The Projector opens with the first run by name and there with the tensor that
+has the most rows, then by name; runs of trials sort by their numbers, so the best trial could not be the first of them.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +25,12 @@ from raysweep.records import TrialRecord, ranked
 from raysweep.report.images import open_picture
 from raysweep.report.latents import LatentTable, cells_a_row, read_latents
 
+_log = logging.getLogger("raysweep")
+
 CONFIG = "projector_config.pbtxt"
+FOLDER = "projector"
+"""In the directory of the run: a folder for each trial."""
+
 MAX_PROJECTED = 5
 """Trials: the best ones. A browser holds one at a time, and each is some megabytes."""
 
@@ -28,49 +38,92 @@ MAX_LATENTS = 64
 MAX_SPRITE_BYTES = 8_000_000
 
 
-def choose_projected(directory: SweepDirectory, records: Sequence[TrialRecord], objective: str) -> list[int]:
-    """The numbers of the best trials that have latents, 5 at most, the best first."""
-    order = [record.number for record in ranked(list(records), objective)]
-    return [number for number in order if directory.latents(number).exists()][:MAX_PROJECTED]
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """One trial as the Projector lists it."""
+
+    number: int
+    name: str
+    """In the list of tensors, which is sorted by it."""
+    table: LatentTable
+    sprites: Path
+    """The sheet of its images, `sprite_sheet`'s; points are shown as dots if there is none."""
 
 
-def write_projection(run: Path, latents: Path, sprites: Path) -> None:
-    """Puts one trial's latents into the Projector: the active ones, 64 at most, those with the most KL first.
+def choose_projected(directory: SweepDirectory, records: Sequence[TrialRecord], objective: str) -> list[Projection]:
+    """Return the best trials that have latents, 5 at most, the best first.
+
+    A trial without active latents is left out: the Projector scales every component to the same spread, which makes
+    clusters of what is noise about the prior.
+    """
+    chosen: list[Projection] = []
+    for record in ranked(list(records), objective):
+        path = directory.latents(record.number)
+        if len(chosen) == MAX_PROJECTED or not path.exists():
+            continue
+        try:
+            table = read_latents(path)
+        except ValueError as error:
+            _log.warning("the latents of trial %d are left out of the Projector: %s", record.number, error)
+            continue
+        if len(table.active):
+            name = f"{len(chosen) + 1}. trial {record.number}, {objective} {record.last(objective):.4g}"
+            chosen.append(Projection(record.number, name, table, directory.sprites(record.number)))
+    return chosen
+
+
+def write_projector(run: Path, projections: Sequence[Projection]) -> None:
+    """Write the Projector's files anew: of each trial the active latents, 64 at most, those with the most KL first.
 
     Args:
-        run: directory of the trial's run in TensorBoard.
-        latents: the trial's latents.parquet.
-        sprites: the sheet of its images, `sprite_sheet`'s; points are shown as dots if there is none.
+        run: directory of the run in TensorBoard, which is there.
+        projections: what is shown; with none the Projector has nothing of the run.
 
     Raises:
-        ValueError: if the latents cannot be read.
         StorageError: if the file system is full, read-only or gone.
     """
-    table = read_latents(latents)
+    config = "".join(_write_projection(run, projection) for projection in projections)
+    # Last: what it names is there.
+    if config:
+        write_atomically(run / CONFIG, config.encode())
+    else:
+        with storage_errors(run):
+            (run / CONFIG).unlink(missing_ok=True)
+    kept = {_folder(projection) for projection in projections}
+    with storage_errors(run):
+        for folder in (run / FOLDER).glob("*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(projection: Projection) -> str:
+    return f"{projection.number:04d}"
+
+
+def _write_projection(run: Path, projection: Projection) -> str:
+    """Write one trial's files, and return what the configuration says of them."""
+    place, table = f"{FOLDER}/{_folder(projection)}", projection.table
     chosen = table.active[:MAX_LATENTS]
-    if not len(chosen):
-        chosen = np.argsort(-table.kl_nats, kind="stable")[:MAX_LATENTS]
-    # The Projector opens with three principal components, and shows no point where there are but two.
+    # The Projector opens with three principal components, and shows no point where there are only two.
     points = np.pad(table.means[:, chosen], ((0, 0), (0, max(0, 3 - len(chosen)))))
     values = io.StringIO()
     np.savetxt(values, points, fmt="%.4g", delimiter="\t")
-    write_atomically(run / "latents.tsv", values.getvalue().encode())
-    write_atomically(run / "latents_metadata.tsv", _metadata(table).encode())
+    write_atomically(run / place / "latents.tsv", values.getvalue().encode())
+    write_atomically(run / place / "metadata.tsv", _metadata(table).encode())
     config = [
-        f'tensor_name: "{"latents" if len(chosen) == table.means.shape[1] else "active latents"}"',
-        'tensor_path: "latents.tsv"',
+        f'tensor_name: "{projection.name}"',
+        f'tensor_path: "{place}/latents.tsv"',
         f"tensor_shape: [{len(points)}, {points.shape[1]}]",
-        'metadata_path: "latents_metadata.tsv"',
+        f'metadata_path: "{place}/metadata.tsv"',
     ]
-    cell = _place_sprites(sprites, run / "sprites.png", len(table))
+    cell = _place_sprites(projection.sprites, run / place / "sprites.png", len(table))
     if cell is not None:
-        config.append(f'sprite {{ image_path: "sprites.png" single_image_dim: [{cell[0]}, {cell[1]}] }}')
-    # Last: what it names is there.
-    write_atomically(run / CONFIG, "\n".join(["embeddings {", *config, "}", ""]).encode())
+        config.append(f'sprite {{ image_path: "{place}/sprites.png" single_image_dim: [{cell[0]}, {cell[1]}] }}')
+    return "\n".join(["embeddings {", *config, "}", ""])
 
 
 def _metadata(table: LatentTable) -> str:
-    """Columns by which points can be coloured and searched; the first line names them."""
+    """Return columns by which points can be coloured and searched; the first line names them."""
     lines = ["label\tsplit\timage"]
     for label, split, image in zip(table.labels, table.splits, table.images, strict=True):
         name = "none" if label is None else " ".join(label.split()) or "none"
@@ -81,7 +134,7 @@ def _metadata(table: LatentTable) -> str:
 
 
 def _place_sprites(source: Path, target: Path, count: int) -> tuple[int, int] | None:
-    """Puts the sheet of `count` images at `target`; width and height of one image, None if there is no such sheet."""
+    """Put the sheet of `count` images at `target`; return the size of one, or None if there is no such sheet."""
     cells = cells_a_row(count)
     try:
         with open_picture(source) as sheet:

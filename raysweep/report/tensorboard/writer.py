@@ -35,7 +35,7 @@ from raysweep.report.tensorboard.hparams import (
     session_end,
     session_start,
 )
-from raysweep.report.tensorboard.projector import choose_projected, write_projection
+from raysweep.report.tensorboard.projector import choose_projected, write_projector
 from raysweep.report.tensorboard.trialpage import tested_metrics, trial_text
 from raysweep.spec import SweepSpec
 
@@ -58,6 +58,9 @@ LATENTS_DPI = 130
 """Makes a scatter of latents nearly FIGURE_WIDTH wide."""
 LATENTS_COLOURS = 64
 """A picture of thousands of points is four times as large in all its colours, and no clearer."""
+
+_FIGURE_GROUPS = {"latent_kl": "latents", "latents": "latents"}
+"""Groups of figures that are not `figures`, where they would be the first by name."""
 
 FINDINGS_TAG, PROFILE_TAG = "findings", "profile"
 BY_EPOCH_TAG = "reconstructions_by_epoch"
@@ -136,13 +139,8 @@ class TensorBoardWriter:
 
     @timed(DriverPart.TENSORBOARD)
     def add_projections(self, records: Sequence[TrialRecord]) -> None:
-        """Puts the latents of the best trials, 5 at most, into TensorBoard's Projector; see report/projector.py."""
-        for number in choose_projected(self._sweep, records, self._objective):
-            try:
-                write_projection(self._directory / f"{number:04d}", self._sweep.latents(number),
-                                 self._sweep.sprites(number))  # fmt: skip
-            except ValueError as error:
-                _log.warning("the latents of trial %d are left out of the Projector: %s", number, error)
+        """Put the latents of the best trials, 5 at most, into TensorBoard's Projector; see projector.py."""
+        write_projector(self._directory / SWEEP_RUN, choose_projected(self._sweep, records, self._objective))
 
     @timed(DriverPart.TENSORBOARD)
     def add_text(self, tag: str, markdown: str) -> None:
@@ -151,11 +149,12 @@ class TensorBoardWriter:
 
     @timed(DriverPart.TENSORBOARD)
     def add_figures(self, figures: Sequence[Figure]) -> None:
-        """Puts figures of the whole sweep into the run `sweep`."""
+        """Put figures of the whole sweep into the run `sweep`."""
         for figure in figures:
             said = f"{figure.title}\n\n{figure.description}"
             picture = shrink(figure.path, FIGURE_WIDTH)
-            self._write(SWEEP_RUN, time.time(), 0, [image(f"figures/{figure.name}", picture, said)])
+            tag = f"{_FIGURE_GROUPS.get(figure.name, 'figures')}/{figure.name}"
+            self._write(SWEEP_RUN, time.time(), 0, [image(tag, picture, said)])
 
     def close(self) -> None:
         """Closes the files of all runs."""
@@ -244,7 +243,7 @@ class TensorBoardWriter:
             return
         first = record.started_at or (record.epochs[0].recorded_at if record.epochs else None)
         started_s = _seconds(first) if first else time.time()
-        self._write(run, started_s, 0, [session_start(run, record, self._spec, started_s)])
+        self._write(run, started_s, 0, [session_start(record, self._spec, started_s)])
 
     def _scalars(self, metrics: EpochMetrics) -> list[Summary.Value]:
         values = []

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.util import tensor_util
 
 from raysweep.layout import SweepDirectory
@@ -40,7 +46,7 @@ def test_a_live_reader_sees_each_epoch_at_once(tmp_path, record, spec):
     whole = record(3, (1.0, 2.0, math.nan))
     for done in (1, 2, 3):
         live.add_epoch(replace(whole, state=TrialState.RUNNING, epochs=whole.epochs[:done]))
-        points = scalars(SweepDirectory(tmp_path).tensorboard / "0003", "objective/elbo_nats")
+        points = scalars(SweepDirectory(tmp_path).tensorboard / "0003", "Objective/elbo_nats")
         assert [step for step, _ in points] == list(range(1, done + 1))
     assert [value for _, value in points[:2]] == [1.0, 2.0]
     assert math.isnan(points[2][1])
@@ -83,7 +89,7 @@ def test_every_metric_has_a_tag_of_its_own_and_real_times(tmp_path, record, spec
 def test_a_number_too_large_for_tensorboard_is_infinite_there(tmp_path, record, spec):
     with TensorBoardWriter(SweepDirectory(tmp_path), spec) as writer:
         writer.add_epoch(record(0, (-1e300,)))
-    assert scalars(SweepDirectory(tmp_path).tensorboard / "0000", "objective/elbo_nats") == [(1, -math.inf)]
+    assert scalars(SweepDirectory(tmp_path).tensorboard / "0000", "Objective/elbo_nats") == [(1, -math.inf)]
 
 
 def test_pictures_are_enlarged_and_a_missing_one_is_left_out(tmp_path, record, spec, draw_pictures):
@@ -125,7 +131,7 @@ def test_a_writer_goes_on_where_a_rebuild_ended(tmp_path, record, spec):
     with TensorBoardWriter(directory, spec, [running]) as writer:
         writer.add_epoch(whole)
         writer.finish_trial(whole)
-    assert scalars(directory.tensorboard / "0000", "objective/elbo_nats") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert scalars(directory.tensorboard / "0000", "Objective/elbo_nats") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 def test_a_writer_shows_earlier_trials_that_have_no_run(tmp_path, sweep_records, spec):
@@ -134,7 +140,7 @@ def test_a_writer_shows_earlier_trials_that_have_no_run(tmp_path, sweep_records,
         *(f"{n:04d}" for n in range(12)),
         "sweep",
     ]
-    assert scalars(SweepDirectory(tmp_path).tensorboard / "0000", "objective/elbo_nats") == [
+    assert scalars(SweepDirectory(tmp_path).tensorboard / "0000", "Objective/elbo_nats") == [
         (1, 1.0),
         (2, 2.0),
         (3, 3.0),
@@ -155,7 +161,7 @@ def test_a_rebuild_under_a_live_writer_loses_no_later_epoch(tmp_path, record, sp
         writer.add_epoch(record(0, (1.0,)))
         rebuild(directory, spec, [record(0, (1.0,), TrialState.RUNNING)])
         writer.add_epoch(record(0, (1.0, 2.0)))
-    assert scalars(directory.tensorboard / "0000", "objective/elbo_nats") == [(1, 1.0), (2, 2.0)]
+    assert scalars(directory.tensorboard / "0000", "Objective/elbo_nats") == [(1, 1.0), (2, 2.0)]
 
 
 def test_figures_go_into_the_run_of_the_sweep(tmp_path, spec):
@@ -165,6 +171,24 @@ def test_figures_go_into_the_run_of_the_sweep(tmp_path, spec):
         writer.add_figures([Figure("curves", "A title", path, "How to read it.")])
     (event,) = read(SweepDirectory(tmp_path / "tb").tensorboard / "sweep").Tensors("figures/curves")
     assert tensor_util.make_ndarray(event.tensor_proto).tolist()[:2] == [b"30", b"20"]
+
+
+def test_the_objective_is_the_first_of_all_tags_and_the_figures_begin_with_the_sweep_not_the_latents(
+    tmp_path, record, spec, draw_pictures, draw_tested_pictures, final_metrics
+):
+    path = tmp_path / "figure.png"
+    Image.new("RGB", (30, 20)).save(path)
+    directory = SweepDirectory(tmp_path / "sweep")
+    one = record(0, tested=final_metrics())
+    draw_pictures(directory, spec, [one])
+    draw_tested_pictures(directory, spec, [one])
+    names = ("latent_kl", "latents", "learning_curves", "objective", "profile")
+    rebuild(directory, spec, [one], [Figure(name, "A title", path, "How to read it.") for name in names])
+    runs = [read(directory.tensorboard / run).Tags()["tensors"] for run in ("0000", "sweep")]
+    # TensorBoard orders tags as Python orders their characters, but for numbers, `_` and `/`.
+    tags = sorted(tag for tags in runs for tag in tags if not tag.startswith("_"))
+    assert tags[:3] == ["Objective/elbo_nats", "figures/learning_curves", "figures/objective"]
+    assert {"latents/latent_kl", "latents/latents"} <= set(tags)
 
 
 def images(run: Path, tag: str) -> list[tuple[int, tuple[int, int]]]:
@@ -302,7 +326,8 @@ def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, dra
     rebuild(directory, spec, sweep_records)
     address = serve(directory.report)
     groups = session_groups(address, len(sweep_records))
-    assert sorted(groups) == [f"{n:04d}" for n in range(12)]
+    assert sorted(groups) == [f"tensorboard/{n:04d}" for n in range(12)]  # the paths of their runs
+    groups = {Path(name).name: group for name, group in groups.items()}
 
     status = {name: group["sessions"][0].get("status", "STATUS_UNKNOWN") for name, group in groups.items()}
     assert [status[f"{n:04d}"] for n in range(7)] == [
@@ -322,7 +347,7 @@ def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, dra
             assert set(values) - tested == {EPOCHS_TAG, *(scalar_tag(name, "elbo_nats") for name in METRICS)}
             assert ("test/kid" in tested) is (one.tested is not None)
             assert values[EPOCHS_TAG] == len(one.epochs)
-            assert str(values["objective/elbo_nats"]).lower() == str(one.final.elbo_nats)
+            assert str(values["Objective/elbo_nats"]).lower() == str(one.final.elbo_nats)
 
     experiment = get(f"{address}/data/plugin/hparams/experiment", {"experimentName": ""})
     infos = {info["name"]: info for info in experiment["hparamInfos"]}
@@ -333,6 +358,36 @@ def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, dra
 
     tags = get(f"{address}/data/plugin/images/tags")
     assert set(tags["tensorboard/0000"]) == {"reconstructions", "samples"}
+
+
+def hparams_rows(logdir: Path) -> dict[str, dict[str, float]]:
+    """The rows of the HParams table by name, each with its metrics by tag, as TensorBoard's own plugin has them."""
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(logdir))
+    context = backend_context.Context(TBContext(logdir=str(logdir), data_provider=provider))
+    request = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=1000)
+    request.allowed_statuses.extend(getattr(api_pb2, status) for status in STATUSES)
+    groups = list_session_groups.Handler(RequestContext(), context, "", request).run().session_groups
+    return {group.name: {value.name.tag: value.value for value in group.metric_values} for group in groups}
+
+
+def test_over_several_sweeps_of_one_name_each_trial_is_a_row_with_its_own_values(tmp_path, record, spec):
+    short, long = SweepDirectory(tmp_path / "monday" / "kld"), SweepDirectory(tmp_path / "tuesday" / "kld")
+    rebuild(short, spec, [record(n, [1.0] * 2) for n in range(3)])
+    # Written live, then by a session that goes on with it.
+    with TensorBoardWriter(long, spec) as live:
+        for n in range(2):
+            live.add_epoch(record(n, [2.0], TrialState.RUNNING))
+    rebuild(long, spec, [record(n, [2.0] * 8) for n in range(2)])
+    with TensorBoardWriter(long, spec, [record(n, [2.0] * 8) for n in range(2)]) as again:
+        again.add_epoch(record(2, [2.0] * 8))
+    shutil.copytree(short.root, tmp_path / "copy")
+    rows = hparams_rows(tmp_path)
+    epochs = {name: values[EPOCHS_TAG] for name, values in rows.items()}
+    wanted = [("monday/kld", 2), ("tuesday/kld", 8), ("copy", 2)]
+    assert epochs == {f"{at}/report/tensorboard/{n:04d}": done for at, done in wanted for n in range(3)}
 
 
 def test_the_domain_of_whole_numbers_is_numeric(tmp_path, serve):

@@ -230,6 +230,14 @@ class SweepDirectory:
             )
 
 
+def printable(text: str | Path) -> str:
+    """Return a path or name as text that any terminal, file and table takes.
+
+    A byte that is no UTF-8, such as Latin-1's e with an accent, becomes `\\udce9`.
+    """
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 def shown(path: Path) -> str:
     """A path as a person would type it: relative to the working directory where it is below it."""
     try:

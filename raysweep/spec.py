@@ -26,6 +26,7 @@ from raysweep.metrics import FINAL_METRICS, METRICS, OBJECTIVES, Mode
 from raysweep.space import Scalar, TrialSpace
 
 Dataset = Literal["mnist-5k", "digits", "mnist", "fashion_mnist", "cifar10", "folder"]
+Fit = Literal["resize", "crop", "letterbox", "pad"]
 BUNDLED: tuple[Dataset, ...] = ("mnist-5k", "digits")
 """Data sets that come with the installation and need no network."""
 
@@ -73,8 +74,9 @@ class DataSpec(Section):
     """Height and width after preprocessing, in pixels."""
     channels: Literal[1, 3] | None = None
     """Grey or colour; null keeps what the data set has."""
-    fit: Literal["resize", "pad"] = "resize"
-    """How an image of another size gets to `image_size`: interpolated, or centred on black."""
+    fit: Fit = "resize"
+    """How an image of another size gets to `image_size` (docs/folders.md): `crop` keeps its middle square, `letterbox`
+    keeps all of it between black bars, `pad` does so without enlarging it, `resize` is the older name of `crop`."""
     validation_fraction: Fraction = 0.1
     """Share of all images that trials are compared on and never trained on."""
     test_fraction: Fraction = 0.1

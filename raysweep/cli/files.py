@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from raysweep.layout import typed
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raysweep.data.images import Note
     from raysweep.spec import SweepSpec
     from raysweep.vae.preflight import Preflight, Unpredictable
 
@@ -36,8 +38,8 @@ def check(file: str) -> None:
     description = describe(spec.data)
     slots, where = _slots(spec)
     console.print(f"{file}: sound", soft_wrap=True)
-    collapse = _predicted_collapse(console, spec, description.is_present)
-    console.print(plan_view(spec, description, collapse, slots, where))
+    cache = _images(console, spec, description.is_present)
+    console.print(plan_view(spec, description, _predicted_collapse(spec, cache), slots, where, _remarks(cache)))
     console.print(f"\nTo run it, type: raysweep run {typed(file)}", soft_wrap=True)
 
 
@@ -58,21 +60,37 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
         return slots_of(spec), f"the cluster at {address} ({count})"
 
 
-def _predicted_collapse(console: Console, spec: SweepSpec, is_present: bool) -> tuple[str, ...]:
-    """At which KLD weight models are predicted to collapse; builds the data cache if the images are on this machine."""
+def _images(console: Console, spec: SweepSpec, is_present: bool) -> Path | Unpredictable:
+    """Return the data cache, built if the images are on this machine; otherwise the reason why there is none."""
     from raysweep.data.cache import prepare as prepare_cache
     from raysweep.errors import StorageError
+    from raysweep.vae.preflight import Unpredictable
+
+    if not is_present:
+        return Unpredictable("the images are not on this machine yet")
+    try:
+        with preparing(console) as progress:
+            return prepare_cache(spec.data, progress)
+    except StorageError as error:  # a file is no less sound for the disk of the machine that checks it
+        return Unpredictable(str(error))
+
+
+def _predicted_collapse(spec: SweepSpec, cache: Path | Unpredictable) -> tuple[str, ...]:
+    """Say at which KLD weight models are predicted to collapse."""
     from raysweep.search.preflight import preflight
-    from raysweep.vae.preflight import Unpredictable, summary, unpredictable
+    from raysweep.vae.preflight import summary, unpredictable
 
     prediction: Preflight | Unpredictable | None = unpredictable(spec.trial)
-    if prediction is None and is_present:
-        try:
-            with preparing(console) as progress:
-                prediction = preflight(spec, prepare_cache(spec.data, progress))
-        except StorageError as error:  # a file is no less sound for the disk of the machine that checks it
-            prediction = Unpredictable(str(error))
-    return summary(prediction or Unpredictable("the images are not on this machine yet"), spec.trial)
+    if prediction is None:
+        prediction = preflight(spec, cache) if isinstance(cache, Path) else cache
+    return summary(prediction, spec.trial)
+
+
+def _remarks(cache: Path | Unpredictable) -> tuple[Note, ...]:
+    """Return what preparing the images did to them."""
+    from raysweep.data.cache import open_cache
+
+    return open_cache(cache).info.remarks if isinstance(cache, Path) else ()
 
 
 @click.group()

@@ -87,8 +87,8 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
     """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet.
 
     What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, time_budget,
-    epoch_timeout, max_concurrent, fuse, resources, evaluation.final_metrics, claims, and where the images are. Anything
-    else is refused.
+    epoch_timeout, max_concurrent, fuse, resources, evaluation.final_metrics, claims, where the images are, and
+    data.broken_images. Anything else is refused.
     """
     from raysweep.search.changes import listed
     from raysweep.search.profiling import Profiler

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ from filelock import FileLock, Timeout
 
 from raysweep.clock import timed
 from raysweep.data.cachefile import FORMAT_VERSION, CacheInfo, ImageCache, Progress, open_cache, write_cache
-from raysweep.data.images import Fitting, Source
+from raysweep.data.images import Fitting, Note, Source
 from raysweep.data.places import cache_directory
 from raysweep.data.sources import PUBLISHED, find_source, open_source
 from raysweep.data.splits import SplitSizes, split_sizes
-from raysweep.errors import CacheError, StorageError
-from raysweep.layout import storage_errors
+from raysweep.errors import CacheError, DataError, StorageError
+from raysweep.layout import printable, storage_errors
 from raysweep.profiles import DriverPart
 from raysweep.spec import DataSpec
 
@@ -79,15 +79,20 @@ class DataDescription:
     """After preprocessing."""
     image_size: int
     sizes: SplitSizes
+    class_counts: tuple[int, ...]
+    """Images of each of `classes`, where they are known; otherwise empty."""
+    notes: tuple[Note, ...]
+    """How the files were understood, what is not used, and what `fit` cuts off."""
     path: Path | None
     """The cache file, if it has been built; its content is not verified."""
 
 
 @timed(DriverPart.IMAGES)
-def prepare(spec: DataSpec, progress: Progress | None = None) -> Path:
-    """The cache file of a specification, built if there is none or if the one there is damaged.
+def prepare(spec: DataSpec, progress: Progress | None = None, warn: Callable[[str], None] | None = None) -> Path:
+    """Return the cache file of a specification; build it if there is none or the one there is damaged.
 
-    When several processes ask at once, one builds and the others wait for it.
+    When several processes ask at once, one builds and the others wait for it. `warn` is told what of the files is not
+    used, and what was done to images that a person may not expect.
 
     Raises:
         DataUnavailable: if the data set is not on this machine and cannot be fetched.
@@ -97,11 +102,14 @@ def prepare(spec: DataSpec, progress: Progress | None = None) -> Path:
     source = open_source(spec)
     fitting = _fitting(spec, source)
     path = _path(source, fitting)
-    if _is_sound(path):
-        return path
-    with _locked(path):
-        if not _is_sound(path):
-            write_cache(path, source, fitting, progress)
+    if not _is_sound(path):
+        with _locked(path):
+            if not _is_sound(path):
+                write_cache(path, source, fitting, progress)
+    if warn is not None:
+        for note in (*_notes(source, fitting), *open_cache(path).info.remarks):
+            if note.is_warning:
+                warn(f"data: {note.subject}: {note.text}")
     return path
 
 
@@ -127,19 +135,24 @@ def describe(spec: DataSpec) -> DataDescription:
             channels=spec.channels or published.channels,
             image_size=spec.image_size,
             sizes=split_sizes(published.count, published.test_count, spec),
+            class_counts=(),
+            notes=(),
             path=None,
         )
-    path = _path(source, _fitting(spec, source))
+    fitting = _fitting(spec, source)
+    path = _path(source, fitting)
     return DataDescription(
         dataset=spec.dataset,
         origin=source.origin,
         is_present=True,
         count=source.counts.images,
-        classes=source.classes,
+        classes=tuple(printable(name) for name in source.classes),
         native_size=source.size,
         channels=spec.channels or source.channels,
         image_size=spec.image_size,
-        sizes=split_sizes(*source.counts, spec),
+        sizes=_split_sizes(source, spec),
+        class_counts=source.class_counts,
+        notes=_notes(source, fitting),
         path=path if path.is_file() else None,
     )
 
@@ -159,6 +172,19 @@ def cached_files() -> list[CachedFile]:
 
 def _fitting(spec: DataSpec, source: Source) -> Fitting:
     return Fitting(spec.image_size, spec.channels or source.channels, spec.fit)
+
+
+def _split_sizes(source: Source, spec: DataSpec) -> SplitSizes:
+    try:
+        return split_sizes(*source.counts, spec)
+    except DataError as error:
+        left_out = [f"; {note.subject}: {note.text}" for note in source.notes if note.is_warning]
+        raise DataError(f"{error}{''.join(left_out)}") from None
+
+
+def _notes(source: Source, fitting: Fitting) -> tuple[Note, ...]:
+    fit = fitting.note(source.sides)
+    return source.notes if fit is None else (*source.notes, fit)
 
 
 def _path(source: Source, fitting: Fitting) -> Path:

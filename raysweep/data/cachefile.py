@@ -23,9 +23,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raysweep.data.framing import refuse_compression
-from raysweep.data.images import Fitting, Images, Source
+from raysweep.data.images import Fitting, Images, Note, Source
 from raysweep.errors import CacheError, DataError
-from raysweep.layout import replacing, storage_errors
+from raysweep.layout import printable, replacing, storage_errors
 
 _LOG = logging.getLogger("raysweep")
 
@@ -58,6 +58,13 @@ class CacheInfo:
     """Empty where images have no labels."""
     checksum: str
     """SHA-256 over all columns, the shape and the classes, 64 hex digits; where the images came from does not count."""
+    remarks: tuple[Note, ...] = ()
+    """What preparing did to images that a person may not expect."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """`classes` as any terminal, file and table takes them: a folder's name need not be UTF-8."""
+        return tuple(printable(name) for name in self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,19 +73,24 @@ class CacheInfo:
 
     def to_metadata(self) -> dict[str, str]:
         """All fields as texts, and a seal over them, so that a damaged one is noticed without reading the images."""
-        fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(self).items()}
+        values = asdict(self)
+        if not self.remarks:  # files of older versions, which are sealed, do not have them
+            del values["remarks"]
+        fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
         seal = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         return {**fields, "seal": seal}
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes]) -> CacheInfo:
-        """Raises ValueError or KeyError if a field is missing or no such value."""
+        """Raise ValueError, TypeError or KeyError if a field is missing or no such value."""
         texts = {key.decode(): value.decode() for key, value in metadata.items()}
         numbers = ("format_version", "count", "skipped", "channels", "height", "width")
         values: dict[str, Any] = {name: int(texts[name]) for name in numbers}
         classes = json.loads(texts["classes"])
         if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
             raise ValueError("classes are no list of names")
+        remarks = json.loads(texts.get("remarks", "[]"))
+        values["remarks"] = tuple(Note(str(subject), str(text), bool(warns)) for subject, text, warns in remarks)
         for name in ("dataset", "origin", "fingerprint", "fit", "checksum"):
             values[name] = texts[name]
         return cls(classes=tuple(classes), **values)
@@ -108,7 +120,7 @@ def open_cache(path: Path, verify: bool = False) -> ImageCache:
         cache = _map(path)
     except CacheError:
         raise
-    except (OSError, pa.ArrowException, ValueError, KeyError, UnicodeError) as error:
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, UnicodeError) as error:
         raise CacheError(f"{path}: not a readable cache file: {_first_line(error)}") from error
     if verify:
         labels = np.full(cache.info.count, -1, np.int32) if cache.labels is None else cache.labels
@@ -137,10 +149,8 @@ def write_cache(path: Path, source: Source, fitting: Fitting, progress: Progress
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
     shape = (fitting.channels, fitting.size, fitting.size)
-    # A path that is not UTF-8 can be part of the origin.
-    origin = source.origin.encode("utf-8", "backslashreplace").decode()
-    blank = CacheInfo(FORMAT_VERSION, source.name, origin, source.fingerprint, 0, 0, *shape, fitting.fit,
-                      source.classes, "")  # fmt: skip
+    blank = CacheInfo(FORMAT_VERSION, source.name, printable(source.origin), source.fingerprint, 0, 0, *shape,
+                      fitting.fit, source.classes, "")  # fmt: skip
     try:
         with storage_errors(path), pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, _schema(blank)) as writer:
             count = 0
@@ -149,7 +159,7 @@ def write_cache(path: Path, source: Source, fitting: Fitting, progress: Progress
                 count += len(batch)
         if count == 0:
             raise DataError(f"{source.origin}: there are no images")
-        info = replace(blank, count=count, skipped=source.skipped)
+        info = replace(blank, count=count, skipped=source.skipped, remarks=source.remarks)
         with pa.memory_map(str(spool)) as spooled:
             reader = pa.ipc.open_file(spooled)
             batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raysweep.errors import DataError
+from raysweep.spec import Fit
+
+_WORTH_SAYING = 0.1
+"""Share of an image, the mean over images, from which on it is said that it is cut off."""
 
 Images = NDArray[np.uint8]
 Transform = Callable[[Images], Images]
@@ -30,6 +34,16 @@ class Chunk:
     """[n], positions in the source's `classes`; None where there are none."""
     official_test: bool
     """Whether the data set's makers put these images aside for tests."""
+
+
+class Note(NamedTuple):
+    """One line about a data set, for whoever checks a search space file or starts a sweep."""
+
+    subject: str
+    """What it is about, in a word or two, such as `left out`."""
+    text: str
+    is_warning: bool = False
+    """Whether a sweep says it too, not `check` alone."""
 
 
 class Counts(NamedTuple):
@@ -66,6 +80,26 @@ class Source(ABC):
         """How many images the last complete pass over `chunks` left out."""
         return 0
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Images of each of `classes`, where they are known without reading the data set; otherwise empty."""
+        return ()
+
+    @property
+    def sides(self) -> tuple[tuple[int, int], ...]:
+        """Width and height of some images before preprocessing, where they differ; otherwise empty."""
+        return ()
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """How the files were understood, and what lies there and is not used."""
+        return ()
+
+    @property
+    def remarks(self) -> tuple[Note, ...]:
+        """What the last complete pass over `chunks` did to images that a person may not expect."""
+        return ()
+
     @abstractmethod
     def chunks(self, transform: Transform) -> Iterator[Chunk]:
         """All images, transformed, always in the same order, a few MB at a time.
@@ -97,54 +131,84 @@ def hash_files(files: Iterable[Path]) -> str:
 class Fitting:
     """The transform to [n, channels, size, size].
 
-    An image that has the size already is not touched. `resize` brings the shorter side to `size`, bilinearly and with
-    antialiasing where it shrinks, and keeps the middle of the longer side: a square image keeps everything. `pad`
-    centres the image on black; on an odd difference the larger margin is below and right. Colour becomes grey by
-    ITU-R 601 luminance, grey becomes colour by repetition.
+    An image that has the size already is not touched. Scaling is bilinear, with antialiasing where it shrinks.
+
+    - `crop` scales the shorter side to `size` and keeps the middle of the longer side.
+    - `resize` is the same under its older name.
+    - `letterbox` scales the longer side to `size` and centres the image on black.
+    - `pad` is `letterbox`, but never enlarges: a smaller image keeps its pixels.
+
+    On an odd difference the larger margin is below and right. Colour becomes grey by ITU-R 601 luminance, grey becomes
+    colour by repetition.
     """
 
     size: int
     channels: Literal[1, 3]
-    fit: Literal["resize", "pad"]
+    fit: Fit
+
+    def note(self, sides: Sequence[tuple[int, int]]) -> Note | None:
+        """Say what becomes of images of such widths and heights, if their shape or size does not survive."""
+        if not sides:
+            return None
+        shares = [min(width, height) / max(width, height) for width, height in sides]
+        lost = 1 - sum(shares) / len(shares)
+        if self.fit in ("resize", "crop"):
+            if lost < _WORTH_SAYING:
+                return None
+            kept = "fit: letterbox keeps all of them, between black bars"
+            if self.fit == "crop":
+                return Note("fit", f"crop: images are not square, {lost:.0%} of them is cut off on average; {kept}")
+            text = (
+                f"resize: images are not square; their middle squares are kept and {lost:.0%} of them is cut off on "
+                f"average (fit: crop is the same and says so); {kept}"
+            )
+            return Note("fit", text, is_warning=True)
+        larger = sum(max(width, height) > self.size for width, height in sides) / len(sides)
+        if self.fit == "pad" and larger:
+            size = f"{self.size}x{self.size}"
+            return Note("fit", f"pad: {larger:.0%} of images are larger than {size} and are scaled down first")
+        if self.fit == "letterbox" and lost >= _WORTH_SAYING:
+            return Note("fit", f"letterbox: images are not square, {lost:.0%} of what is learnt is black bars")
+        return None
 
     def __call__(self, images: Images) -> Images:
-        """images: [n, height, width, 1 or 3], uint8.
-
-        Raises:
-            DataError: if `fit` is `pad` and the images are larger than `size`.
-        """
+        """images: [n, height, width, 1 or 3], uint8."""
         if self.channels == 1 and images.shape[3] == 3:
             images = luminance(images)
         if images.shape[1:3] != (self.size, self.size):
-            images = self._pad(images) if self.fit == "pad" else self._resize(images)
+            images = self._crop(images) if self.fit in ("resize", "crop") else self._letterbox(images)
         planes = images.transpose(0, 3, 1, 2)
         if planes.shape[1] != self.channels:
             planes = np.repeat(planes, self.channels, axis=1)
         return np.ascontiguousarray(planes)
 
-    def _pad(self, images: Images) -> Images:
+    def _letterbox(self, images: Images) -> Images:
         count, height, width, channels = images.shape
-        if height > self.size or width > self.size:
-            raise DataError(
-                f"{width}x{height} pixels do not fit into image_size {self.size} by padding; "
-                "set data.fit: resize, or a larger data.image_size"
-            )
+        scale = self.size / max(height, width)
+        if self.fit == "letterbox" or scale < 1:
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+            images = _scaled(images, height, width)
         top, left = (self.size - height) // 2, (self.size - width) // 2
         padded = np.zeros((count, self.size, self.size, channels), np.uint8)
         padded[:, top : top + height, left : left + width] = images
         return padded
 
-    def _resize(self, images: Images) -> Images:
-        count, height, width, channels = images.shape
+    def _crop(self, images: Images) -> Images:
+        _, height, width, _ = images.shape
         side = min(height, width)
         top, left = (height - side) / 2, (width - side) / 2
-        box = (left, top, left + side, top + side)
-        resized = np.empty((count, self.size, self.size, channels), np.uint8)
-        for source, target in zip(images, resized, strict=True):
-            picture = Image.fromarray(source[:, :, 0] if channels == 1 else source)
-            picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
-            target[:] = np.asarray(picture).reshape(target.shape)
-        return resized
+        return _scaled(images, self.size, self.size, (left, top, left + side, top + side))
+
+
+def _scaled(images: Images, height: int, width: int, box: tuple[float, float, float, float] | None = None) -> Images:
+    """Return the part of the images within `box` (left, top, right, bottom), or all of them, in a new size."""
+    channels = images.shape[3]
+    scaled = np.empty((len(images), height, width, channels), np.uint8)
+    for source, target in zip(images, scaled, strict=True):
+        picture = Image.fromarray(source[:, :, 0] if channels == 1 else source)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        target[:] = np.asarray(picture).reshape(target.shape)
+    return scaled
 
 
 def luminance(images: Images) -> Images:

@@ -112,7 +112,7 @@ def _find_source(spec: DataSpec) -> Source | None:
         return BundledSource(spec.dataset)
     if spec.dataset == "folder":
         assert spec.root is not None
-        return FolderSource(Path(spec.root).expanduser(), spec.broken_images)
+        return FolderSource(Path(spec.root).expanduser(), spec.broken_images, spec.channels)
     published = PUBLISHED[spec.dataset]
     for place in _places(spec):
         directory = published.find(place)

@@ -14,8 +14,9 @@ from raysweep.yamltext import shown as shown_value
 COMPATIBLE = (
     "search.trials", "search.time_budget", "search.epoch_timeout", "search.max_concurrent", "search.fuse",
     "resources", "evaluation.final_metrics", "claims", "data.root", "data.download",
+    "data.broken_images",
 )  # fmt: skip
-"""Keys that no trial's outcome depends on. The images are compared by their checksum, wherever `data.root` is."""
+"""Keys that no trial's outcome depends on. The images are compared by their checksum, however they were found."""
 _ABSENT = object()
 
 

@@ -99,7 +99,7 @@ def measure_trial(order: TestOrder) -> FinalMetrics:
         )
     draw_portrait(portrait, directory, number)
     named = [("test", test), ("train", train)]
-    keep_latents(directory, number, named, known_kl, splits.info.classes, order.projected)
+    keep_latents(directory, number, named, known_kl, splits.info.class_names, order.projected)
     return FinalMetrics(
         images=len(subject.shown), features=features.kind, **values, measured_s=time.perf_counter() - start
     )

@@ -12,8 +12,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from raysweep.data.folder import image_files, read_image
+from raysweep.data.folder import read_image
 from raysweep.data.images import Fitting
+from raysweep.data.survey import image_files
 from raysweep.errors import DataUnavailable, ModelInputError
 from raysweep.search.pictures import seen_by_the_encoder
 from raysweep.spec import DataSpec
@@ -36,7 +37,7 @@ def read_images(path: PathLike | Iterable[PathLike], model: TrainedVAE, *, fit: 
     Returns [images, channels, height, width], float32 in [0, 1], on the model's device.
 
     Raises:
-        DataError: if a file is missing, cannot be decoded, or does not fit.
+        DataError: if a file is missing or cannot be decoded.
         ModelInputError: if the model does not say how its images were prepared, and `fit` is not given.
     """
     fitting = _fitting(model, fit)

@@ -83,7 +83,7 @@ def run(
     directory = locate(output if output is not None else Path("results") / spec.name)
     with profiling(profiler):
         _refuse_taken(directory, spec, source)
-        cache = prepare(spec.data, progress)
+        cache = prepare(spec.data, progress, warn)
         prediction = preflight(spec, cache)
         if announce is not None:
             announce(prediction)
@@ -172,7 +172,7 @@ def _resume(
     profiler: Profiler | None,
 ) -> Session:  # fmt: skip
     """Trains what is left of a sweep that this process drives; the session, when it is over."""
-    cache = _prepared(directory, spec, description, progress)
+    cache = _prepared(directory, spec, description, progress, warn)
     if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
             f"{directory.address}: was run on other images than {spec.data.dataset} has now; "
@@ -196,11 +196,12 @@ def _resume(
 
 
 def _prepared(
-    directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], progress: Progress | None
-) -> Path:
+    directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], progress: Progress | None,
+    warn: Warn | None,
+) -> Path:  # fmt: skip
     """The images of a sweep that was begun before, maybe on another machine: then as its bucket has them."""
     try:
-        return prepare(spec.data, progress)
+        return prepare(spec.data, progress, warn)
     except DataUnavailable:
         remote = remote_of(directory)
         checksum = images_checksum(directory, description)

@@ -19,6 +19,7 @@ from raysweep.space import Scalar
 
 if TYPE_CHECKING:
     from raysweep.data.cache import DataDescription
+    from raysweep.data.images import Note
     from raysweep.search.resources import Slots
     from raysweep.search.review import Sweep
     from raysweep.spec import SweepSpec
@@ -32,6 +33,7 @@ STATE_STYLES = {
     TrialState.FAILED: "red",
     TrialState.INTERRUPTED: "magenta",
 }
+SHOWN_CLASSES = 12
 SHOWN_FINALS = {
     "elbo_nats": None,
     "iwae_nats": None,
@@ -235,8 +237,28 @@ def what_runs(spec: SweepSpec) -> str:
     return f"{count_text(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}"
 
 
-def plan_view(spec: SweepSpec, data: DataDescription, collapse: Sequence[str], slots: Slots, where: str) -> Table:
-    """What a search space file would run, a row a subject; `collapse` says at which KLD weight it is predicted."""
+def data_lines(data: DataDescription, remarks: Sequence[Note]) -> Iterator[tuple[str, str]]:
+    """Say what the classes are, how the files were understood, and what is left out: subject and text of each line."""
+    if data.class_counts:
+        pairs = [f"{name} {count:,}" for name, count in zip(data.classes, data.class_counts, strict=True)]
+        more = f", and {len(pairs) - SHOWN_CLASSES:,} more" if len(pairs) > SHOWN_CLASSES else ""
+        yield "classes", f"{len(pairs):,}: {', '.join(pairs[:SHOWN_CLASSES])}{more}"
+    elif data.dataset == "folder":
+        yield "classes", "none: the images lie in no class folders"
+    last = "classes"
+    for note in (*data.notes, *remarks):
+        yield ("" if note.subject == last else note.subject), note.text
+        last = note.subject
+
+
+def plan_view(
+    spec: SweepSpec, data: DataDescription, collapse: Sequence[str], slots: Slots, where: str,
+    remarks: Sequence[Note] = (),
+) -> Table:  # fmt: skip
+    """Show what a search space file would run, a row a subject.
+
+    `collapse` says at which KLD weight collapse is predicted, `remarks` what preparing the images did to them.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -245,6 +267,8 @@ def plan_view(spec: SweepSpec, data: DataDescription, collapse: Sequence[str], s
     table.add_row("data", f"{spec.data.dataset}, {data.count:,} images of {size}, from {data.origin}")
     split = data.sizes
     table.add_row("", f"{split.train:,} to train on, {split.validation:,} to validate, {split.test:,} kept apart")
+    for subject, text in data_lines(data, remarks):
+        table.add_row(subject, text)
     for index, (name, distribution) in enumerate(spec.trial.searched.items()):
         table.add_row("searched" if index == 0 else "", f"{name}  {distribution}")
     constants = [

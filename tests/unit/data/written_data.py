@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,14 @@ def write_image(path: Path, size: tuple[int, int] = (20, 16), mode: str = "RGB",
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(random.integers(0, 256, (size[1], size[0], *bands), np.uint8)).save(path)
     return path
+
+
+def png_of_16_bits(pixels: NDArray[np.int_]) -> bytes:
+    """A PNG file of RGB pixels [height, width, 3] with 16 bits a colour, which Pillow reads and cannot write."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )

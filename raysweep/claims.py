@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema, model_validator
 
 from raysweep.config import UNITS, Positive, TrialConfig
 from raysweep.expressions import Kind
@@ -102,17 +102,26 @@ def _values(raw: Any) -> Any:
     return tuple(items) if raw is None or not isinstance(raw, bool | int | float | str) else raw
 
 
-Metrics = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+_TEXT = {"type": "string", "minLength": 1}
+_TEXTS = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}
+_SCALAR = {"type": ["boolean", "number", "string", "null"]}
+"""What editors check of what validators take in several forms."""
+
+Metrics = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1), WithJsonSchema(_TEXTS)]
 """One expression of numbers, or several of which all are tested."""
 
-Point = Annotated[Any, BeforeValidator(_point)]
+Point = Annotated[
+    Any,
+    BeforeValidator(_point),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "object", "minProperties": 1, "additionalProperties": _SCALAR}]}),
+]
 """A mapping of columns to values, a condition, or `best`."""
 
 
 class _Test(BaseModel):
     """What all claims have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Name
     """Short, unique in the file."""
@@ -131,7 +140,9 @@ class Always(_Test):
 
     test: Literal["always"]
     condition: Text
+    """Expression that is true or false, over the columns of trials.parquet (docs/findings.md)."""
     each: Literal["trial", "epoch"] = "trial"
+    """What the condition is looked at for: every trial as it ended, or every epoch of it."""
 
 
 class Separates(_Test):
@@ -139,7 +150,9 @@ class Separates(_Test):
 
     test: Literal["separates"]
     condition: Text
+    """Expression that is true or false of a trial."""
     over: Text
+    """Column along which the two sides lie."""
     below: Finite | None = None
     """The value below which the condition is met, and from which on it is not."""
     above: Finite | None = None
@@ -157,9 +170,15 @@ class BestAt(_Test):
 
     test: Literal["best_at"]
     over: Text
-    value: Annotated[Any, BeforeValidator(_values)]
+    """Column whose values are compared."""
+    value: Annotated[
+        Any,
+        BeforeValidator(_values),
+        WithJsonSchema({"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]}),
+    ]
     """One value, or a list of which one is claimed to be the best."""
     metrics: Metrics
+    """What is best there: a column or an expression of numbers, or several."""
     mode: Mode | None = None
     """Whether less or more is better; the metric's own direction if it is not given."""
     subject_to: Text | None = None
@@ -176,13 +195,16 @@ class Compare(_Test):
 
     test: Literal["compare"]
     first: Point
+    """Columns and their values, or a condition: the trials on the one side."""
     second: Point
+    """The trials on the other side; `best` is the best trial by the objective."""
     metrics: Metrics = ("objective",)
+    """What is compared: a column or an expression of numbers, or several."""
     expect: Literal["greater", "less", "not_greater", "not_less", "equivalent"]
     """What the first is, compared with the second."""
     margin: Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)] = 0.0
     """The difference that does not count, in the metric's unit."""
-    pair_by: Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1)] | None = None
+    pair_by: Metrics | None = None
     """The columns in which the trials of a pair agree; None for all that vary and that the points do not name."""
 
     @model_validator(mode="after")
@@ -199,6 +221,7 @@ class Within(_Test):
 
     test: Literal["within"]
     over: Text
+    """Column whose values are compared."""
     margins: Annotated[dict[str, Positive], Field(min_length=1)]
     """The largest difference that does not count, for each metric, in its unit."""
 
@@ -208,8 +231,11 @@ class Trend(_Test):
 
     test: Literal["trend"]
     over: Text
+    """Column along which the metric rises or falls."""
     metrics: Metrics
+    """What rises or falls: a column or an expression of numbers, or several."""
     expect: Literal["rises", "falls"]
+    """Whether the metric grows with the column or shrinks."""
     min_correlation: Annotated[float, Strict(), Field(gt=0, le=1)] = 0.5
     """The least rank correlation, without its sign, that counts as a trend."""
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 
 Count = Annotated[int, Strict(), Field(ge=1)]
 Whole = Annotated[int, Strict(), Field(ge=0)]
@@ -74,6 +74,17 @@ def parse_epochs(text: str) -> tuple[int, ...]:
     return epochs
 
 
+_EPOCHS = {
+    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[\d\s]*$", "examples": ["200 300"]}]
+}
+_BLOCKS = {
+    "type": "string",
+    "pattern": rf"^({DENSE}|\s*{_BLOCK.pattern}(\s+{_BLOCK.pattern})*\s*)$",
+    "examples": ["d/2 2d/2 4d/2", DENSE],
+}
+"""What editors check of two texts that are parsed."""
+
+
 def _is_parsed_by(parse: Any) -> AfterValidator:
     def check(text: str) -> str:
         parse(text)
@@ -115,7 +126,7 @@ class TrialConfig(BaseModel):
     """Dimensions of the latent space."""
     hidden_size: Annotated[Count, Field(le=65536)] | None = 256
     """Width of the linear layer between the convolutions and the latents; null for no such layer."""
-    conv_blocks: Annotated[str, Strict(), _is_parsed_by(parse_conv_blocks)] = "d/2 2d/2 4d/2"
+    conv_blocks: Annotated[str, Strict(), _is_parsed_by(parse_conv_blocks), WithJsonSchema(_BLOCKS)] = "d/2 2d/2 4d/2"
     """Convolutions of the encoder, from the image inwards, as multiples of d_size; /2 where one halves the image.
 
     The decoder mirrors them. `none` makes a network of linear layers alone.
@@ -166,9 +177,9 @@ class TrialConfig(BaseModel):
     """How the step size falls: not, at `learning_rate_epochs`, when `val_loss` stays, or as a cosine to the end."""
     learning_rate_factor: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.1
     """What the step size is multiplied by under the schedules `step` and `plateau`."""
-    learning_rate_epochs: Annotated[str, BeforeValidator(_one_epoch_as_text), Strict(), _is_parsed_by(parse_epochs)] = (
-        ""
-    )
+    learning_rate_epochs: Annotated[
+        str, BeforeValidator(_one_epoch_as_text), Strict(), _is_parsed_by(parse_epochs), WithJsonSchema(_EPOCHS)
+    ] = ""
     """Epochs, from 1, that the schedule `step` begins with a smaller step size."""
     learning_rate_patience_epochs: Whole = 10
     """Epochs without a better `val_loss` after which the schedule `plateau` goes down."""

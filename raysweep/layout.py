@@ -8,13 +8,16 @@ import shlex
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from raysweep.errors import StorageError, SweepDirectoryError
+
+_MARKS = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".directory"}
+"""What lies in a directory that nobody has put anything into."""
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESTALE}
 """What a file system answers that was unmounted, unplugged or moved away."""
@@ -170,6 +173,17 @@ class SweepDirectory:
     def holds_a_sweep(self) -> bool:
         return self.spec.exists() or self.journal.exists()
 
+    def foreign_entries(self) -> list[str]:
+        """Return the names below the root that are of no sweep: what a person or another program has put there.
+
+        A start that failed leaves its lock and its log, and file systems and desktops leave marks of their own.
+        """
+        own = {self.driver_lock.name, self.driver_lock.with_suffix(".json").name, self.log.name, self.unreported.name}
+        if not self.root.is_dir():
+            return []
+        names = sorted(path.name for path in self.root.iterdir())
+        return [name for name in names if name not in own | _MARKS and not (name[0] == "." and name.endswith(".tmp"))]
+
     def require_present(self) -> None:
         """Raises StorageError if the sweep that was here is gone: its disk unmounted, or the directory moved away.
 
@@ -221,13 +235,30 @@ class SweepDirectory:
 
     def require_sweep(self) -> None:
         """Raises SweepDirectoryError if there is no sweep here."""
+        if self.root.is_file():
+            raise SweepDirectoryError(f"{self.address}: is a file, not the directory of a sweep{self._sweep_nearby()}")
         if not self.root.is_dir():
-            raise SweepDirectoryError(f"{self.address}: there is no such directory; raysweep run FILE makes one")
+            hint = self._sweep_nearby() or "; raysweep run FILE makes one"
+            raise SweepDirectoryError(f"{self.address}: there is no such directory{hint}")
         if not self.holds_a_sweep():
             raise SweepDirectoryError(
                 f"{self.address}: holds no sweep (sweep.yaml is what makes one); "
                 "name the directory that raysweep run printed, such as results/kld"
             )
+
+    def _sweep_nearby(self) -> str:
+        """Return the end of a message on what is no sweep: the sweep that it lies in, or that was run from it."""
+        root = self.root
+        for folder in (*root.parents[:3], Path("results", root.stem).absolute(), Path("results", root.name).absolute()):
+            if SweepDirectory(folder).holds_a_sweep():
+                return f"; did you mean {shown(folder)}?"
+        return "; raysweep run makes one of a search space file" if root.is_file() else ""
+
+
+def listed_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names of files, and how many there are more."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str | Path) -> str:

@@ -18,6 +18,8 @@ from raysweep.config import DENSE, LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.errors import Fault, SpecError
 from raysweep.hints import beta_conversion, distribution_hint, distribution_key, key_hint, value_hint
 from raysweep.keys import SECTIONS, TOP_LEVEL, all_keys, models_in
+from raysweep.layout import SweepDirectory, typed
+from raysweep.shipped import find_shipped, shipped_hint
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
 from raysweep.spec import Dataset, DataSpec, EvaluationSpec, SearchSpec, SweepSpec
 from raysweep.yamltext import Faults, KeyPath, Loader, as_written, check_duplicates, nearest, shown
@@ -25,6 +27,8 @@ from raysweep.yamltext import Faults, KeyPath, Loader, as_written, check_duplica
 MAX_FILE_BYTES = 1 << 20
 MAPPING = "the mapping given to load_spec"
 """What a message calls a search space that comes from no file."""
+NEW_FILE = "my.yaml"
+"""The file that messages propose to write."""
 MAX_GRID = 100_000
 _EFFECTIVE_WITH = (
     ("sigma", "likelihood", ("gaussian",)),
@@ -41,7 +45,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def load_spec(
     source: str | os.PathLike[str] | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> SweepSpec:
-    """Read and validate a search space: a file, or the mapping that such a file would be.
+    """Read and validate a search space: a file, the name of a shipped one, or the mapping that such a file would be.
+
+    What is in the working directory goes before what is shipped: `kld` is search_spaces/kld.yaml where there is no kld.
 
     `overrides` replaces keys of `search:`, such as `{"trials": 50}`; None leaves a key as the file has it.
 
@@ -51,15 +57,18 @@ def load_spec(
     if isinstance(source, Mapping):
         return parse_mapping(source, overrides)
     name = os.fspath(source)
+    shipped = find_shipped(name)
     try:
-        with open(name, "rb") as file:
+        with open(shipped or name, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise SpecError(name, [Fault(0, "", f"is larger than {MAX_FILE_BYTES} bytes; is it a search space file?")])
         text = content.decode("utf-8")
     except FileNotFoundError:
-        raise SpecError(name, [Fault(0, "", f"there is no such file{_files_nearby(name)}")]) from None
+        raise SpecError(name, [Fault(0, "", _not_there(name))]) from None
     except IsADirectoryError:
+        if SweepDirectory.at(name).holds_a_sweep():
+            raise SpecError(name, [Fault(0, "", _is_a_sweep(name, "is"))]) from None
         raise SpecError(name, [Fault(0, "", f"is a directory, not a file{_files_nearby(name)}")]) from None
     except UnicodeDecodeError:
         raise SpecError(name, [Fault(0, "", "is not a text in UTF-8, so not YAML")]) from None
@@ -79,7 +88,11 @@ def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] |
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(source, [Fault(0, "", f"is not YAML: {str(error).splitlines()[0]}")]) from None
     if raw is None:
-        raise SpecError(source, [Fault(0, "", "is empty; search_spaces/quickstart.yaml is a file to start from")])
+        raise SpecError(source, [Fault(0, "", f"is empty; to write one to start from, type: raysweep new {NEW_FILE}")])
+    if is_record(raw):
+        folder = Path(source).parent
+        what = "is the record, which raysweep writes and reads, of"
+        raise SpecError(source, [Fault(0, "", _is_a_sweep(str(folder), what, source))])
     faults = Faults(source, root, raw)
     check_duplicates(root, (), faults)
     return _spec_of(raw, faults, overrides, advice=None)
@@ -436,6 +449,31 @@ def _quotes_hint(source: str) -> str:
     if source == MAPPING:  # as whoever parses a file by another loader meets it
         return "; a number is expected (yaml.safe_load takes 5e-6 for a text: load_spec(PATH) does not)"
     return "; numbers stand without quotes"
+
+
+def is_record(raw: Any) -> bool:
+    """Return whether a file's content is a sweep.yaml, in which the search space stands under `spec:`."""
+    return isinstance(raw, dict) and "spec" in raw and str(raw.get("format", "")).startswith("raysweep-sweep-")
+
+
+def _is_a_sweep(folder: str, what: str, record: str | None = None) -> str:
+    """Say that a search space file was asked for and the results of one were given, and what to type."""
+    is_there = "://" in folder or SweepDirectory.at(folder).holds_a_sweep()
+    go_on = f" To go on with it, type: raysweep resume {typed(folder)}." if is_there else ""
+    copied = typed(folder if is_there else record or folder)
+    return (
+        f"{what} a sweep that was run, not a search space file.{go_on} "
+        f"To change it and run it anew, type: raysweep new {NEW_FILE} --from {copied}"
+    )
+
+
+def _not_there(source: str) -> str:
+    """Say that there is no such file, and what may have been meant."""
+    if "://" in source:
+        return _is_a_sweep(source, "is no file of this machine; at such an address is")
+    nearby = _files_nearby(source)
+    meant = "" if "did you mean" in nearby else shipped_hint(source)
+    return f"there is no such file{nearby if 'did you mean' in nearby or not meant else ''}{meant}"
 
 
 def _files_nearby(source: str) -> str:

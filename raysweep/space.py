@@ -24,12 +24,16 @@ Kind = Literal["int", "float", "other"]
 class Range(BaseModel):
     """Numbers from `low` to `high`, both included; uniform, or uniform in the logarithm."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     low: Number
+    """The least value, included."""
     high: Number
+    """The largest value, included."""
     log: Annotated[bool, Strict()] = False
+    """Whether the logarithm is uniform: for a scale of several decades, from above 0."""
     step: Number | None = None
+    """Distance between the values; null takes all numbers, or all whole ones. Not with `log`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Range:
@@ -68,9 +72,10 @@ class Range(BaseModel):
 class Choices(BaseModel):
     """A list of values without an order."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     choices: tuple[Scalar, ...]
+    """The values, each once, of which one is chosen."""
 
     @model_validator(mode="before")
     @classmethod

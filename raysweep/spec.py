@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -55,19 +56,33 @@ def parse_duration(raw: Any) -> Any:
 
 
 Fraction = Annotated[float, Strict(), Field(gt=0, lt=1)]
-Duration = Annotated[float, BeforeValidator(parse_duration), Strict(), Field(gt=0, allow_inf_nan=False)]
+_SECONDS = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0},
+        {"type": "string", "pattern": _DURATION.pattern, "examples": ["90s", "45m", "1h30m"]},
+    ]
+}
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), Strict(), Field(gt=0, allow_inf_nan=False),
+    WithJsonSchema(_SECONDS),
+]  # fmt: skip
+_FUSE = {"anyOf": [{"enum": ["auto", "off"]}, {"type": "integer", "minimum": 1, "maximum": MOST_FUSED}]}
+_GPU = {"anyOf": [{"enum": ["auto"]}, {"type": "number", "minimum": 0, "maximum": 1}]}
+"""What editors check of values that validators take in several forms."""
+_FINALISTS = r"^(all|none|best [1-9]\d{0,5})$"
 
 
 class Section(BaseModel):
     """Base of the file's sections: unknown keys are faults and nothing changes after loading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DataSpec(Section):
     """`data:` the images, how they are brought to one size, and how they are split."""
 
     dataset: Dataset
+    """The images: a set that is bundled, one that is fetched or lies in `root`, or a `folder` of your own."""
     root: str | None = None
     """Directory of the raw files: as torchvision lays them out, bare IDX files, or for `folder` the images."""
     image_size: Annotated[int, Strict(), Field(ge=8, le=1024)] = 32
@@ -82,6 +97,7 @@ class DataSpec(Section):
     test_fraction: Fraction = 0.1
     """Share kept apart for final figures, where the data set has no test split of its own."""
     split_seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
+    """Seed by which images are drawn for the splits."""
     broken_images: Literal["error", "skip"] = "error"
     """What an image that cannot be decoded does to a `folder`."""
     download: Annotated[bool, Strict()] = True
@@ -107,7 +123,10 @@ class DataSpec(Section):
 class Objective(Section):
     """`search.objective:` the metric by which trials are compared."""
 
-    metric: str = "elbo_nats"
+    metric: Annotated[
+        str, Field(json_schema_extra={"enum": [name for name, metric in METRICS.items() if metric.mode]})
+    ] = "elbo_nats"
+    """The metric of an epoch on the validation images that trials are compared by (docs/metrics.md)."""
     mode: Mode | None = None
     """Whether less or more is better; the metric's own direction if it is not given."""
 
@@ -156,6 +175,7 @@ class EarlyStopping(Section):
     """`search.early_stopping:` the rule that ends poor trials."""
 
     asha: Asha
+    """Asynchronous successive halving: at each rung the best go on, the others stop."""
 
 
 class SearchSpec(Section):
@@ -164,20 +184,23 @@ class SearchSpec(Section):
     trials: Count | None = None
     """Trials in all; the size of the grid for `sampler: grid`, else 20."""
     objective: Objective = Objective()
+    """What trials are compared by."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """How points are chosen: learned from the trials so far, drawn at random, or every point of a grid."""
     early_stopping: EarlyStopping | None = None
+    """The rule that ends poor trials; null or `none` trains all to their end."""
     enqueue: tuple[dict[str, Scalar], ...] = ()
     """Points that run first; a searched field that a point leaves out is sampled."""
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
-    """Seeds the sampler."""
+    """Seed of the sampler. Trials have `trial.seed`."""
     time_budget: Duration | None = None
-    """Seconds after which no epoch is started any more."""
+    """Time after which no epoch is started any more: seconds, or a text with units; null is no end."""
     epoch_timeout: Duration | None = 3600.0
-    """Seconds without a finished epoch after which a trial hangs: its process is ended and it is tried once more. They
-    bound the test of a finalist too; null waits for ever."""
+    """Time without a finished epoch after which a trial hangs: its process is ended and it is tried once more. It
+    bounds the test of a finalist too; null waits for ever."""
     max_concurrent: Count | None = None
     """Most trials at once; as many as fit the machines if it is not given."""
-    fuse: Literal["auto", "off"] | int = "auto"
+    fuse: Annotated[Literal["auto", "off"] | int, WithJsonSchema(_FUSE)] = "auto"
     """Most trials of one shape that a process trains together, as one batched model: it pays for small models on a GPU.
     `auto` fuses on whole GPUs alone, and few enough for the sampler to learn from trials that have ended."""
 
@@ -206,7 +229,8 @@ class ResourcesSpec(Section):
     """`resources:` what one process takes of a machine, and with it a trial, or the trials that are fused."""
 
     cpu: Annotated[float, Strict(), Field(gt=0, le=1024), AfterValidator(_at_least_the_smallest)] = 1.0
-    gpu: Literal["auto"] | float = "auto"
+    """CPUs that a process takes, and the threads that it computes with."""
+    gpu: Annotated[Literal["auto"] | float, WithJsonSchema(_GPU)] = "auto"
     """Share of one GPU; `auto` is a whole one where there are GPUs, else none."""
 
     @field_validator("gpu", mode="before")
@@ -223,7 +247,9 @@ class ResourcesSpec(Section):
 class EvaluationSpec(Section):
     """`evaluation:` what is measured on the test split once trials have ended, and of how many."""
 
-    final_metrics: str = "best 5"
+    final_metrics: Annotated[
+        str, Field(json_schema_extra={"pattern": _FINALISTS, "examples": ["all", "none", "best 5"]})
+    ] = "best 5"
     """Whose final metrics are measured: `all`, `none`, or `best 5` for the best five by the objective."""
     images: Annotated[Count, Field(ge=50)] = 1000
     """Most test images that are measured, and as many samples."""
@@ -234,7 +260,7 @@ class EvaluationSpec(Section):
     @classmethod
     def _names_trials(cls, text: str) -> str:
         text = " ".join(text.split())
-        if not re.fullmatch(r"all|none|best [1-9]\d{0,5}", text):
+        if not re.fullmatch(_FINALISTS, text):
             raise ValueError(f"must be all, none or best N, such as best 5, got {text!r}")
         return text
 

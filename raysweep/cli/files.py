@@ -19,14 +19,33 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(), required=False)
+@click.option(
+    "--fields", is_flag=True,
+    help="List every key that FILE may have, with bounds, default and meaning; FILE may be a key, such as trial.sigma.",
+)  # fmt: skip
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of search space files, for editors.")
 @reports_errors
-def check(file: str) -> None:
+def check(file: str | None, fields: bool, schema: bool) -> None:
     """Say what the search space FILE would run, without running it.
 
-    Also at which KLD weight models are predicted to collapse, if the images are on this machine: it prepares them as
-    `run` would.
+    FILE is a file, or the name of a shipped one, such as kld. Also at which KLD weight models are predicted to
+    collapse, if the images are on this machine: it prepares them as `run` would.
     """
+    if fields:
+        from raysweep.cli.keys import fields_page
+
+        click.echo(fields_page(file))
+        return
+    if schema:
+        import json
+
+        from raysweep.schema import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=1))
+        return
+    if file is None:
+        raise click.UsageError("Missing argument 'FILE'. To write one, type: raysweep new my.yaml")
     from raysweep.loading import load_spec
 
     spec = load_spec(file)

@@ -12,7 +12,7 @@ from typing import Any
 from raysweep.clock import timed
 from raysweep.data.cache import open_cache, prepare
 from raysweep.errors import DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown, write_atomically
+from raysweep.layout import SweepDirectory, listed_names, shown, typed, write_atomically
 from raysweep.loading import load_spec, parse_spec
 from raysweep.profiles import DriverPart
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
@@ -40,7 +40,7 @@ from raysweep.search.room import free_space_fault, needed_bytes
 from raysweep.search.session import Observer, Session
 from raysweep.search.status import sweep_status
 from raysweep.search.stopping import stopping_on_signals
-from raysweep.search.workingcopy import at_hand, is_taken, locate, remote_of
+from raysweep.search.workingcopy import at_hand, foreign_objects, is_taken, locate, remote_of
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
 
@@ -348,6 +348,9 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
     root, name = directory.root, directory.address
     if remote_of(directory) is not None:
         if not is_taken(directory):
+            foreign = foreign_objects(directory)
+            if foreign:
+                raise SweepDirectoryError(_occupied(name, spec, source, foreign))
             return
         at_hand(name)
     if directory.holds_a_sweep():
@@ -361,3 +364,15 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
         raise SweepDirectoryError(taken_message(directory, before, spec, source))
     if root.exists() and not root.is_dir():
         raise SweepDirectoryError(f"{name}: is a file; give another directory with --output")
+    foreign = directory.foreign_entries()
+    if foreign:
+        raise SweepDirectoryError(_occupied(name, spec, source, foreign))
+
+
+def _occupied(name: str, spec: SweepSpec, source: str | None, foreign: Sequence[str]) -> str:
+    """Say that a directory for a new sweep holds other files, and what to type."""
+    inside = f"{name.rstrip('/')}/{spec.name}"
+    return (
+        f"{name}: is not empty, it holds {listed_names(foreign)}; a sweep has a directory of its own. For one inside, "
+        f"type: raysweep run {typed(source) if source else 'FILE'} --output {typed(inside)}"
+    )

@@ -119,6 +119,19 @@ def is_taken(directory: SweepDirectory) -> bool:
     return any(remote.find(path.name) is not None for path in (directory.spec, directory.journal))
 
 
+def foreign_objects(directory: SweepDirectory) -> list[str]:
+    """Return the names at the top of the bucket's directory, of a bucket that holds no sweep there.
+
+    The lease of a driver that has just begun is a sweep's own.
+
+    Raises:
+        StorageError: if the bucket does not answer.
+    """
+    remote = remote_of(directory)
+    names = {name.split("/")[0] for name in remote.list()} if remote is not None else set()
+    return sorted(name for name in names if not name.startswith("."))
+
+
 def set_aside(directory: SweepDirectory) -> None:
     """Moves all that the copy holds into a directory beside it: it is not what the bucket has."""
     old = directory.root.with_name(f"{directory.root.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")

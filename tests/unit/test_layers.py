@@ -20,7 +20,7 @@ ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
 BOTTOM = (
     "errors", "layout", "metrics", "config", "claims", "claimchecks", "clock", "expressions", "space", "spec",
-    "hints", "keys", "loading", "profiles", "records", "remote", "tensorfile", "yamltext",
+    "hints", "keys", "loading", "profiles", "records", "remote", "schema", "shipped", "tensorfile", "yamltext",
 )  # fmt: skip
 
 

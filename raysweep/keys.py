@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from raysweep.claims import CLAIM_KINDS
 from raysweep.config import UNITS, TrialConfig
-from raysweep.metrics import METRICS
+from raysweep.metrics import METRICS, OBJECTIVES
 from raysweep.spec import DataSpec, EvaluationSpec, ResourcesSpec, SearchSpec
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -31,9 +31,8 @@ CLAIMS_MEANING = "Statements about the results, which raysweep findings decides 
 """What a person is told of the keys that have no model of their own."""
 
 METRIC_OPTIONS = tuple(
-    (name, f"{metric.meaning}; {'more' if metric.mode == 'max' else 'less'} is better")
-    for name, metric in METRICS.items()
-    if metric.mode
+    (name, f"{METRICS[name].meaning}; {'more' if mode == 'max' else 'less'} is better")
+    for name, mode in OBJECTIVES.items()
 )
 
 

@@ -123,9 +123,7 @@ class DataSpec(Section):
 class Objective(Section):
     """`search.objective:` the metric by which trials are compared."""
 
-    metric: Annotated[
-        str, Field(json_schema_extra={"enum": [name for name, metric in METRICS.items() if metric.mode]})
-    ] = "elbo_nats"
+    metric: Annotated[str, Field(json_schema_extra={"enum": [*OBJECTIVES]})] = "elbo_nats"
     """The metric of an epoch on the validation images that trials are compared by (docs/metrics.md)."""
     mode: Mode | None = None
     """Whether less or more is better; the metric's own direction if it is not given."""

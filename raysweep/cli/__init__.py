@@ -9,6 +9,7 @@ import click
 
 from raysweep import __version__
 from raysweep.cli.files import check, cluster, data
+from raysweep.cli.new import new
 from raysweep.cli.results import best, export, findings, report, status
 from raysweep.cli.sweeps import resume, run
 
@@ -35,5 +36,5 @@ def command() -> None:
     main()
 
 
-for _command in (run, resume, status, best, report, findings, export, check, cluster, data):
+for _command in (new, run, resume, status, best, report, findings, export, check, cluster, data):
     main.add_command(_command)

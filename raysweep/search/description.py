@@ -17,7 +17,7 @@ import raysweep
 from raysweep.clock import timed
 from raysweep.errors import SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, typed
-from raysweep.loading import parse_spec
+from raysweep.loading import is_record, parse_spec
 from raysweep.profiles import DriverPart
 from raysweep.search.journal import study_attributes
 from raysweep.search.ledger import DESCRIPTION, SPEC
@@ -182,3 +182,13 @@ class _Dumper(yaml.SafeDumper):
 
 def yaml_text(mapping: Any) -> str:
     return str(yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def described_spec(path: Path) -> SweepSpec | None:
+    """Return the specification in a sweep.yaml, wherever the file lies; None if the file is none."""
+    try:
+        with open(path, "rb") as file:
+            raw = yaml.load(file.read(MAX_DESCRIPTION_BYTES).decode("utf-8"), Loader=Loader)  # noqa: S506 (a SafeLoader)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return _parsed(raw["spec"], path) if is_record(raw) else None

@@ -19,8 +19,8 @@ import raysweep
 ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
 BOTTOM = (
-    "errors", "layout", "metrics", "config", "claims", "claimchecks", "clock", "expressions", "space", "spec",
-    "hints", "keys", "loading", "profiles", "records", "remote", "schema", "shipped", "tensorfile", "yamltext",
+    "errors", "layout", "metrics", "config", "claims", "claimchecks", "clock", "expressions", "space", "spec", "hints",
+    "keys", "loading", "newspace", "profiles", "records", "remote", "schema", "shipped", "tensorfile", "yamltext",
 )  # fmt: skip
 
 

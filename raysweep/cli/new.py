@@ -1,0 +1,154 @@
+"""The command that writes a search space file: `new`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from raysweep.cli.terminal import reports_errors
+from raysweep.layout import typed
+
+if TYPE_CHECKING:
+    from raysweep.spec import DataSpec
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option(
+    "--data",
+    metavar="FOLDER",
+    help="Folder of images, or the name of a data set.  [default: mnist-5k, which is bundled]",
+)
+@click.option(
+    "--from", "origin", metavar="NAME",
+    help="Copy this instead: a shipped search space such as kld, a file, or the directory of a sweep that was run.",
+)  # fmt: skip
+@reports_errors
+def new(file: str, data: str | None, origin: str | None) -> None:
+    """Write a search space FILE that runs, with a comment on each line.
+
+    With --data it looks at the images and chooses sizes, epochs and batches for them. A file that is there stays.
+    """
+    from raysweep.errors import SpecError
+    from raysweep.loading import parse_spec
+    from raysweep.schema import SCHEMA_FILE
+
+    if data is not None and origin is not None:
+        raise click.UsageError("--data and --from exclude each other; write the file with one, then change it")
+    path = _path_of_new(file)
+    text, said = _copied(origin, path.stem) if origin is not None else _for_images(data, path.stem)
+    if (path.parent / SCHEMA_FILE).is_file():
+        text = f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}"
+    try:
+        parse_spec(text, file)
+    except SpecError as error:
+        if origin is None:  # then it is what was just made: the images need what cannot be chosen for them
+            raise
+        raise SpecError(origin, error.faults, advice=f"{file} was not written") from None
+    _write(path, text)
+    click.echo(f"wrote {file}{said}. To see what it would run, then to run it, type:\n")
+    click.echo(f"    raysweep check {typed(file)}\n    raysweep run {typed(file)}")
+
+
+def _path_of_new(file: str) -> Path:
+    """Return the path of a file that is not there and can be.
+
+    Raises:
+        RaysweepError: if it is there, its directory is not, or it is not named as search space files are.
+    """
+    from raysweep.errors import RaysweepError
+    from raysweep.loading import NAME
+
+    path = Path(file)
+    fault = None
+    if path.is_dir():
+        fault = f"is a directory; name a file, such as {path / 'my.yaml'}"
+    elif path.exists() or path.is_symlink():
+        fault = "is there already and stays as it is; name another file, or remove it first"
+    elif path.suffix not in (".yaml", ".yml"):
+        fault = f"is no name of a search space file; type: raysweep new {typed(f'{file}.yaml')}"
+    elif not NAME.fullmatch(path.stem):
+        better = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).strip("_.-") or "my"
+        fault = f"must be letters, digits, '.', '_' and '-', for it names the results; such as {better}.yaml"
+    elif not path.parent.is_dir():
+        fault = f"there is no directory {path.parent}; type: mkdir -p {typed(path.parent)}"
+    if fault is not None:
+        raise RaysweepError(f"{file}: {fault}")
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    from raysweep.errors import RaysweepError, StorageError
+
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise RaysweepError(f"{path}: is there already and stays as it is; name another file") from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _for_images(data: str | None, name: str) -> tuple[str, str]:
+    """Return the text of a file for a folder of images or a data set, and what is said of it."""
+    from raysweep.data.cache import describe
+    from raysweep.newspace import Images, space_text, validation_fraction
+    from raysweep.spec import DataSpec
+
+    spec = _data_spec(data)
+    description = describe(spec)
+    spec = spec.model_copy(update={"validation_fraction": validation_fraction(description.count)})
+    description = describe(spec)
+    images = Images(
+        dataset=spec.dataset,
+        root=data if spec.dataset == "folder" else None,
+        count=description.count,
+        train=description.sizes.train,
+        channels=description.channels,
+        classes=len(description.classes),
+        native=description.native_size,
+    )
+    fits = tuple(str(way) for way in get_args(DataSpec.model_fields["fit"].annotation))
+    of = f"{images.count:,} images of {images.native}, {'colour' if images.channels == 3 else 'grey'}"
+    classes = f", in {images.classes} classes" if images.classes else ", without classes"
+    return space_text(name, images, fits), f" for {of}{classes}"
+
+
+def _data_spec(data: str | None) -> DataSpec:
+    from raysweep.errors import RaysweepError
+    from raysweep.hints import value_hint
+    from raysweep.loading import parse_data
+    from raysweep.spec import Dataset
+
+    if data is None:
+        return parse_data({"dataset": "mnist-5k"}, "raysweep new")
+    if data in get_args(Dataset) and data != "folder" and not Path(data).is_dir():
+        return parse_data({"dataset": data}, f"raysweep new --data {data}")
+    if not Path(data).exists() and Path(data).name == data:
+        hint = value_hint("data.dataset", data, get_args(Dataset)) or f"; allowed: {', '.join(get_args(Dataset))}"
+        raise RaysweepError(f"--data {data}: there is no such folder here, and no data set of that name{hint}")
+    return parse_data({"dataset": "folder", "root": data}, f"raysweep new --data {data}")
+
+
+def _copied(origin: str, name: str) -> tuple[str, str]:
+    """Return the text of a file that says what another one, or the record of a sweep, says."""
+    from raysweep.layout import SweepDirectory
+    from raysweep.loading import load_spec
+    from raysweep.newspace import record_text, renamed
+    from raysweep.search.description import described_spec
+    from raysweep.search.review import open_sweep
+    from raysweep.shipped import find_shipped
+
+    if "://" in origin or (Path(origin).is_dir() and SweepDirectory.at(origin).holds_a_sweep()):
+        return record_text(
+            name, open_sweep(origin).spec, f"the sweep in {origin}"
+        ), f", what the sweep in {origin} was run with"
+    path = find_shipped(origin) or Path(origin)
+    if path.is_file() and (recorded := described_spec(path)) is not None:
+        return record_text(name, recorded, f"the sweep in {origin}"), f", what {origin} is the record of"
+    load_spec(origin)  # says what is wrong with a file, or which ones there are
+    shipped = ", which is shipped with raysweep" if path != Path(origin) else ""
+    return renamed(path.read_text(encoding="utf-8"), name, f"{origin}{shipped}"), f", a copy of {origin}{shipped}"

@@ -9,7 +9,8 @@ RaysweepError
 ├── LedgerError              a study journal that cannot be read or does not belong to the sweep
 ├── ResourcesError           a trial that could never be scheduled on the machines there are
 ├── RayLost                  a Ray that ended in the middle of a sweep
-├── ModelInputError          images or latents that a model cannot take; a ValueError too
+├── ArgumentError            an option or an argument that cannot be meant; a ValueError too
+│   └── ModelInputError      images or latents that a model cannot take
 ├── CheckpointError          a checkpoint that is missing, torn or made by another configuration
 └── StorageError             a full, read-only or vanished file system
 
@@ -88,7 +89,11 @@ class RayLost(RaysweepError):
     exit_code = 1
 
 
-class ModelInputError(RaysweepError, ValueError):
+class ArgumentError(RaysweepError, ValueError):
+    """An option of a command, or an argument of a function, that cannot be meant."""
+
+
+class ModelInputError(ArgumentError):
     """Images or latents that a trained model cannot take."""
 
 

@@ -325,12 +325,18 @@ def _check_network(space: TrialSpace, data: DataSpec, faults: Faults) -> None:
         )
 
 
-def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> TrialSpace:
-    """Checks the fields of `trial:` and `search:` against each other, and returns the space with `epochs` resolved."""
-    metric = search.objective.metric
+def searched_in_the_loss(space: TrialSpace) -> list[str]:
+    """Return the searched fields that the loss itself contains: trials do not compare by `val_loss` where there are."""
     weights = [name for name in LOSS_FIELDS if name in space.searched]
     if "latent_size" in space.searched and "pixel_and_latent_mean" in space.choices("reduction"):
         weights.append("latent_size")  # that reduction divides the KL divergence by it
+    return weights
+
+
+def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> TrialSpace:
+    """Checks the fields of `trial:` and `search:` against each other, and returns the space with `epochs` resolved."""
+    metric = search.objective.metric
+    weights = searched_in_the_loss(space)
     if metric in ("val_loss", "train_loss") and weights:
         faults.add(
             ("search", "objective", "metric"),

@@ -10,7 +10,16 @@ from itertools import accumulate
 from operator import attrgetter
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import OBJECTIVES, WITHOUT_RESULT, EpochMetrics, FinalMetrics, TrialState
+from raysweep.metrics import (
+    FINAL_METRICS,
+    FINAL_PREFIX,
+    OBJECTIVES,
+    WITHOUT_RESULT,
+    EpochMetrics,
+    FinalMetrics,
+    Mode,
+    TrialState,
+)
 from raysweep.space import Scalar, TrialSpace
 
 _CODES = {"int": "q", "float": "d", "bool": "?"}
@@ -48,10 +57,17 @@ class EpochRecord:
         (number,) = struct.unpack_from(_FIELDS[metric], self.packed, _PLACES[metric])
         return number
 
+    def __repr__(self) -> str:
+        """Say which epoch it is and what it came to; `metrics` has all of it."""
+        return f"<epoch {self.value('epoch'):g}: elbo_nats {self.value('elbo_nats'):.5g}>"
+
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One trial: its configuration, how far it came, and why it ended."""
+    """One trial: its configuration, how far it came, and why it ended.
+
+    `trial`, `state`, `params`, `config`, `metrics` and `test_metrics` are what `raysweep best --format json` calls so.
+    """
 
     number: int
     """The trial's number in the study, from 0."""
@@ -78,6 +94,34 @@ class TrialRecord:
     """`cpu`, or the name of the GPU."""
 
     @property
+    def trial(self) -> int:
+        """The trial's number."""
+        return self.number
+
+    @property
+    def metrics(self) -> EpochMetrics | None:
+        """The metrics of the last epoch."""
+        return self.final
+
+    @property
+    def test_metrics(self) -> FinalMetrics | None:
+        """The metrics on the test split, if they were measured."""
+        return self.tested
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs it has trained."""
+        return len(self.epochs)
+
+    def __repr__(self) -> str:
+        """Say on one line what was tried and what came of it."""
+        parts = [f"{self.state.value}", f"{len(self.epochs)} epoch{'s' * (len(self.epochs) != 1)}"]
+        if self.epochs:
+            parts.append(f"elbo_nats {self.last('elbo_nats'):.5g}")
+        parts += [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.params.items()]
+        return f"<trial {self.number}: {', '.join(parts)}>"
+
+    @property
     def config(self) -> TrialConfig:
         """Its configuration, made anew each time: of all that is known of a trial it would take the most memory."""
         return self.space.config(self.params)
@@ -88,7 +132,10 @@ class TrialRecord:
         return self.epochs[-1].metrics if self.epochs else None
 
     def last(self, metric: str) -> float:
-        """The metric after the last epoch; NaN before the first."""
+        """Return the metric after the last epoch, or on the test split for `test_...`; NaN if it was not measured."""
+        if metric in FINAL_METRICS:
+            value = getattr(self.tested, metric.removeprefix(FINAL_PREFIX)) if self.tested else None
+            return math.nan if value is None else float(value)
         return float(self.epochs[-1].value(metric)) if self.epochs else math.nan
 
     def best(self, metric: str) -> EpochMetrics | None:
@@ -100,8 +147,13 @@ class TrialRecord:
         return pick(finite, key=lambda epoch: epoch.value(metric)).metrics
 
 
+def mode_of(metric: str) -> Mode | None:
+    """Return whether less or more of a metric is better, `test_...` ones too; None where neither is."""
+    return FINAL_METRICS[metric].mode if metric in FINAL_METRICS else OBJECTIVES.get(metric)
+
+
 def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
-    """The trials that have a finite final value of `metric`, best first.
+    """Return the trials that have a finite final value of `metric`, the best first.
 
     Trials that ran to their end come before those that were stopped on the way, whatever their values: a value after
     fewer epochs is another measurement.
@@ -111,7 +163,7 @@ def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
 
 
 def rank(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
-    """By which trials are sorted, the best first; an infinity for one without a finite final value of `metric`."""
+    """Return what trials are sorted by, the best first; an infinity for one without a finite value of `metric`."""
     value = record.last(metric) if record.state not in WITHOUT_RESULT else math.nan
-    sign = -1.0 if OBJECTIVES[metric] == "max" else 1.0
+    sign = -1.0 if mode_of(metric) == "max" else 1.0
     return (record.state is not TrialState.COMPLETED, sign * value if math.isfinite(value) else math.inf, record.number)

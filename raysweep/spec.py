@@ -302,6 +302,16 @@ class SweepSpec(Section):
             return self.trial.grid_size() + len(self.search.enqueue)
         return DEFAULT_TRIALS
 
+    def __repr__(self) -> str:
+        """Say on one line what would run; `as_mapping()` has all of it."""
+        objective = self.search.objective
+        return (
+            f"<search space {self.name}: {self.trials} trials on {self.data.dataset}, {', '.join(self.trial.searched)} "
+            f"searched by {self.search.sampler}, {objective.direction} {objective.metric}>"
+        )
+
+    __str__ = __repr__
+
     def as_mapping(self) -> dict[str, Any]:
         """The file that would load as this specification, with every default written out."""
         search = self.search.model_dump(mode="json")

@@ -10,8 +10,10 @@ import click
 from raysweep import __version__
 from raysweep.cli.files import check, cluster, data
 from raysweep.cli.new import new
-from raysweep.cli.results import best, export, findings, report, status
+from raysweep.cli.results import best, export, findings, report
+from raysweep.cli.status import status
 from raysweep.cli.sweeps import resume, run
+from raysweep.cli.trial import show
 
 GARBAGE_AFTER = 50_000
 """Objects made before Python looks for garbage again; at its own 700 that takes 0.2 s of what a sweep imports."""
@@ -36,5 +38,5 @@ def command() -> None:
     main()
 
 
-for _command in (new, run, resume, status, best, report, findings, export, check, cluster, data):
+for _command in (new, run, resume, status, best, show, report, findings, export, check, cluster, data):
     main.add_command(_command)

@@ -1,123 +1,66 @@
-"""The commands that look at a sweep: `status`, `best`, `report`, `findings` and `export`."""
+"""The commands that look at sweeps: `best`, `report`, `findings` and `export`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, reports_errors, tensorboard_lines
 from raysweep.layout import shown, typed
 
-if TYPE_CHECKING:
-    from raysweep.search.review import Sweep
-
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("directories", metavar="DIR...", type=click.Path(), nargs=-1, required=True)
+@click.option(
+    "--metric", metavar="NAME",
+    help="Rank by another metric than the objective, such as psnr_db or, of the test split, test_kid.",
+)  # fmt: skip
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="How many are shown.  [default: 10, as JSON 1]")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
+    help="A table, or the best one with its configuration and metrics; with --top a list of so many.",
+)  # fmt: skip
 @reports_errors
-def status(directory: str) -> None:
-    """Show where the sweep in DIR stands."""
-    from raysweep.search.review import open_sweep
-    from raysweep.search.views import (
-        causes,
-        count_text,
-        finals_view,
-        params_text,
-        summary_lines,
-        trials_view,
-        value_text,
-    )
+def best(directories: tuple[str, ...], metric: str | None, top: int | None, form: str) -> None:
+    """Show the best trials of the sweep in DIR, or of several sweeps in one ranking.
 
-    sweep = open_sweep(directory)
-    state = sweep.status()
-    console = plain_console()
-    standing = "running" if sweep.running else "stopped" if state.is_open else "finished"
-    console.print(f"{sweep.spec.name}  {standing}, {state.ended} of {state.trials} trials ended")
-    console.print(f"trials   {summary_lines(state)}")
-    saved = f"{state.epochs_saved} saved by early stopping ({state.saved_share:.0%})"
-    console.print(f"epochs   {state.epochs_done} trained, {saved}")
-    if state.ended >= state.trials and state.finalists:
-        done = len(state.finalists) - len(state.untested)
-        console.print(f"tested   {done} of {count_text(len(state.finalists), 'finalist')}")
-    for record in state.running:
-        result = (
-            value_text(getattr(record.final, sweep.spec.search.objective.metric)) if record.final else "no result yet"
-        )
-        epochs = f"epoch {len(record.epochs)}/{record.config.epochs}"
-        console.print(
-            f"running  trial {record.number}, {epochs}: {result}  {params_text(record.params)}", soft_wrap=True
-        )
-    for cause in causes(sweep.records):
-        console.print(f"causes   {cause}", soft_wrap=True)
-    if sweep.best():
-        console.print()
-        console.print(trials_view(sweep.best(), sweep.spec))
-    if len(state.untested) < len(state.finalists):
-        console.print("\nOn the test split, beside real images:")
-        console.print(finals_view(state.finalists))
-    if not sweep.running and sweep.directory.unreported.exists():
-        console.print(f"\nThe report is behind. To write it, type: raysweep report {typed(directory)}", soft_wrap=True)
-    if standing == "stopped":
-        console.print(f"\nTo go on, type: raysweep resume {typed(directory)}", soft_wrap=True)
+    Trials that ran to their end come first. Several sweeps must have one objective, or be ranked by a --metric.
+    """
+    from raysweep.search.mappings import trial_mapping
+    from raysweep.search.review import open_sweep, strict_json
+    from raysweep.search.views import ranking_view
+
+    sweeps = [open_sweep(directory) for directory in directories]
+    ranking = sweeps[0].ranking(*sweeps[1:], metric=metric)
+    for note in ranking.notes:
+        click.echo(f"note     {note}", err=True)
+    if form == "table":
+        plain_console().print(ranking_view(ranking, limit=10 if top is None else top))
+        return
+    rows = [trial_mapping(sweep, record, ranking.metric) for sweep, record in ranking.rows[: top or 1]]
+    click.echo(json.dumps(strict_json(rows[0] if top is None else rows), indent=2))
 
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path())
 @click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
-    help="A table of the best ten, or the best one with its configuration and metrics.",
+    "--objective", metavar="NAME",
+    help="Write it as if trials were compared by this metric of an epoch; without it, by the sweep's own again.",
 )  # fmt: skip
 @reports_errors
-def best(directory: str, form: str) -> None:
-    """Show the best trials of the sweep in DIR, or the best one as JSON."""
-    import dataclasses
-
-    from raysweep.errors import SweepDirectoryError
-    from raysweep.search.review import open_sweep, strict_json
-    from raysweep.search.views import trials_view
-
-    sweep = open_sweep(directory)
-    ranking = sweep.best()
-    if not ranking:
-        raise SweepDirectoryError(
-            f"{directory}: no trial has a result yet; raysweep status {typed(directory)} says why"
-        )
-    if form == "table":
-        plain_console().print(trials_view(ranking, sweep.spec, limit=10))
-        return
-    record = ranking[0]
-    assert record.final is not None
-    answer = {
-        "sweep": sweep.spec.name,
-        "trial": record.number,
-        "state": record.state.value,
-        "objective": sweep.spec.search.objective.metric,
-        "params": record.params,
-        "config": record.config.model_dump(mode="json"),
-        "metrics": dataclasses.asdict(record.final),
-        "checkpoints": _checkpoints_of(sweep, record.number),
-    }
-    click.echo(json.dumps(strict_json(answer), indent=2))
-
-
-def _checkpoints_of(sweep: Sweep, number: int) -> str:
-    place, origin = sweep.directory.trial(number), sweep.directory.origin
-    return str(place) if origin is None else f"{origin}/{place.relative_to(sweep.directory.root)}"
-
-
-@click.command()
-@click.argument("directory", metavar="DIR", type=click.Path())
-@reports_errors
-def report(directory: str) -> None:
+def report(directory: str, objective: str | None) -> None:
     """Write the report of the sweep in DIR anew, from its ledger and its trials."""
     from raysweep.search.review import open_sweep
 
-    sweep = open_sweep(directory)
+    own = open_sweep(directory)
+    sweep = own if objective is None else own.by_objective(objective)
     for path in sweep.write_report():
         click.echo(f"wrote {shown(path)}")
+    if sweep.objective != own.objective:
+        click.echo(f"\nby {sweep.objective}. By {own.objective}, which the sweep was run with, again: "
+                   f"raysweep report {typed(directory)}")  # fmt: skip
     if sweep.directory.origin is not None:
         click.echo(f"\nand sent it to {sweep.directory.origin}. To look at it, type:")
         for line in tensorboard_lines(sweep.directory.tensorboard):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +24,29 @@ if TYPE_CHECKING:
     from raysweep.search.review import Sweep
     from raysweep.vae.preflight import Preflight, Unpredictable
 
+MORE = re.compile(r"\+[0-9]{1,12}", re.ASCII)
+
+
+class NewTotal(click.IntRange):
+    """Trials of a new sweep: a total, since there is nothing yet to which more could be added."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and MORE.fullmatch(value.strip()):
+            self.fail(f"{value!r} is how many more; a new sweep has a total: {value.strip(' +')}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Total(click.IntRange):
+    """Trials of a sweep that is there: a total, or with a plus sign how many more."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and MORE.fullmatch(value.strip()) and int(value) > 0:
+            return value.strip()
+        if isinstance(value, str) and not re.fullmatch(r"\s*-?[0-9]+\s*", value, re.ASCII):
+            self.fail(f"{value!r} is neither a total, such as 20, nor how many more, such as +10", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 PROFILE_HELP = "Write where the time went into the report (docs/profile.md)."
 
 
@@ -34,7 +58,7 @@ PROFILE_HELP = "Write where the time went into the report (docs/profile.md)."
     metavar="DIR",
     help="Directory of the results, or s3://bucket/path.  [default: results/<name>]",
 )
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials in all, in place of the file's number.")
+@click.option("--trials", type=NewTotal(min=1), metavar="N", help="Trials in all, in place of the file's number.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="Most trials at once.")
 @click.option("--time-budget", type=Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="Seed of the sampler.")
@@ -75,7 +99,10 @@ def run(
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path())
-@click.option("--trials", type=click.IntRange(min=1), metavar="TOTAL", help="Trials in all, if there are to be more.")
+@click.option(
+    "--trials", type=Total(min=1), metavar="TOTAL|+MORE",
+    help="Trials in all, or with a plus sign how many more than before, if there are to be more.",
+)  # fmt: skip
 @click.option("--time-budget", type=Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
 @click.option(
     "--file", type=click.Path(), metavar="FILE",
@@ -83,7 +110,9 @@ def run(
 )  # fmt: skip
 @click.option("--profile", is_flag=True, help=PROFILE_HELP)
 @reports_errors
-def resume(directory: str, trials: int | None, time_budget: float | None, file: str | None, profile: bool) -> None:
+def resume(
+    directory: str, trials: int | str | None, time_budget: float | None, file: str | None, profile: bool
+) -> None:
     """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet.
 
     What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, time_budget,
@@ -100,6 +129,7 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
     console = plain_console()
     before = open_sweep(directory)
     spec, changes = wanted_spec(before.directory, trials, time_budget, file)
+    total = None if trials is None else spec.trials  # of a +MORE, which is counted from what the sweep has now
     status = sweep_status(before.records, spec)
     if changes:
         console.print(f"{before.spec.name}  goes on with another search space:")
@@ -108,7 +138,7 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
     if not before.running and not status.is_open:
         is_behind = before.directory.unreported.exists()
         if changes or is_missing or is_behind or before.directory.origin is not None:  # its bucket may lack something
-            resume_sweep(directory, trials, time_budget=time_budget, file=file)
+            resume_sweep(directory, total, time_budget=time_budget, file=file, progress=None)
         if is_missing:
             console.print(f"wrote {shown(before.directory.spec)} anew, from the ledger", soft_wrap=True)
         if is_behind:
@@ -116,12 +146,12 @@ def resume(directory: str, trials: int | None, time_budget: float | None, file: 
         elif changes:
             console.print(f"For the report of it, type: raysweep report {typed(directory)}", soft_wrap=True)
         console.print(f"{directory}: all {status.ended} trials have ended; nothing is left to do.", soft_wrap=True)
-        console.print(f"For more of them, type: raysweep resume {typed(directory)} --trials TOTAL", soft_wrap=True)
+        console.print(f"For ten more of them, type: raysweep resume {typed(directory)} --trials +10", soft_wrap=True)
         return
     console.print(f"{before.spec.name}  resuming: {status.ended} of {spec.trials} trials done")
     with display_of(console) as display, preparing(console) as progress:
         sweep = resume_sweep(
-            directory, trials, time_budget=time_budget, file=file, observer=display, progress=progress,
+            directory, total, time_budget=time_budget, file=file, observer=display, progress=progress,
             warn=warner(console), profiler=Profiler.of_this_process("resume") if profile else None,
         )  # fmt: skip
     _conclude(console, sweep)

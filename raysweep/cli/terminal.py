@@ -14,6 +14,7 @@ import click
 from raysweep.errors import RaysweepError
 from raysweep.layout import typed
 from raysweep.search.stopping import interrupting
+from raysweep.wording import worded_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with interrupting():
+            with worded_for("terminal"), interrupting():
                 return command(*args, **kwargs)
         except RaysweepError as error:
             click.echo(str(error), err=True)

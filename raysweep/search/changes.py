@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory, shown, typed
+from raysweep.layout import SweepDirectory, shown
 from raysweep.spec import SweepSpec
+from raysweep.wording import is_python, option, to_type
 from raysweep.yamltext import shown as shown_value
 
 COMPATIBLE = (
@@ -46,49 +47,83 @@ def changes_between(before: SweepSpec, now: SweepSpec) -> list[Change]:
 
 
 def require_compatible(directory: SweepDirectory, changes: Sequence[Change]) -> None:
-    """Raises SweepDirectoryError, with every difference, if trials from before and after them would not compare."""
+    """Raise SweepDirectoryError, with every difference, unless the sweep can go on with these changes."""
     if all(change.is_compatible for change in changes):
         return
-    name, root = directory.address, typed(directory.address)
+    name = directory.address
     fewer = [change for change in changes if change.key == "search.trials" and not change.is_compatible]
     if fewer and all(change.is_compatible for change in changes if change not in fewer):
+        total = fewer[0].before
         raise SweepDirectoryError(
-            f"{name}: is a sweep of {fewer[0].before} trials; a total can only grow, got {fewer[0].now}. Nothing was "
-            f"changed. Give a total of {fewer[0].before} or more with --trials"
+            f"{name}: is a sweep of {total} trials; a total can only grow, got {fewer[0].now}. Nothing was "
+            f"changed. Give a total of {total} or more with {option('trials')}, or how many more: "
+            f"{option('trials', '+10')}"
+        )
+    objective = _objective_among(changes)
+    refused = [change for change in changes if not change.is_compatible and not _is_of_objective(change)]
+    why = "trials of the two would not compare, so nothing was changed"
+    if objective is not None and not refused:
+        why = (
+            f"its trials compare by {objective.now} too, but its sampler and its early stopping chose them by "
+            f"{objective.before}, so nothing was changed"
         )
     raise SweepDirectoryError(
-        f"{name}: was run with another search space; trials of the two would not compare, so nothing was changed:\n"
+        f"{name}: was run with another search space; {why}:\n"
         + listed(changes)
         + f"\nWhat may change is {', '.join(COMPATIBLE)}, of which trials can only grow.\n"
-        f"Take the rest back, in FILE or in {shown(directory.spec)}, and type: raysweep resume {root}\n"
+        + (_rerank_advice(directory, str(objective.now)) if objective is not None else "")
+        + f"Take the rest back, in FILE or in {shown(directory.spec)}, and type: {to_type('resume', name)}\n"
         "or start a new sweep: raysweep run FILE --output DIR"
     )
 
 
+def _is_of_objective(change: Change) -> bool:
+    return change.key.startswith("search.objective.")
+
+
+def _objective_among(changes: Sequence[Change]) -> Change | None:
+    """Return the change of the metric that trials are compared by, if it is among them."""
+    return next((change for change in changes if change.key == "search.objective.metric"), None)
+
+
+def _rerank_advice(directory: SweepDirectory, metric: str) -> str:
+    """Say how the trials that there are, are ranked and reported by another metric: it was measured in every epoch."""
+    name = directory.address
+    if is_python():
+        sweep = f"raysweep.open_sweep({name!r})"
+        rank, report = f"{sweep}.best({metric!r})", f"{sweep}.by_objective({metric!r}).write_report()"
+    else:
+        rank, report = to_type("best", name, metric=metric), to_type("report", name, objective=metric)
+    head = f"{metric} was measured in every epoch. To rank the trials by it, type: {rank}"
+    return f"{head}\nFor the report by it: {report}\n"
+
+
 def taken_message(directory: SweepDirectory, before: SweepSpec, now: SweepSpec, source: str | None = None) -> str:
-    """Why `run` refuses a directory with a sweep, how what it was to run differs, and what to type next."""
-    name, root = directory.address, typed(directory.address)
+    """Say why `run` refuses a directory with a sweep, how what it was to run differs, and what to type next."""
+    name = directory.address
     changes = changes_between(before, now)
-    otherwise = f"For a new one, give another directory with --output, or move {name} away"
+    otherwise = f"For a new one, give another directory with {option('output')}, or move {name} away"
+    here = "give resume=True, or type: " if is_python() else "type: "
     if not changes:
         return (
-            f"{name}: holds a sweep already, run with this very search space. To go on with it, type: "
-            f"raysweep resume {root}\n{otherwise}"
+            f"{name}: holds a sweep already, run with this very search space. To go on with it, {here}"
+            f"{to_type('resume', name)}\n{otherwise}"
         )
     head = f"{name}: holds a sweep already, and this search space differs from the one it was run with:\n"
     head += listed(changes)
     if all(change.is_compatible for change in changes):
-        command = f"raysweep resume {root}"
         keys = {change.key for change in changes}
+        options: dict[str, Any] = {}
         if keys - {"search.trials"}:
-            command += f" --file {typed(source) if source else 'FILE'}"
+            options["file"] = source or "FILE"
         if "search.trials" in keys:
-            command += f" --trials {now.trials}"
-        return f"{head}\nTo go on with it so changed, type: {command}\n{otherwise}"
-    return (
-        f"{head}\nTheir trials would not compare. To go on with the sweep as it was, type: raysweep resume {root}\n"
-        f"{otherwise}"
-    )
+            options["trials"] = now.trials
+        return f"{head}\nTo go on with it so changed, {here}{to_type('resume', name, **options)}\n{otherwise}"
+    objective = _objective_among(changes)
+    as_it_was = f"To go on with the sweep as it was, type: {to_type('resume', name)}\n{otherwise}"
+    if objective is not None and all(change.is_compatible or _is_of_objective(change) for change in changes):
+        return f"{head}\n{_rerank_advice(directory, str(objective.now))}{as_it_was}"
+    return f"{head}\nTheir trials would not compare. {as_it_was}"
 
 
 def listed(changes: Sequence[Change]) -> str:

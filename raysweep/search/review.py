@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysweep.claims import Claim
 from raysweep.clock import timed
-from raysweep.errors import CheckpointError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, typed, write_atomically
+from raysweep.errors import ArgumentError, CheckpointError, SweepDirectoryError
+from raysweep.layout import SweepDirectory, shown, typed, write_atomically
+from raysweep.metrics import FINAL_METRICS
 from raysweep.profiles import DriverPart, Profile
 from raysweep.records import TrialRecord, ranked
 from raysweep.search.description import read_spec
 from raysweep.search.driving import is_driven
 from raysweep.search.lease import holder
 from raysweep.search.ledger import Ledger
-from raysweep.search.status import SweepStatus, sweep_status
+from raysweep.search.ranking import Ranking, checked_metric, loss_note, rank_sweeps
+from raysweep.search.status import SweepStatus, remaining_seconds, sweep_status
 from raysweep.search.workingcopy import (
     at_hand,
     fetch_checkpoints,
@@ -27,8 +31,9 @@ from raysweep.search.workingcopy import (
     remote_of,
     send_report,
 )
-from raysweep.spec import SweepSpec
+from raysweep.spec import Objective, SweepSpec
 from raysweep.vae.preflight import Preflight
+from raysweep.wording import is_python, option, to_type, worded_for
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,13 +77,148 @@ class Sweep:
 
         return epochs_table(self.records, self.spec)
 
-    def best(self) -> list[TrialRecord]:
-        """The trials by the objective, the best first; those that ran to their end before those that did not."""
-        return ranked(self.records, self.spec.search.objective.metric)
+    @property
+    def name(self) -> str:
+        """The sweep's name, from its search space file."""
+        return self.spec.name
+
+    @property
+    def objective(self) -> str:
+        """The name of the metric that trials are compared by."""
+        return self.spec.search.objective.metric
+
+    @property
+    def standing(self) -> str:
+        """`running`, `stopped` before all was done, or `finished`."""
+        return "running" if self.running else "stopped" if self.status().is_open else "finished"
+
+    @worded_for("python")
+    def best(self, metric: str | None = None) -> list[TrialRecord]:
+        """Return the trials that have a result, the best first; those that ran to their end before those that did not.
+
+        Args:
+            metric: what they are ranked by, of the last epoch or, as `test_...`, of the test split; the objective if
+                it is None.
+
+        Raises:
+            ArgumentError: if there is no such metric, or it is neither better small nor large.
+        """
+        return ranked(self.records, self.objective if metric is None else checked_metric(metric))
+
+    @worded_for("python")
+    def ranking(self, *others: Sweep, metric: str | None = None) -> Ranking:
+        """Put the trials of this sweep and of others in one order; see `raysweep.search.ranking.rank_sweeps`."""
+        return rank_sweeps((self, *others), metric)
+
+    @worded_for("python")
+    def trial(self, number: int) -> TrialRecord:
+        """Return a trial by its number.
+
+        Raises:
+            SweepDirectoryError: if there is no such trial.
+        """
+        found = [record for record in self.records if record.number == number]
+        if not found:
+            last = len(self.records) - 1
+            has = "no trial has started" if last < 0 else f"it has trials 0 to {last}" if last else "it has trial 0"
+            raise SweepDirectoryError(f"{self.directory.address}: has no trial {number}; {has}")
+        return found[0]
 
     def status(self) -> SweepStatus:
+        """Return where the sweep stands."""
         return sweep_status(self.records, self.spec)
 
+    def elapsed_s(self) -> float | None:
+        """Return the seconds from the first trial's start to now, or to the last news if no driver is at work.
+
+        None before the first trial. Pauses between two sessions count.
+        """
+        started = [record.started_at for record in self.records if record.started_at]
+        if not started:
+            return None
+        news = [epoch.recorded_at for record in self.records for epoch in record.epochs[-1:]]
+        news += [record.ended_at for record in self.records if record.ended_at]
+        until = datetime.now(UTC) if self.running else max([*started, *news])
+        return max(0.0, (until - min(started)).total_seconds())
+
+    def left_s(self) -> float | None:
+        """Return the seconds that the trials still take by what epochs took so far; None if nobody can say.
+
+        That is so before the first epoch, and while no driver is at work on a sweep that is not finished.
+        """
+        status = self.status()
+        if not self.running:
+            return None if status.is_open else 0.0
+        at_once = max(1, len(status.running))
+        return remaining_seconds(self.records, self.spec, at_once)
+
+    def place_of(self, record: TrialRecord) -> str:
+        """Return where a trial's checkpoints and pictures are: a directory, or its address in the sweep's bucket."""
+        place, origin = self.directory.trial(record.number), self.directory.origin
+        return str(place) if origin is None else f"{origin}/{place.relative_to(self.directory.root)}"
+
+    def files_of(self, record: TrialRecord) -> dict[str, list[str]]:
+        """Return the paths of a trial's `checkpoints`, the newest first, its `pictures`, and its `strips`.
+
+        A strip is a row of reconstructions after an epoch. Of a sweep in a bucket, this machine's copy is looked at.
+        """
+        place = self.directory.trial(record.number)
+        checkpoints = sorted(place.glob("epoch-*.safetensors"), reverse=True)
+        strips = sorted((place / "epochs").glob("*.png"))
+        return {
+            "checkpoints": [shown(path) for path in checkpoints],
+            "pictures": [shown(path) for path in sorted(place.glob("*.png"))],
+            "strips": [shown(path) for path in strips],
+        }
+
+    def __repr__(self) -> str:
+        """Say on one line what it is and where it stands."""
+        status = self.status()
+        best = ""
+        if status.best is not None:
+            best = f", best trial {status.best.number} with {self.objective} {status.best.last(self.objective):.5g}"
+        counts = f"{status.ended} of {status.trials} trials ended"
+        return f"<sweep {self.name} in {self.directory.address}: {self.standing}, {counts}{best}>"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: the line of `repr`, and a table of the best ten trials."""
+        searched = list(self.spec.trial.searched)
+        heads = ["trial", "state", "epochs_done", self.objective, *searched]
+        rows: list[list[Any]] = [
+            [record.number, record.state.value, record.epochs_done, f"{record.last(self.objective):.5g}"]
+            + [f"{v:.4g}" if isinstance(v, float) else v for v in map(record.params.get, searched)]
+            for record in self.best()[:10]
+        ]
+        head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
+        return f"<p>{escape(repr(self)[1:-1])}</p>{table}"
+
+    @worded_for("python")
+    def by_objective(self, metric: str) -> Sweep:
+        """Return the same sweep as if its trials were compared by another metric; the ledger stays as it is.
+
+        Every metric is measured in every epoch, so any of them ranks the trials that there are. Which trials there are,
+        and for how long they were trained, was decided by the objective that the sweep was run with.
+
+        Raises:
+            ArgumentError: if the metric is no metric of an epoch, or contains what the sweep searches.
+        """
+        checked_metric(metric)
+        if metric in FINAL_METRICS:
+            best = to_type("best", self.directory.address, metric=metric)
+            raise ArgumentError(
+                f"{option('objective', metric)}: is measured once, of finalists alone; an objective is a metric of "
+                f"every epoch. To rank finalists by it, type: {f'sweep.best({metric!r})' if is_python() else best}"
+            )
+        note = loss_note(self.spec, metric)
+        if note is not None:
+            raise ArgumentError(f"{option('objective', metric)}: {note}. Use elbo_nats, bits_per_dim or psnr_db")
+        search = self.spec.search.model_copy(update={"objective": Objective(metric=metric)})
+        spec = self.spec.model_copy(update={"search": search})
+        return Sweep(self.directory, spec, self.records, self.running, self.prediction)
+
+    @worded_for("python")
     def findings(self, *others: Sweep, claims: Sequence[Claim] | None = None) -> list[Finding]:
         """The verdicts on the claims of this sweep, and of others put together with it; docs/findings.md.
 
@@ -140,7 +280,9 @@ class Sweep:
         return figures, texts
 
     def write_report(self) -> list[Path]:
-        """Writes the whole report anew from the ledger and the trials' own files; its paths.
+        """Write the whole report anew from the ledger and the trials' own files; return its paths.
+
+        `sweep.by_objective("psnr_db").write_report()` writes it by another metric.
 
         Raises:
             SweepDirectoryError: if a driver is at work, which writes the report itself, or a link leads elsewhere.
@@ -167,6 +309,7 @@ class Sweep:
             written.append(self.directory.profile_markdown)
         return [*written, self.directory.tensorboard]
 
+    @worded_for("python")
     def export(self, out: str | os.PathLike[str], trial: int | None = None) -> TrialRecord:
         """Writes a trial's model, the best one's if `trial` is None, as a folder for `raysweep.load_model`.
 
@@ -184,12 +327,7 @@ class Sweep:
                 )
             record = best[0]
         else:
-            found = [record for record in self.records if record.number == trial]
-            if not found:
-                raise SweepDirectoryError(
-                    f"{self.directory.address}: has no trial {trial}; it has trials 0 to {len(self.records) - 1}"
-                )
-            record = found[0]
+            record = self.trial(trial)
         remote = remote_of(self.directory)
         if remote is not None and not is_driven(self.directory):
             fetch_checkpoints(self.directory, remote, record.number)
@@ -209,7 +347,7 @@ def _claims_of(sweeps: Sequence[Sweep]) -> list[Claim]:
             if before != claim:
                 raise SweepDirectoryError(
                     f"{sweep.directory.address}: its claim {claim.name} is another one than that of "
-                    f"{owner.directory.address}; name the file whose claims are meant: --claims FILE"
+                    f"{owner.directory.address}; name the file whose claims are meant: {_claims_option()}"
                 )
     if not found:
         commands = " ".join(typed(sweep.directory.address) for sweep in sweeps)
@@ -222,14 +360,22 @@ def _claims_of(sweeps: Sequence[Sweep]) -> list[Claim]:
             "        test: always\n"
             "        condition: rate_nats >= 0\n"
             "        each: epoch\n\n"
-            f"and type: raysweep findings {commands} --claims FILE\n"
+            f"and type: {_call_of_findings() if is_python() else f'raysweep findings {commands} --claims FILE'}\n"
             "docs/findings.md has all the tests."
         )
     return [claim for claim, _ in found.values()]
 
 
+def _claims_option() -> str:
+    return 'claims=raysweep.load_spec("FILE").claims' if is_python() else "--claims FILE"
+
+
+def _call_of_findings() -> str:
+    return f"sweep.findings({_claims_option()})"
+
+
 def strict_json(value: Any) -> Any:
-    """`value` with null in the place of numbers that JSON does not have: NaN and the infinities."""
+    """Return `value` with null in the place of numbers that JSON does not have: NaN and the infinities."""
     if isinstance(value, dict):
         return {key: strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -237,8 +383,9 @@ def strict_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@worded_for("python")
 def open_sweep(location: str | os.PathLike[str]) -> Sweep:
-    """The sweep in a directory or at a URI, running or ended.
+    """Return the sweep in a directory or at a URI, running or ended.
 
     Raises:
         SweepDirectoryError: if there is none.

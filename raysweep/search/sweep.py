@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from raysweep.clock import timed
 from raysweep.data.cache import open_cache, prepare
-from raysweep.errors import DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
+from raysweep.errors import ArgumentError, DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, listed_names, shown, typed, write_atomically
 from raysweep.loading import load_spec, parse_spec
 from raysweep.profiles import DriverPart
@@ -33,6 +34,7 @@ from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
 from raysweep.search.preflight import preflight
+from raysweep.search.printing import Printing, Silence
 from raysweep.search.profiling import ProfiledSession, Profiler, profiling
 from raysweep.search.resources import Slots, cluster_nodes
 from raysweep.search.review import Sweep, read_sweep
@@ -43,36 +45,34 @@ from raysweep.search.stopping import stopping_on_signals
 from raysweep.search.workingcopy import at_hand, foreign_objects, is_taken, locate, remote_of
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
+from raysweep.wording import is_python, option, worded_for
 
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
 _log = logging.getLogger("raysweep")
 
 
-class _Silent:
-    """An observer for sweeps without a terminal."""
-
-    def epoch_done(self, session: Session, record: Any) -> None: ...
-
-    def trial_ended(self, session: Session, record: Any) -> None: ...
-
-    def trial_tested(self, session: Session, record: Any) -> None: ...
-
-    def tick(self, session: Session) -> None: ...
-
-
+@worded_for("python")
 def run(
     spec: SweepSpec, output: str | os.PathLike[str] | None = None,
-    *, observer: Observer | None = None, progress: Progress | None = None,
+    *, resume: bool = False, observer: Observer | None = None, progress: Progress | bool | None = True,
     announce: Callable[[Preflight | Unpredictable], None] | None = None, warn: Warn | None = None,
     source: str | None = None, profiler: Profiler | None = None,
 ) -> Sweep:  # fmt: skip
-    """Runs a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
+    """Run a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
 
-    `output` is the directory to make, `results/<name>` if it is None. `progress` is told images done and in all while
-    the data cache is built, `announce` the prediction of collapse before anything is trained, and `warn` of what may
-    end it early. `source` is the file that `spec` came from, for messages. A `profiler` has where the time went
-    written into the report (docs/profile.md).
+    Args:
+        spec: what to run, from `raysweep.load_spec`.
+        output: the directory to make, or a URI such as s3://bucket/path; `results/<name>` if it is None.
+        resume: go on with the sweep that `output` holds, if it holds one. `spec` may then differ in what no trial
+            depends on, such as more trials.
+        observer: is told of each epoch and each end; with it, nothing is printed.
+        progress: True prints a line when a trial ends, and what it came to at the end; False prints nothing. A function
+            is told images done and in all while the data cache is built.
+        announce: is told the prediction of collapse before anything is trained.
+        warn: is told what may end the sweep early.
+        source: the file that `spec` came from, for messages.
+        profiler: has where the time went written into the report (docs/profile.md).
 
     Raises:
         SweepDirectoryError: if `output` holds a sweep already.
@@ -80,10 +80,17 @@ def run(
         ResourcesError: if no trial could ever start.
         StorageError: if the directory cannot be written; what was done stays, and `resume` goes on.
     """
+    if not isinstance(spec, SweepSpec):
+        raise ArgumentError(f"spec: must be what raysweep.load_spec returned, got {type(spec).__name__}")
     directory = locate(output if output is not None else Path("results") / spec.name)
+    if resume and (directory.holds_a_sweep() if remote_of(directory) is None else is_taken(directory)):
+        return _go_on_with(spec, directory.address, observer, progress, warn, profiler)
+    printed = _printing(observer, progress)
+    observer, announce, warn = observer or printed, announce or printed.announce, warn or printed.warn
     with profiling(profiler):
         _refuse_taken(directory, spec, source)
-        cache = prepare(spec.data, progress, warn)
+        printed.begin(spec)
+        cache = prepare(spec.data, _told_of_images(printed, progress), warn)
         prediction = preflight(spec, cache)
         if announce is not None:
             announce(prediction)
@@ -100,28 +107,38 @@ def run(
                     mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
                     mirror.share(images)
                 writer = TensorBoardWriter(directory, spec)
-                session = _session(
-                    profiler, directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction
-                )
+                session = _session(profiler, directory, spec, ledger, slots, images, writer, observer, prediction)
                 session.mirror = mirror
                 _drive(session)
-    return _conclude(session, profiler)
+    sweep = _conclude(session, profiler)
+    printed.conclude(sweep)
+    return sweep
 
 
+@worded_for("python")
 def resume(
-    location: str | os.PathLike[str], trials: int | None = None,
-    *, time_budget: float | None = None, file: str | os.PathLike[str] | None = None,
-    observer: Observer | None = None, progress: Progress | None = None, warn: Warn | None = None,
+    location: str | os.PathLike[str], trials: int | str | None = None,
+    *, time_budget: float | None = None, file: str | os.PathLike[str] | SweepSpec | None = None,
+    observer: Observer | None = None, progress: Progress | bool | None = True, warn: Warn | None = None,
     profiler: Profiler | None = None,
 ) -> Sweep:  # fmt: skip
-    """Goes on with a sweep: unfinished trials from their last epoch, then what is left, up to `trials` in all.
+    """Go on with a sweep: unfinished trials from their last epoch, then what is left.
 
-    `file` is a search space file to go on with, in place of the sweep's own sweep.yaml; `trials` and `time_budget`, in
-    seconds, replace what is in it. A sweep in which nothing is left to do is returned as
-    it is; if the driver that finished it was killed before its report was written, that is written now. A `profiler`
-    has where the time of this session went written into the report, if there is anything to do.
+    A sweep in which nothing is left to do is returned as it is; if the driver that finished it was killed before its
+    report was written, that is written now.
+
+    Args:
+        location: the sweep's directory or URI.
+        trials: trials in all, or as a text such as "+10" how many more than before; in place of what `file` says.
+        time_budget: seconds after which no epoch is started any more, in place of what `file` says.
+        file: search space file, or what `raysweep.load_spec` returned, in place of the sweep's own sweep.yaml.
+        observer: is told of each epoch and each end; with it, nothing is printed.
+        progress: as `run` has it.
+        warn: is told what may end the sweep early.
+        profiler: has where the time of this session went written into the report, if there is anything to do.
 
     Raises:
+        ArgumentError: if `trials` is neither a total nor such a text.
         SweepDirectoryError: if there is no sweep, another driver is at work on it, or its search space is another one.
         LedgerError: if its journal cannot be read.
         SpecError: if `file` is none that could be run.
@@ -138,40 +155,88 @@ def resume(
         with _logging_to(directory.log):
             ledger = Ledger.open(directory, spec, writable=True)
         if sweep_status(ledger.records(), spec).is_open:
-            session = _resume(directory, spec, description, ledger, changes, observer, progress, warn, mirror, profiler)
+            printed = _printing(observer, progress)
+            printed.begin(spec, sweep_status(ledger.records(), spec).ended)
+            session = _resume(
+                directory, spec, description, ledger, changes, observer or printed,
+                _told_of_images(printed, progress), warn or printed.warn, mirror, profiler,
+            )  # fmt: skip
         else:
             if changes or not directory.spec.exists():
                 _take_over(directory, spec, description, ledger, changes)
             if directory.unreported.exists():  # by a driver that was killed while it wrote the report, or before
                 read_sweep(directory, running=False).write_report()
-    return _conclude(session, profiler) if session else read_sweep(directory, running=False)
+    if session is None:
+        return read_sweep(directory, running=False)
+    sweep = _conclude(session, profiler)
+    printed.conclude(sweep)
+    return sweep
+
+
+def _go_on_with(
+    spec: SweepSpec, location: str, observer: Observer | None, progress: Progress | bool | None, warn: Warn | None,
+    profiler: Profiler | None,
+) -> Sweep:  # fmt: skip
+    """Go on with the sweep that is there, as `spec` has it."""
+    return resume(location, file=spec, observer=observer, progress=progress, warn=warn, profiler=profiler)
+
+
+def _printing(observer: Observer | None, progress: Progress | bool | None) -> Printing | Silence:
+    """Return what prints how a sweep goes: nothing does where somebody watches it, or wants it quiet."""
+    return Printing() if observer is None and progress is True else Silence()
+
+
+def _told_of_images(printed: Printing | Silence, progress: Progress | bool | None) -> Progress | None:
+    """Return who is told how far the data cache is."""
+    return printed.images if isinstance(progress, bool) else progress
 
 
 def wanted_spec(
-    directory: SweepDirectory, trials: int | None = None, time_budget: float | None = None,
-    file: str | os.PathLike[str] | None = None,
+    directory: SweepDirectory, trials: int | str | None = None, time_budget: float | None = None,
+    file: str | os.PathLike[str] | SweepSpec | None = None,
 ) -> tuple[SweepSpec, list[Change]]:  # fmt: skip
-    """What a sweep is to go on with, and how that differs from what it was run with last.
+    """Return what a sweep is to go on with, and how that differs from what it was run with last.
 
     Raises:
+        ArgumentError: if `trials` is neither a total nor, as a text such as `+10`, how many more.
         SweepDirectoryError: if trials from before and after the changes would not compare; it lists all of them.
         SpecError: if `file` has faults.
     """
     before, _ = read_spec(directory)
-    spec = load_spec(file) if file is not None else edited_spec(directory) or before
-    if trials is not None or time_budget is not None:
-        spec = _with_overrides(directory, before, spec, trials, time_budget)
+    if isinstance(file, SweepSpec):
+        spec = file
+    else:
+        spec = load_spec(file) if file is not None else edited_spec(directory) or before
+    total = None if trials is None else total_trials(trials, before.trials)
+    if total is not None or time_budget is not None:
+        spec = _with_overrides(directory, before, spec, total, time_budget)
     changes = changes_between(before, spec)
     require_compatible(directory, changes)
     return spec, changes
 
 
+def total_trials(trials: int | str, before: int) -> int:
+    """Return how many trials a sweep of `before` is to have in all: a total, or with a plus sign so many more.
+
+    Raises:
+        ArgumentError: if it is neither.
+    """
+    text = str(trials).strip()
+    is_number = not isinstance(trials, bool) and re.fullmatch(r"\+?[0-9]{1,12}", text, re.ASCII) is not None
+    if not is_number or int(text) < 1:
+        raise ArgumentError(
+            f"{option('trials')}: must be trials in all, such as {before + 10}, or how many more, such as "
+            f"{repr('+10') if is_python() else '+10'}; got {trials!r}"
+        )
+    return before + int(text) if text.startswith("+") else int(text)
+
+
 def _resume(
     directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger, changes: Sequence[Change],
-    observer: Observer | None, progress: Progress | None, warn: Warn | None, mirror: Mirror | None,
+    observer: Observer, progress: Progress | None, warn: Warn | None, mirror: Mirror | None,
     profiler: Profiler | None,
 ) -> Session:  # fmt: skip
-    """Trains what is left of a sweep that this process drives; the session, when it is over."""
+    """Train what is left of a sweep that this process drives; return the session when it is over."""
     cache = _prepared(directory, spec, description, progress, warn)
     if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
@@ -189,7 +254,7 @@ def _resume(
             mirror.share(images)
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
-        session = _session(profiler, directory, spec, ledger, slots, images, writer, observer or _Silent(), prediction)
+        session = _session(profiler, directory, spec, ledger, slots, images, writer, observer, prediction)
         session.mirror = mirror
         _drive(session)
     return session
@@ -251,7 +316,8 @@ def _with_overrides(
     """
     if trials is not None and trials < before.trials:
         raise SweepDirectoryError(
-            f"{directory.address}: is a sweep of {before.trials} trials; a total can only grow, got --trials {trials}"
+            f"{directory.address}: is a sweep of {before.trials} trials; a total can only grow, got "
+            f"{option('trials', trials)}. For {trials} more, give {option('trials', f'+{trials}')}"
         )
     try:
         overrides = {"trials": trials, "time_budget": time_budget}
@@ -274,7 +340,7 @@ def _made(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SweepDirectoryError(
-            f"{shown(root)}: cannot be made: {error.strerror}; give another directory with --output"
+            f"{shown(root)}: cannot be made: {error.strerror}; give another directory with {option('output')}"
         ) from None
     try:
         yield
@@ -359,11 +425,11 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
         except RaysweepError as error:
             raise SweepDirectoryError(
                 f"{name}: holds a sweep already, which cannot be read: {error}\n"
-                f"For a new one, give another directory with --output, or move {name} away"
+                f"For a new one, give another directory with {option('output')}, or move {name} away"
             ) from error
         raise SweepDirectoryError(taken_message(directory, before, spec, source))
     if root.exists() and not root.is_dir():
-        raise SweepDirectoryError(f"{name}: is a file; give another directory with --output")
+        raise SweepDirectoryError(f"{name}: is a file; give another directory with {option('output')}")
     foreign = directory.foreign_entries()
     if foreign:
         raise SweepDirectoryError(_occupied(name, spec, source, foreign))
@@ -372,7 +438,8 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
 def _occupied(name: str, spec: SweepSpec, source: str | None, foreign: Sequence[str]) -> str:
     """Say that a directory for a new sweep holds other files, and what to type."""
     inside = f"{name.rstrip('/')}/{spec.name}"
+    command = f"type: raysweep run {typed(source) if source else 'FILE'} --output {typed(inside)}"
     return (
         f"{name}: is not empty, it holds {listed_names(foreign)}; a sweep has a directory of its own. For one inside, "
-        f"type: raysweep run {typed(source) if source else 'FILE'} --output {typed(inside)}"
+        f"{'give ' + option('output', inside) if is_python() else command}"
     )

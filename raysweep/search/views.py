@@ -20,6 +20,7 @@ from raysweep.space import Scalar
 if TYPE_CHECKING:
     from raysweep.data.cache import DataDescription
     from raysweep.data.images import Note
+    from raysweep.search.ranking import Ranking
     from raysweep.search.resources import Slots
     from raysweep.search.review import Sweep
     from raysweep.spec import SweepSpec
@@ -172,6 +173,34 @@ def trials_view(records: list[TrialRecord], spec: SweepSpec, limit: int = 5) -> 
 
 def _state_text(record: TrialRecord) -> Text:
     return Text(record.state.value + (" (baseline)" if record.enqueued else ""), STATE_STYLES[record.state])
+
+
+def ranking_view(ranking: Ranking, limit: int) -> FittingTable:
+    """Return the table of a ranking: the sweep of each trial if they are several, and what any of them searched."""
+    rows = ranking.rows[:limit]
+    extra = [name for name in ("elbo_nats", "bits_per_dim", "psnr_db", "active_units") if name != ranking.metric]
+    searched = list(dict.fromkeys(name for sweep, _ in ranking.rows for name in sweep.spec.trial.searched))
+    columns = [
+        Column("trial", tuple(str(record.number) for _, record in rows)),
+        Column("state", tuple(_state_text(record) for _, record in rows), "left"),
+        Column("epochs", tuple(str(len(record.epochs)) for _, record in rows)),
+    ]
+    if len({sweep.directory.address for sweep, _ in ranking.rows}) > 1:
+        columns.insert(0, Column("sweep", tuple(sweep.directory.address for sweep, _ in rows), "left"))
+    for name in (ranking.metric, *extra):
+        cells = tuple(value_text(_as_measured(record, name)) for _, record in rows)
+        columns.append(Column(name, cells, style="bold" if name == ranking.metric else ""))
+    configs = [record.config for _, record in rows]
+    columns += [Column(name, tuple(value_text(getattr(config, name)) for config in configs)) for name in searched]
+    least_needed = (*reversed(extra), "epochs", "state", *reversed(searched))
+    styles = ["green" if index == 0 else "" for index in range(len(rows))]
+    return FittingTable(columns, least_needed, styles, "raysweep best DIR --format json has all")
+
+
+def _as_measured(record: TrialRecord, metric: str) -> Scalar:
+    """Return a metric of the last epoch, or of the test split, in its own type: active units are whole numbers."""
+    value = record.last(metric)
+    return int(value) if metric.endswith("active_units") and value == value // 1 else value
 
 
 def finals_view(finalists: Sequence[TrialRecord], limit: int = 5) -> FittingTable:

@@ -1,0 +1,222 @@
+"""The command `show`: one trial, what it was, how it went, why it ended, and where its files are."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, reports_errors
+from raysweep.layout import shown, typed
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.table import Table
+
+    from raysweep.records import TrialRecord
+    from raysweep.search.review import Sweep
+
+PLOT_ROWS, PLOT_COLUMNS = 8, 60
+MOST_EPOCHS = 16
+"""Epochs whose numbers are shown; of more, the first, the last and some between."""
+TRACEBACK_LINES = 8
+SHOWN = ("val_loss", "elbo_nats", "rate_nats", "distortion_nats", "psnr_db", "active_units")
+"""Metrics that are shown by epoch, besides the objective."""
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("trial", metavar="[N]", type=click.IntRange(min=0), required=False)
+@click.option("--json", "as_json", is_flag=True, help="All that is known of it as JSON, every epoch's metrics too.")
+@reports_errors
+def show(directory: str, trial: int | None, as_json: bool) -> None:
+    """Show trial N of the sweep in DIR, the best one if N is not given.
+
+    Why it ended, with the numbers of that moment; its configuration; its curve; its pictures and its checkpoint.
+    """
+    from raysweep.errors import SweepDirectoryError
+    from raysweep.search.mappings import story_mapping
+    from raysweep.search.review import open_sweep, strict_json
+
+    sweep = open_sweep(directory)
+    if trial is None and not sweep.best():
+        raise SweepDirectoryError(
+            f"{directory}: no trial has a result yet, so none is the best; name one: raysweep show {typed(directory)} 0"
+        )
+    record = sweep.best()[0] if trial is None else sweep.trial(trial)
+    if as_json:
+        click.echo(json.dumps(strict_json(story_mapping(sweep, record)), indent=2))
+        return
+    console = plain_console()
+    console.print(f"trial {record.number} of {sweep.name}  {record.state.value}{_rank(sweep, record)}", soft_wrap=True)
+    for line in _reasons(sweep, record):
+        console.print(f"  {line}", soft_wrap=True)
+    console.print()
+    width = min(shutil.get_terminal_size().columns, PLAIN_WIDTH) if sys.stdout.isatty() else PLAIN_WIDTH
+    for head, text in _facts(sweep, record):
+        for index, line in enumerate(_wrapped(text, width - 11)):
+            console.print(f"{head if index == 0 else '':<10} {line}", soft_wrap=True)
+    if record.epochs:
+        console.print()
+        for line in plot([epoch.value(sweep.objective) for epoch in record.epochs], sweep.objective):
+            console.print(line, soft_wrap=True)
+        console.print()
+        console.print(_epochs_table(sweep, record))
+    console.print()
+    for head, text in _files(sweep, record):
+        console.print(f"{head:<10} {text}", soft_wrap=True)
+
+
+def _rank(sweep: Sweep, record: TrialRecord) -> str:
+    from raysweep.search.decisions import ordinal
+
+    ranking = [other.number for other in sweep.best()]
+    if record.number not in ranking:
+        return ""
+    return f", {ordinal(ranking.index(record.number) + 1)} of {len(ranking)} by {sweep.objective}"
+
+
+def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
+    """Say why a trial ended, or where it stands if it has not; of one that failed, with the end of its traceback."""
+    from raysweep.metrics import TrialState
+    from raysweep.search.decisions import decision_text, decisions
+
+    done, most = len(record.epochs), record.config.epochs
+    if record.state is TrialState.RUNNING:
+        return [f"in epoch {done + 1} of {most}"]
+    if record.state is TrialState.INTERRUPTED:
+        command = f"raysweep resume {typed(sweep.directory.address)}"
+        return [f"interrupted after {done} of {most} epochs; to go on, type: {command}"]
+    judged = decisions(record, sweep.records, sweep.spec)
+    if record.state is TrialState.PRUNED and judged and judged[-1].standing is not None:
+        return [decision_text(judged[-1], sweep.objective)]
+    lines = [record.cause or "the ledger does not say why it ended"]
+    if record.error:
+        traceback = record.error.rstrip().splitlines()
+        kept = traceback[-TRACEBACK_LINES:]
+        lines += ["", *(["    ..."] if len(kept) < len(traceback) else []), *(f"    {line}" for line in kept), ""]
+        if len(kept) < len(traceback):
+            lines.append(f"the whole traceback: raysweep show {typed(sweep.directory.address)} {record.number} --json")
+    if record.error or record.state not in (TrialState.COMPLETED, TrialState.PRUNED, TrialState.DIVERGED):
+        lines.append(f"the log: {shown(sweep.directory.log)}")
+    return lines
+
+
+def _facts(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
+    """Return what a trial was and what it came to, as heads and texts."""
+    from raysweep.search.decisions import decision_text, decisions
+    from raysweep.search.views import duration_text, finals_text, params_text, value_text
+
+    config = record.config.model_dump()
+    constants = {name: value for name, value in config.items() if name not in record.params and value != ""}
+    seconds = sum(epoch.value("epoch_s") for epoch in record.epochs)
+    where = f", on {record.node} ({record.device})" if record.node else ""
+    facts = [
+        ("searched", params_text(record.params) + ("  (the file's own point)" if record.enqueued else "")),
+        ("constant", "  ".join(f"{k} {'none' if v is None else value_text(v)}" for k, v in constants.items())),
+        ("trained", f"{len(record.epochs)} of {record.config.epochs} epochs, {duration_text(seconds)}{where}"),
+        ("when", _span(record.started_at, record.ended_at)),
+    ]
+    for index, decision in enumerate(decisions(record, sweep.records, sweep.spec)):
+        facts.append(("rungs" if index == 0 else "", decision_text(decision, sweep.objective)))
+    if record.tested is not None:
+        facts.append(("tested", finals_text(record)))
+    best = record.best(sweep.objective)
+    if best is not None and best.epoch != len(record.epochs):
+        value = value_text(getattr(best, sweep.objective))
+        facts.append(("best", f"{sweep.objective} {value} at epoch {best.epoch}, better than at its last one"))
+    return facts
+
+
+def _span(started: datetime | None, ended: datetime | None) -> str:
+    if started is None:
+        return "not known"
+    begin = f"{started:%Y-%m-%d %H:%M:%S}"
+    if ended is None:
+        return f"since {begin} UTC"
+    return f"{begin} to {ended:%H:%M:%S} UTC" if ended.date() == started.date() else f"{begin} to {ended:%F %T} UTC"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break a line of pairs at the double spaces between them, and no pair in two."""
+    lines = [""]
+    for part in text.split("  "):
+        joined = f"{lines[-1]}  {part}" if lines[-1] else part
+        if lines[-1] and len(joined) > max(20, width):
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return lines
+
+
+def plot(values: Sequence[float], name: str, rows: int = PLOT_ROWS, columns: int = PLOT_COLUMNS) -> list[str]:
+    """Draw values by epoch, the first at the left: a star each; a value that is no number leaves its place empty."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return []
+    low, high = min(finite), max(finite)
+    step = max(1, min(6, columns // len(values)))
+    places = [round(index * (columns - 1) / (len(values) - 1)) if len(values) > columns else index * step
+              for index in range(len(values))]  # fmt: skip
+    grid = [[" "] * (places[-1] + 1) for _ in range(rows)]
+    for place, value in zip(places, values, strict=True):
+        if math.isfinite(value):
+            row = round((high - value) / (high - low) * (rows - 1)) if high > low else rows - 1
+            grid[row][place] = "*"
+    labels = [f"{high:.5g}", *[""] * (rows - 2), f"{low:.5g}"]
+    wide = max(map(len, labels))
+    lines = [f"{name} by epoch"]
+    lines += [f"  {label:>{wide}} |{''.join(line).rstrip()}" for label, line in zip(labels, grid, strict=True)]
+    last = str(len(values))
+    return [*lines, f"  {'':>{wide}}  1{last:>{max(len(last) + 1, places[-1])}}"]
+
+
+def _epochs_table(sweep: Sweep, record: TrialRecord) -> Table:
+    """Return the numbers by epoch, every rung among them."""
+    from rich.table import Table
+
+    from raysweep.search.decisions import decisions
+    from raysweep.search.views import value_text
+
+    rungs = {d.epoch: "went on" if d.went_on else "stopped" for d in decisions(record, sweep.records, sweep.spec)}
+    names = [sweep.objective, *(name for name in SHOWN if name != sweep.objective)]
+    count = len(record.epochs)
+    chosen = set(range(1, count + 1))
+    if count > MOST_EPOCHS:
+        chosen = {1 + round(index * (count - 1) / (MOST_EPOCHS - 1)) for index in range(MOST_EPOCHS)} | set(rungs)
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("epoch", *names):
+        table.add_column(name, justify="right", style="bold" if name == sweep.objective else "")
+    if rungs:
+        table.add_column("rung")
+    for epoch in record.epochs:
+        number, metrics = int(epoch.value("epoch")), epoch.metrics
+        if number in chosen:
+            cells = [str(number), *(value_text(getattr(metrics, name)) for name in names)]
+            table.add_row(*cells, *([rungs.get(number, "")] if rungs else []))
+    return table
+
+
+def _files(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
+    """Return where a trial's checkpoint and pictures are."""
+    if sweep.directory.origin is not None:
+        return [("files", f"{sweep.place_of(record)}/  (checkpoints and pictures)")]
+    found, lines = sweep.files_of(record), []
+    checkpoints = found["checkpoints"]
+    lines.append(("checkpoint", checkpoints[0] if checkpoints else "none"))
+    for index, picture in enumerate(found["pictures"]):
+        lines.append(("pictures" if index == 0 else "", picture))
+    if found["strips"]:
+        strips = shown(sweep.directory.epoch_reconstructions(record.number, 0).parent)
+        lines.append(("" if found["pictures"] else "pictures", f"{strips}/*.png  (a row of reconstructions an epoch)"))
+    if checkpoints:
+        out = f"exported/{sweep.name}-{record.number}"
+        address = typed(sweep.directory.address)
+        lines.append(("its model", f"raysweep export {address} {typed(out)} --trial {record.number}"))
+    return lines

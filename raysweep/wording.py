@@ -1,0 +1,54 @@
+"""How a message names what its reader can change: flags and commands in a terminal, arguments and calls in Python.
+
+The command line says once that it speaks to a terminal. The public functions say that they speak to a program, which
+changes nothing below the command line. A message that is made outside of both is worded for a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+from raysweep.layout import typed
+
+Reader = Literal["terminal", "python"]
+_reader: ContextVar[Reader | None] = ContextVar("reader", default=None)
+
+
+@contextmanager
+def worded_for(reader: Reader) -> Iterator[None]:
+    """Word messages for this reader while it lasts, unless one was named before. Decorates a function, too."""
+    if _reader.get() is not None:
+        yield
+        return
+    token = _reader.set(reader)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
+
+
+def is_python() -> bool:
+    """Return whether a program is the reader."""
+    return _reader.get() == "python"
+
+
+def option(name: str, value: object = None) -> str:
+    """Return `--name value` in a terminal, `name=value` in Python; without a value `--name` and `name=...`."""
+    if is_python():
+        return f"{name.replace('-', '_')}={'...' if value is None else repr(value)}"
+    return f"--{name}" if value is None else f"--{name} {typed(value) if isinstance(value, str) else value}"
+
+
+def to_type(command: str, *places: str | os.PathLike[str], **options: object) -> str:
+    """Return a command of raysweep with its options; for Python, the call that does the same before it."""
+    given = {name: value for name, value in options.items() if value is not None}
+    words = [f"--{name.replace('_', '-')} {typed(v) if isinstance(v, str) else v}" for name, v in given.items()]
+    in_terminal = " ".join(["raysweep", command, *(typed(os.fspath(place)) for place in places), *words])
+    if not is_python():
+        return in_terminal
+    arguments = [*(repr(os.fspath(place)) for place in places), *(f"{name}={v!r}" for name, v in given.items())]
+    return f"raysweep.{command}({', '.join(arguments)}), in a terminal: {in_terminal}"

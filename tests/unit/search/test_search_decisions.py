@@ -1,0 +1,131 @@
+"""Why a trial was stopped: the decision as it was taken, told from the ledger afterwards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from raysweep.layout import SweepDirectory
+from raysweep.loading import parse_spec
+from raysweep.metrics import TrialState
+from raysweep.records import EpochRecord, TrialRecord
+from raysweep.search.decisions import RungDecision, decision_text, decisions, ordinal, told_apart
+from raysweep.search.ledger import Ledger
+from raysweep.search.resources import Slots
+from raysweep.search.scheduler import Standing, standing
+from raysweep.search.session import Session
+from raysweep.spec import SweepSpec
+from tests.unit.search.conftest import IMAGES, NOW, SPACE, Watcher, epoch_metrics, report
+
+
+class NoWriter:
+    """TensorBoard is of no concern here."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+def test_each_decision_of_a_session_is_told_as_it_was_taken(
+    directory: SweepDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty trials, eight at once, reports in any order: replayed from the journal, nothing but the journal."""
+    spec = parse_spec(SPACE.replace("trials: 6", "trials: 40").replace("max_epochs: 4", "max_epochs: 9"), "t.yaml")
+    taken: dict[tuple[int, int], Standing] = {}
+
+    def remembering(number: int, rung: dict[int, float], factor: int, mode: str) -> bool:
+        place = standing(number, rung, factor, mode)  # type: ignore[arg-type]
+        taken[number, len(session.ledger.record(number).epochs)] = place
+        return place.survives
+
+    monkeypatch.setattr("raysweep.search.session.survives", remembering)
+    ledger = Ledger.create(directory, spec)
+    session = Session(directory, spec, ledger, Slots(1, 0, 8), IMAGES, NoWriter(), Watcher())  # type: ignore[arg-type]
+    draw = random.Random(3)
+    out: list[int] = []
+    while not session.is_over:
+        while (order := session.next_order()) is not None:
+            out.append(order.number)
+            session.started(order.number)
+        number = draw.choice(out)
+        epoch = len(ledger.record(number).epochs) + 1
+        if session.receive(number, report(epoch, draw.gauss(100, 10))):
+            out.remove(number)
+    records = Ledger.open(directory, spec, writable=False).records()
+    replayed = {(r.number, d.epoch): d for r in records for d in decisions(r, records, spec)}
+    assert len(replayed) > 50
+    assert {key: decision.standing for key, decision in replayed.items()} == taken
+    stopped = [key for key, decision in replayed.items() if not decision.went_on]
+    assert {number for number, _ in stopped} == {r.number for r in records if r.state is TrialState.PRUNED}
+    assert any(key[1] == 4 for key in stopped)
+
+
+def trial(number: int, values: list[float], state: TrialState, arrived: float, cause: str | None = None) -> TrialRecord:
+    """A trial whose epochs came one second apart, the first `arrived` seconds after noon."""
+    space = parse_spec(SPACE, "table.yaml").trial
+    times = [NOW + timedelta(seconds=arrived + index) for index in range(len(values))]
+    epochs = [
+        EpochRecord.of(epoch_metrics(index, value), time)
+        for index, (value, time) in enumerate(zip(values, times, strict=True), start=1)
+    ]
+    ended = times[-1] if times and state is not TrialState.RUNNING else None
+    params = {"kld_weight": 1e-3, "latent_size": 8}
+    return TrialRecord(number, space, params, state, tuple(epochs), cause=cause, ended_at=ended)
+
+
+def on_a_rung(spec: SweepSpec) -> list[TrialRecord]:
+    """Three trials: the second is stopped at its first epoch by the other two, the third comes after that."""
+    cause = "not among the best 1/2 of the 2 trials that had reached it at epoch 1"
+    return [
+        trial(0, [101.91, 102.0], TrialState.RUNNING, 0),
+        trial(1, [101.59], TrialState.PRUNED, 5, cause),
+        trial(2, [300.0, 301.0], TrialState.RUNNING, 9),
+    ]
+
+
+def test_a_stop_is_told_with_its_numbers(spec: SweepSpec) -> None:
+    records = on_a_rung(spec)
+    found = decisions(records[1], records, spec)
+    assert [decision_text(decision, "elbo_nats") for decision in found] == [
+        "stopped at epoch 1: elbo_nats 101.59, 2nd of 2, 1 goes on, 101.91 was needed"
+    ], "the trial that came later is not among them"
+    first = decisions(records[2], records, spec)
+    assert [decision_text(decision, "elbo_nats") for decision in first] == [
+        "went on at epoch 1: elbo_nats 300, 1st of 3, 2 go on",
+        "went on at epoch 2: elbo_nats 301, 1st of 2, 1 goes on",
+    ]
+
+
+def test_clocks_that_disagree_are_noticed_and_no_number_is_made_up(spec: SweepSpec) -> None:
+    records = on_a_rung(spec)
+    late = replace(records[0].epochs[0], recorded_at=NOW + timedelta(hours=1))
+    records[0] = replace(records[0], epochs=(late, *records[0].epochs[1:]))
+    (found,) = decisions(records[1], records, spec)
+    assert found == RungDecision(1, went_on=False, standing=None)
+    assert "do not tell" in decision_text(found, "elbo_nats")
+
+
+def test_a_trial_that_diverged_on_a_rung_was_not_judged_there(spec: SweepSpec) -> None:
+    diverged = trial(0, [float("nan")], TrialState.DIVERGED, 0)
+    assert decisions(diverged, [diverged], spec) == []
+    failed = trial(0, [1.0], TrialState.FAILED, 0)
+    assert [decision.went_on for decision in decisions(failed, [failed], spec)] == [True]
+
+
+def test_without_early_stopping_nothing_was_decided(spec: SweepSpec) -> None:
+    plain = parse_spec("data: {dataset: digits}\ntrial: {kld_weight: {low: 1e-3, high: 1}}\n", "plain.yaml")
+    records = on_a_rung(spec)
+    assert decisions(records[1], records, plain) == []
+
+
+def test_numbers_have_as_many_digits_as_tell_them_apart() -> None:
+    assert told_apart(101.59, 101.91) == ("101.59", "101.91")
+    assert told_apart(101.591, 101.5912) == ("101.591", "101.5912")
+    assert told_apart(0.012345678, 0.0123) == ("0.012346", "0.0123")
+    assert told_apart(1.0, 1.0) == ("1", "1")
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 21, 112, 122)] == [
+        "1st", "2nd", "3rd", "4th", "11th", "12th", "21st", "112th", "122nd",
+    ]  # fmt: skip

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from raysweep.claimchecks import claim_faults
 from raysweep.claims import CLAIM_KINDS, Claim
 from raysweep.config import DENSE, LOSS_FIELDS, TrialConfig, parse_conv_blocks
+from raysweep.defaults import with_default_sections
 from raysweep.errors import Fault, SpecError
 from raysweep.hints import beta_conversion, distribution_hint, distribution_key, key_hint, value_hint
 from raysweep.keys import SECTIONS, TOP_LEVEL, all_keys, models_in
@@ -140,6 +141,9 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
     if not isinstance(name, str) or not NAME.fullmatch(name):
         faults.add(("name",), f"must be letters, digits, '.', '_' and '-' (it names a directory), got {shown(name)}")
 
+    unsized: tuple[str, ...] = ()
+    if raw.get("trial") in (None, {}):
+        raw, unsized = with_default_sections(raw)
     if "data" not in raw:
         faults.add(("data",), "is missing; for example data: {dataset: mnist-5k}")
     sections: dict[str, Any] = {}
@@ -171,7 +175,7 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
         return None
     return SweepSpec(
         name=name, data=sections["data"], trial=space, search=search, resources=sections["resources"],
-        evaluation=sections["evaluation"], claims=claims,
+        evaluation=sections["evaluation"], claims=claims, unsized=unsized,
     )  # fmt: skip
 
 
@@ -201,7 +205,11 @@ def _parse_trial(section: Any, faults: Faults) -> tuple[TrialSpace, set[str]]:
         if distribution is not None:
             searched[name] = distribution
     if len(faults.found) == before and not searched:
-        faults.add(("trial",), "nothing is searched: give at least one field a {low, high} or {choices}")
+        faults.add(
+            ("trial",),
+            "nothing is searched: give at least one field a {low, high} or {choices}, "
+            "or leave trial out for the default space",
+        )
     return TrialSpace(constants, searched), set(section) - set(constants) - set(searched)
 
 

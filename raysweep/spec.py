@@ -282,6 +282,9 @@ class SweepSpec(Section):
     resources: ResourcesSpec
     evaluation: EvaluationSpec = EvaluationSpec()
     claims: tuple[Claim, ...] = ()
+    unsized: tuple[str, ...] = ()
+    """Those of `batch_size`, `epochs` and `grace_epochs` that the file leaves to the number of training images; a
+    driver sets them before the first trial (raysweep.defaults.sized)."""
 
     @property
     def asha(self) -> Asha | None:

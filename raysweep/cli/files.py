@@ -51,14 +51,22 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
     spec = load_spec(file)
 
     from raysweep.data.cache import describe
+    from raysweep.defaults import sized
+    from raysweep.search.remarks import remarks_before
     from raysweep.search.views import plan_view
+    from raysweep.vae.preflight import summary
 
     console = plain_console()
     description = describe(spec.data)
+    spec = sized(spec, description.sizes.train)
     slots, where = _slots(spec)
     console.print(f"{file}: sound", soft_wrap=True)
     cache = _images(console, spec, description.is_present)
-    console.print(plan_view(spec, description, _predicted_collapse(spec, cache), slots, where, _remarks(cache)))
+    prediction = _predicted_collapse(spec, cache)
+    collapse = summary(prediction, spec.trial)
+    console.print(plan_view(spec, description, collapse, slots, where, _remarks(cache)))
+    for index, remark in enumerate(remarks_before(spec, description.sizes.train, prediction)):
+        console.print(f"{'' if index else chr(10)}warning  {remark}", soft_wrap=True)
     console.print(f"\nTo run it, type: raysweep run {typed(file)}", soft_wrap=True)
 
 
@@ -94,15 +102,15 @@ def _images(console: Console, spec: SweepSpec, is_present: bool) -> Path | Unpre
         return Unpredictable(str(error))
 
 
-def _predicted_collapse(spec: SweepSpec, cache: Path | Unpredictable) -> tuple[str, ...]:
-    """Say at which KLD weight models are predicted to collapse."""
+def _predicted_collapse(spec: SweepSpec, cache: Path | Unpredictable) -> Preflight | Unpredictable:
+    """Predict at which KLD weight models collapse."""
     from raysweep.search.preflight import preflight
-    from raysweep.vae.preflight import summary, unpredictable
+    from raysweep.vae.preflight import unpredictable
 
     prediction: Preflight | Unpredictable | None = unpredictable(spec.trial)
     if prediction is None:
         prediction = preflight(spec, cache) if isinstance(cache, Path) else cache
-    return summary(prediction, spec.trial)
+    return prediction
 
 
 def _remarks(cache: Path | Unpredictable) -> tuple[Note, ...]:

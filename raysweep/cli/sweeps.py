@@ -158,7 +158,7 @@ def resume(
 
 
 def _conclude(console: Console, sweep: Sweep) -> None:
-    """What came of a run: the best trials, the counts, what to type next.
+    """Say what came of a run: the best trials, what the tables do not show, the counts, what to type next.
 
     Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
     """
@@ -174,6 +174,8 @@ def _conclude(console: Console, sweep: Sweep) -> None:
         console.print("\nOn the test split, beside real images:")
         console.print(finals_view(tested))
     saved = f"{status.epochs_saved} epochs saved by early stopping ({status.saved_share:.0%})"
+    for index, remark in enumerate(sweep.remarks()):
+        console.print(f"{'' if index else chr(10)}{remark}", soft_wrap=True)
     console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}")
     for cause in causes(sweep.records):
         console.print(f"    {cause}", soft_wrap=True)

@@ -136,13 +136,13 @@ def _parsed(mapping: Any, source: Path) -> SweepSpec:
 @timed(DriverPart.LEDGER)
 def describe_sweep(
     spec: SweepSpec, info: CacheInfo, slots: Slots, nodes: Sequence[Mapping[str, float]],
-    prediction: Preflight | Unpredictable,
+    prediction: Preflight | Unpredictable, train_images: int,
 ) -> dict[str, Any]:  # fmt: skip
     """What sweep.yaml says of a new sweep."""
     return {
         "format": FORMAT,
         "spec": spec.as_mapping(),
-        "data": {"origin": info.origin, "images": info.count, "checksum": info.checksum},
+        "data": {"origin": info.origin, "images": info.count, "train_images": train_images, "checksum": info.checksum},
         "preflight": prediction.to_mapping(),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

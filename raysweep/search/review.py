@@ -56,6 +56,8 @@ class Sweep:
         """Whether a driver is at work on it."""
         self.prediction = prediction
         """At which KLD weight collapse was predicted before the sweep, if it was."""
+        self.train_images: int | None = None
+        """Images that each trial learns from; None for sweeps of raysweep 0.1, which did not write it down."""
         self.stopped_by: str | None = None
         """What ended the run that returned this before all was done, if anything did."""
         self.untested: dict[int, str] = {}
@@ -127,6 +129,13 @@ class Sweep:
     def status(self) -> SweepStatus:
         """Return where the sweep stands."""
         return sweep_status(self.records, self.spec)
+
+    def remarks(self) -> list[str]:
+        """Return what the tables do not say of the trials, a sentence each: docs/remarks.md."""
+        from raysweep.search.remarks import remarks_after
+
+        finalists = self.status().finalists
+        return remarks_after(self.spec, self.records, finalists, self.prediction, self.train_images)
 
     def elapsed_s(self) -> float | None:
         """Return the seconds from the first trial's start to now, or to the last news if no driver is at work.
@@ -406,4 +415,8 @@ def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:
     """
     spec, description = read_spec(directory)
     ledger = Ledger.open(directory, spec, writable=False, running=running)
-    return Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))
+    sweep = Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))
+    data = description.get("data")
+    train_images = data.get("train_images") if isinstance(data, dict) else None
+    sweep.train_images = train_images if isinstance(train_images, int) and train_images > 0 else None
+    return sweep

@@ -12,6 +12,7 @@ from typing import Any
 
 from raysweep.clock import timed
 from raysweep.data.cache import open_cache, prepare
+from raysweep.defaults import sized_like
 from raysweep.errors import ArgumentError, DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, listed_names, shown, typed, write_atomically
 from raysweep.loading import load_spec, parse_spec
@@ -33,9 +34,10 @@ from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
-from raysweep.search.preflight import preflight
+from raysweep.search.preflight import count_training_images, preflight, sized_by_images
 from raysweep.search.printing import Printing, Silence
 from raysweep.search.profiling import ProfiledSession, Profiler, profiling
+from raysweep.search.remarks import remarks_before
 from raysweep.search.resources import Slots, cluster_nodes
 from raysweep.search.review import Sweep, read_sweep
 from raysweep.search.room import free_space_fault, needed_bytes
@@ -88,18 +90,24 @@ def run(
     printed = _printing(observer, progress)
     observer, announce, warn = observer or printed, announce or printed.announce, warn or printed.warn
     with profiling(profiler):
+        spec = sized_by_images(spec)
         _refuse_taken(directory, spec, source)
         printed.begin(spec)
         cache = prepare(spec.data, _told_of_images(printed, progress), warn)
         prediction = preflight(spec, cache)
         if announce is not None:
             announce(prediction)
+        train_images = count_training_images(spec, cache)
+        for remark in remarks_before(spec, train_images, prediction):
+            (warn or _log.warning)(remark)
         with _made(directory.root), connected(spec, spec.trials):
             slots = slots_of(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
             with driving(directory), mirroring(directory, new=True) as mirror:
                 _refuse_taken(directory, spec, source)
-                description = describe_sweep(spec, open_cache(cache).info, slots, cluster_nodes(), prediction)
+                description = describe_sweep(
+                    spec, open_cache(cache).info, slots, cluster_nodes(), prediction, train_images
+                )
                 write_atomically(directory.spec, yaml_text(description).encode())
                 ledger = Ledger.create(directory, spec, description)
                 images = image_file(cache, directory.origin)
@@ -207,6 +215,8 @@ def wanted_spec(
         spec = file
     else:
         spec = load_spec(file) if file is not None else edited_spec(directory) or before
+    if spec.unsized:
+        spec = sized_like(spec, before)
     total = None if trials is None else total_trials(trials, before.trials)
     if total is not None or time_budget is not None:
         spec = _with_overrides(directory, before, spec, total, time_budget)

@@ -14,6 +14,7 @@ from rich.text import Text
 from raysweep.layout import typed
 from raysweep.metrics import FINAL_PREFIX, WITHOUT_RESULT, TrialState
 from raysweep.records import TrialRecord
+from raysweep.search.remarks import steps_text
 from raysweep.search.status import ENDED, SweepStatus
 from raysweep.space import Scalar
 
@@ -306,6 +307,7 @@ def plan_view(
         if name not in spec.trial.searched and value != ""
     ]
     table.add_row("constant", ", ".join(constants))
+    table.add_row("training", steps_text(spec, split.train))
     objective = spec.search.objective
     better = "largest" if objective.direction == "max" else "smallest"
     table.add_row("objective", f"{objective.metric}, {better} is best")

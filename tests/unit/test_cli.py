@@ -54,7 +54,7 @@ BAD_FILES = {
     "not YAML": "data: {dataset: digits\n",
     "empty": "",
     "a list": "- 1\n",
-    "nothing searched": "data: {dataset: digits}\n",
+    "nothing searched": "data: {dataset: digits}\ntrial: {latent_size: 4}\n",
 }
 
 
@@ -334,3 +334,30 @@ def test_a_description_that_is_missing_is_written_anew_by_resume(
     assert (code, "wrote one/sweep.yaml anew" in output) == (0, True), output
     assert yaml.safe_load(place.spec.read_text()) == description
     assert "anew" not in run("resume", "one")[1]
+
+
+def test_check_counts_steps_and_warns_of_too_few(tmp_path: Path) -> None:
+    text = "data: {dataset: digits}\ntrial: {kld_weight: {low: 1e-5, high: 1e-3, log: true}, batch_size: 512}\n"
+    (tmp_path / "few.yaml").write_text(text)
+    code, output = run("check", str(tmp_path / "few.yaml"))
+    assert code == 0
+    assert "30 steps a trial, 3 an epoch; kld.yaml has 1,260" in output
+    assert "warning  30 steps a trial are few" in output
+
+
+def test_a_file_with_nothing_but_its_data_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {dataset: digits}\n")
+    code, output = run("check", str(tmp_path / "mine.yaml"))
+    assert code == 0
+    assert "1,265 steps a trial, 23 an epoch" in output
+    assert "epochs 55" in " ".join(output.split())
+    assert "warning" not in output
+
+
+def test_check_warns_of_weights_that_all_lie_beyond_collapse(tmp_path: Path) -> None:
+    text = "data: {dataset: digits}\ntrial: {epochs: 60, kld_weight: {low: 5e-2, high: 5e-1, log: true}}\n"
+    (tmp_path / "grey.yaml").write_text(text)
+    code, output = run("check", str(tmp_path / "grey.yaml"))
+    assert code == 0
+    assert "warning  every kld_weight searched (0.05 to 0.5) is beyond collapse, predicted from 0.01" in output
+    assert "Search below it: trial.kld_weight: {low: " in output

@@ -20,8 +20,8 @@ ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
 BOTTOM = (
     "errors", "layout", "metrics", "config", "claims", "claimchecks", "clock", "expressions", "space", "spec", "hints",
-    "keys", "loading", "newspace", "profiles", "records", "remote", "schema", "shipped", "tensorfile", "wording",
-    "yamltext",
+    "defaults", "keys", "loading", "newspace", "profiles", "records", "remote", "schema", "shipped", "tensorfile",
+    "wording", "yamltext",
 )  # fmt: skip
 
 

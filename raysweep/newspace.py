@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
+from raysweep.defaults import STEPS
 from raysweep.spec import SweepSpec
 from raysweep.yamltext import Loader
 
-STEPS = 1_260
-"""Steps of a trial of kld.yaml that trains to its end."""
 _SIDES = ((12, 8), (24, 16), (44, 32))
 """Image sizes: up to a side of so many pixels, images are brought to this size; above, to `_LARGE`."""
 _LARGE = 64

@@ -125,6 +125,7 @@ def resume(
     from raysweep.search.status import sweep_status
     from raysweep.search.sweep import resume as resume_sweep
     from raysweep.search.sweep import wanted_spec
+    from raysweep.search.views import count_text
 
     console = plain_console()
     before = open_sweep(directory)
@@ -145,10 +146,11 @@ def resume(
             console.print(f"wrote {shown(before.directory.report)}, which the last session could not", soft_wrap=True)
         elif changes:
             console.print(f"For the report of it, type: raysweep report {typed(directory)}", soft_wrap=True)
-        console.print(f"{directory}: all {status.ended} trials have ended; nothing is left to do.", soft_wrap=True)
+        ended = "its one trial has" if status.ended == 1 else f"all {status.ended} trials have"
+        console.print(f"{directory}: {ended} ended; nothing is left to do.", soft_wrap=True)
         console.print(f"For ten more of them, type: raysweep resume {typed(directory)} --trials +10", soft_wrap=True)
         return
-    console.print(f"{before.spec.name}  resuming: {status.ended} of {spec.trials} trials done")
+    console.print(f"{before.spec.name}  resuming: {status.ended} of {count_text(spec.trials, 'trial')} done")
     with display_of(console) as display, preparing(console) as progress:
         sweep = resume_sweep(
             directory, total, time_budget=time_budget, file=file, observer=display, progress=progress,
@@ -173,15 +175,15 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     if tested:
         console.print("\nOn the test split, beside real images:")
         console.print(finals_view(tested))
-    saved = f"{status.epochs_saved} epochs saved by early stopping ({status.saved_share:.0%})"
+    saved = f"{count_text(status.epochs_saved, 'epoch')} saved by early stopping ({status.saved_share:.0%})"
     for index, remark in enumerate(sweep.remarks()):
         console.print(f"{'' if index else chr(10)}{remark}", soft_wrap=True)
-    console.print(f"\n{summary_lines(status)}; {status.epochs_done} epochs trained, {saved}")
+    console.print(f"\n{summary_lines(status)}; {count_text(status.epochs_done, 'epoch')} trained, {saved}")
     for cause in causes(sweep.records):
         console.print(f"    {cause}", soft_wrap=True)
     if status.ended < status.trials:
-        left = status.trials - status.ended
-        console.print(f"\nStopped by {sweep.stopped_by} with {left} trials to go. To go on, type:")
+        left = count_text(status.trials - status.ended, "trial")
+        console.print(f"\nStopped by {sweep.stopped_by} with {left} to go. To go on, type:")
         console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
     elif status.untested:
         console.print(f"\n{count_text(len(status.untested), 'finalist')} not tested yet. To go on, type:")

@@ -90,6 +90,8 @@ class Printing:
             best = status.best
             self._print(f"best     trial {best.number}: {_result(best, sweep.spec)}  {params_text(best.params)}")
             self._print(f"         sweep.best(), sweep.trials(), sweep.export('exported/{sweep.name}')")
+        for remark in sweep.remarks():
+            self._print(remark)
         if sweep.standing == "stopped":
             by = f"Stopped by {sweep.stopped_by}. " if sweep.stopped_by else ""
             self._print(f"{by}To go on: {to_type('resume', place)}")

@@ -138,13 +138,17 @@ def _live_view(session: Session, height: int) -> RenderableType:
     bar = ProgressBar(total=max(1, status.trials), completed=status.ended)
     if session.testing:
         done = len(status.finalists) - len(status.untested)
-        body.add_row("testing", f"{done} of {count_text(len(status.finalists), 'finalist')} measured on the test split")
+        failed = f", {len(session.untested)} could not be" if session.untested else ""
+        of = count_text(len(status.finalists), "finalist")
+        body.add_row("testing", f"{done} of {of} measured on the test split{failed}")
         for record in [r for r in status.finalists if r.tested is not None][: max(1, height - _FIXED_LINES)]:
             body.add_row("", FittingLine([f"trial {record.number}", *finals_texts(record)]))
         bar = ProgressBar(total=max(1, len(status.finalists)), completed=done)
     else:
         training = [record for record in status.running if record.number in session.training]
-        body.add_row("speed", f"{sum(r.last('images_per_s') for r in training if r.epochs):,.0f} images/s")
+        speed = sum(record.last("images_per_s") for record in training if record.epochs)
+        if speed:
+            body.add_row("speed", f"{speed:,.0f} images/s")
         shown = training[: max(1, height - _FIXED_LINES)]
         for index, record in enumerate(shown):
             body.add_row("running" if index == 0 else "", _running(record, spec))

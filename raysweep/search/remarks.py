@@ -52,11 +52,14 @@ def remarks_before(spec: SweepSpec, train_images: int, prediction: Preflight | U
 
 def remarks_after(
     spec: SweepSpec, records: Sequence[TrialRecord], finalists: Sequence[TrialRecord], prediction: Preflight | None,
-    train_images: int | None,
+    train_images: int | None, address: str = "DIR",
 ) -> list[str]:  # fmt: skip
-    """Return what the tables of a sweep that was run do not say of its trials, each with what to type next."""
+    """Return what the tables of a sweep that was run do not say of its trials, each with what to type next.
+
+    `address` is the sweep's directory as a command has it.
+    """
     return [
-        *_of_two_winners(spec, records, finalists),
+        *_of_two_winners(spec, records, finalists, address),
         *_of_unfinished_learning(spec, records, train_images),
         *_of_collapsed_trials(spec, records, prediction),
         *_of_a_winner_at_an_end(spec, records),
@@ -139,7 +142,9 @@ def _of_undirected_claims(spec: SweepSpec) -> list[str]:
     ]
 
 
-def _of_two_winners(spec: SweepSpec, records: Sequence[TrialRecord], finalists: Sequence[TrialRecord]) -> list[str]:
+def _of_two_winners(
+    spec: SweepSpec, records: Sequence[TrialRecord], finalists: Sequence[TrialRecord], address: str
+) -> list[str]:
     """Name the best trial by the objective and the best one for samples, where these have been measured."""
     best = ranked(list(records), spec.search.objective.metric)
     measured = [(record.tested.kid, record) for record in finalists if record.tested and record.tested.kid is not None]
@@ -147,14 +152,14 @@ def _of_two_winners(spec: SweepSpec, records: Sequence[TrialRecord], finalists: 
         return []
     kid, sampler = min(measured, key=lambda pair: pair[0])
     of_best = next((kid for kid, record in measured if record.number == best[0].number), None)
-    winner = f"trial {best[0].number} is the best by {spec.search.objective.metric}"
+    winner = f"Trial {best[0].number} is the best by {spec.search.objective.metric}"
     name = f"{FINAL_PREFIX}kid"
     if sampler.number == best[0].number:
         return [f"{winner}, and of the {len(measured)} tested its samples are the best too ({name} {kid:.4g})"]
     other = f" against {of_best:.4g}" if of_best is not None else ""
     return [
         f"{winner}; for samples trial {sampler.number} is the best of the {len(measured)} tested ({name} {kid:.4g}"
-        f"{other}, less is better): raysweep export DIR OUT --trial {sampler.number}"
+        f"{other}, less is better): raysweep export {address} exported/{spec.name}-samples --trial {sampler.number}"
     ]
 
 
@@ -167,7 +172,7 @@ def _of_unfinished_learning(spec: SweepSpec, records: Sequence[TrialRecord], tra
     epochs = max(2 * spec.max_epochs, epochs_for(train_images, spec.trial.ends("batch_size")[1]) if train_images else 0)
     of = f"{len(improving)} of the {len(whole)} trials that trained all their epochs"
     if len(whole) == 1:
-        of = "the one trial that trained all its epochs"
+        of = "The one trial that trained all its epochs"
     were = "was" if len(improving) == 1 else "were"
     best = ranked(list(records), metric)[0]
     included = ", the best one among them" if len(improving) > 1 and len(whole) > 1 and best in improving else ""
@@ -194,7 +199,7 @@ def _of_collapsed_trials(spec: SweepSpec, records: Sequence[TrialRecord], predic
     if not is_best_collapsed and 2 * len(collapsed) < len(measured):
         return []
     if len(collapsed) == len(measured):
-        of = "all trials" if len(measured) > 1 else "the trial"
+        of = "All trials" if len(measured) > 1 else "The trial"
     else:
         of = f"{len(collapsed)} of {len(measured)} trials"
     included = ", the best one too" if is_best_collapsed and len(collapsed) < len(measured) else ""

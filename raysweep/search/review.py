@@ -134,8 +134,8 @@ class Sweep:
         """Return what the tables do not say of the trials, a sentence each: docs/remarks.md."""
         from raysweep.search.remarks import remarks_after
 
-        finalists = self.status().finalists
-        return remarks_after(self.spec, self.records, finalists, self.prediction, self.train_images)
+        finalists, address = self.status().finalists, typed(self.directory.address)
+        return remarks_after(self.spec, self.records, finalists, self.prediction, self.train_images, address)
 
     def elapsed_s(self) -> float | None:
         """Return the seconds from the first trial's start to now, or to the last news if no driver is at work.

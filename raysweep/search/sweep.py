@@ -99,7 +99,7 @@ def run(
             announce(prediction)
         train_images = count_training_images(spec, cache)
         for remark in remarks_before(spec, train_images, prediction):
-            (warn or _log.warning)(remark)
+            warn(remark)
         with _made(directory.root), connected(spec, spec.trials):
             slots = slots_of(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials, warn)

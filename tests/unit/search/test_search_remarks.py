@@ -130,7 +130,7 @@ def test_trials_that_still_improve_are_counted_with_how_long_to_train() -> None:
     assert "2 of the 3 trials that trained all their epochs were still improving at the last one" in told
     assert "trial.epochs: 315" in told
     assert "still improving" not in after(trial(0, FLAT), trial(1, FLAT))
-    assert "the one trial that trained all its epochs was still improving" in after(trial(0, CLIMBING))
+    assert "The one trial that trained all its epochs was still improving" in after(trial(0, CLIMBING))
 
 
 def test_a_best_trial_that_has_not_learned_yet_is_called_grey_and_needs_time_rather_than_another_weight() -> None:
@@ -144,7 +144,7 @@ def test_a_best_trial_that_has_not_learned_yet_is_called_grey_and_needs_time_rat
 def test_trials_that_all_collapsed_are_told_with_the_weights_to_search() -> None:
     spec = parse_spec(FILE)
     told = after(*(trial(number, FLAT, collapsed=True) for number in range(3)), prediction=beyond(spec))
-    assert "all trials had collapsed at the last epoch" in told
+    assert "All trials had collapsed at the last epoch" in told
     assert "search trial.kld_weight: {low: 1e-06, high: 0.006, log: true}" in told
     few = after(trial(0, FLAT, collapsed=True), *(trial(number, [0, 200.0, 200.0]) for number in (1, 2)))
     assert "collapsed" not in few
@@ -152,11 +152,11 @@ def test_trials_that_all_collapsed_are_told_with_the_weights_to_search() -> None
 
 def test_the_winner_by_the_bound_and_the_one_for_samples_are_both_named() -> None:
     told = after(trial(0, [0, 200.0, 200.0], kid=6.3), trial(1, FLAT, kid=2.6), trial(2, FLAT))
-    assert "trial 0 is the best by elbo_nats" in told
+    assert "Trial 0 is the best by elbo_nats" in told
     assert "for samples trial 1 is the best of the 2 tested (test_kid 2.6 against 6.3, less is better)" in told
-    assert "raysweep export DIR OUT --trial 1" in told
+    assert "raysweep export DIR exported/text-samples --trial 1" in told
     same = after(trial(0, [0, 200.0, 200.0], kid=1.5), trial(1, FLAT, kid=2.6))
-    assert "trial 0 is the best by elbo_nats, and of the 2 tested its samples are the best too (test_kid 1.5)" in same
+    assert "Trial 0 is the best by elbo_nats, and of the 2 tested its samples are the best too (test_kid 1.5)" in same
     assert "for samples" not in after(trial(0, FLAT), trial(1, FLAT))
 
 

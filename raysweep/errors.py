@@ -8,6 +8,7 @@ RaysweepError
 ├── SweepDirectoryError      a results directory that is missing, taken, in use, or holds something else
 ├── LedgerError              a study journal that cannot be read or does not belong to the sweep
 ├── ResourcesError           a trial that could never be scheduled on the machines there are
+├── RayStartError            a Ray that does not start on this machine
 ├── RayLost                  a Ray that ended in the middle of a sweep
 ├── ArgumentError            an option or an argument that cannot be meant; a ValueError too
 │   └── ModelInputError      images or latents that a model cannot take
@@ -81,6 +82,12 @@ class LedgerError(RaysweepError):
 
 class ResourcesError(RaysweepError):
     """A trial that could never be scheduled on the machines there are."""
+
+
+class RayStartError(RaysweepError):
+    """A Ray that does not start on this machine."""
+
+    exit_code = 1
 
 
 class RayLost(RaysweepError):

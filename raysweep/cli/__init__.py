@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
+import os
+import sys
 
 import click
 
@@ -14,6 +17,8 @@ from raysweep.cli.results import best, export, findings, report
 from raysweep.cli.status import status
 from raysweep.cli.sweeps import resume, run
 from raysweep.cli.trial import show
+from raysweep.search.raythread import is_stuck
+from raysweep.search.stopping import end_at_next_signal
 
 GARBAGE_AFTER = 50_000
 """Objects made before Python looks for garbage again; at its own 700 that takes 0.2 s of what a sweep imports."""
@@ -32,10 +37,47 @@ def main() -> None:
 
 
 def command() -> None:
-    """`main` in a process of its own, which seldom looks for garbage, and not at its end."""
+    """Run `main` in a process of its own, which seldom looks for garbage, and ends without Python's clean-up.
+
+    That clean-up looks for garbage in all that was imported (0.6 s), and libraries write reports of leaks in it.
+    """
     gc.set_threshold(GARBAGE_AFTER)
-    atexit.register(gc.freeze)  # else the interpreter looks for garbage in all that was imported: 0.6 s
-    main()
+    _leave_to_the_log()
+    code = 1  # of an error that nobody foresaw
+    atexit.register(lambda: _end(code))  # the first to be registered is the last to be called
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        raise
+    finally:
+        end_at_next_signal()
+        if is_stuck():  # what Python calls at its end would wait for the same
+            error = sys.exc_info()
+            if error[0] is not None and not isinstance(error[1], SystemExit):
+                sys.excepthook(*error)
+            _end(code)
+
+
+def _end(code: int) -> None:
+    """End this process with what it has printed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:  # nobody reads on, as `head` does not
+            pass
+        except (OSError, ValueError):
+            code = code or 1
+    os._exit(code)
+
+
+def _leave_to_the_log() -> None:
+    """Keep what libraries say in passing off the terminal; a sweep's log has it."""
+    logging.captureWarnings(True)
+    for name in ("matplotlib", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
 
 
 for _command in (new, run, resume, status, best, show, report, findings, export, check, cluster, data):

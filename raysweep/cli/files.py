@@ -72,14 +72,13 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
 
 def _slots(spec: SweepSpec) -> tuple[Any, str]:
     """What a trial takes and how many fit, and on what."""
-    import os
-
+    from raysweep.search.address import wanted_address
     from raysweep.search.autoscaling import slots_of
     from raysweep.search.connection import connected
     from raysweep.search.resources import cluster_nodes, fit, local_nodes
 
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
+    address = wanted_address()
+    if address is None:
         return fit(spec, local_nodes()), "this machine"
     with connected():
         nodes = cluster_nodes()

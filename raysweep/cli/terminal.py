@@ -13,7 +13,8 @@ import click
 
 from raysweep.errors import RaysweepError
 from raysweep.layout import typed
-from raysweep.search.stopping import interrupting
+from raysweep.search.nativelines import kept_off_the_terminal
+from raysweep.search.stopping import AT_ONCE, end_at_next_signal, interrupting
 from raysweep.wording import worded_for
 
 if TYPE_CHECKING:
@@ -32,17 +33,15 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with worded_for("terminal"), interrupting():
+            with worded_for("terminal"), interrupting(), kept_off_the_terminal():
                 return command(*args, **kwargs)
         except RaysweepError as error:
             click.echo(str(error), err=True)
             raise SystemExit(error.exit_code) from error
         except KeyboardInterrupt as stop:
+            end_at_next_signal()
             number = getattr(stop, "number", signal.SIGINT)
-            click.echo(
-                "stopped at once; if a sweep had begun, raysweep status DIR says what is done, raysweep resume DIR "
-                "goes on, and raysweep report DIR writes the report", err=True,
-            )  # fmt: skip
+            click.echo(AT_ONCE, err=True)
             raise SystemExit(128 + number) from None
 
     return wrapped

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raysweep.clock import timed
-from raysweep.errors import ResourcesError
+from raysweep.errors import RayStartError, RaysweepError, ResourcesError
 from raysweep.profiles import DriverPart
+from raysweep.search.address import (
+    VARIABLE,
+    Address,
+    require_gcs,
+    require_listener,
+    require_node_here,
+    require_token,
+    running_here,
+    wanted_address,
+)
+from raysweep.search.nativelines import errors_said, followed_by
+from raysweep.search.raythread import RayThread, is_stuck
 from raysweep.search.resources import local_nodes, needed_processes
-from raysweep.search.stopping import signals_deferred
+from raysweep.search.socketdir import socket_folder
+from raysweep.search.startlogs import why_it_ended
 from raysweep.spec import SweepSpec
 
 QUIET = {
@@ -46,13 +59,23 @@ AGENT = "--dashboard_agent_command"
 AGENTS_PORTS = ("DASHBOARD_AGENT_LISTEN", "METRICS_AGENT", "METRICS_EXPORT")
 """Of a raylet, and what its agent tells it."""
 
+_log = logging.getLogger("raysweep")
 WARM = "raysweep.search.warm"
 """What processes import as they start."""
 
-KNOCK_S = 10.0
-RAYLET_S = 5.0
-"""How long a raylet that starts is looked for often; from then on Ray's own wait, of half a minute, goes on."""
-_WHERE = "have the cluster's in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
+START_S = 90.0
+"""How long a Ray of our own may take to start, on a machine with other things to do; without them it takes 3 s."""
+PORT_STEP_MS = 20
+JOIN_S = 60.0
+"""How long joining a cluster may take whose GCS has answered."""
+ANSWER_S = 15.0
+"""How long a GCS may take to answer. Ray itself would wait for 40 s."""
+LEAST_ANSWER_S = 3.0
+"""The same, for each of many on this machine of which others have taken long."""
+END_S = 20.0
+"""How long Ray may take to end before its processes are killed."""
+TRIES = 2
+"""How often a Ray of our own is started that takes too long."""
 LOOK_S = 1.0
 """How often to look whether Ray is still there."""
 
@@ -70,38 +93,6 @@ def ray_has_ended() -> bool:
     return not any(found["NodeID"] == own and found["Alive"] for found in ray.nodes())
 
 
-def _knock(address: str) -> None:
-    """Raises ConnectionError for what Ray itself would wait on for minutes, or end the process: nothing listens at
-    `host:port`, or this process has not the token that is asked for there.
-    """
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-    from ray.exceptions import RayError
-
-    if os.environ.get("RAY_AUTH_MODE") == "token" and not _has_token():
-        raise ConnectionError(f"RAY_AUTH_MODE is token, and there is none; {_WHERE}")
-    host, _, port = address.rpartition(":")
-    if host and "/" not in host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
-        except OSError as error:
-            raise ConnectionError(f"nothing listens there ({error.strerror or error})") from error
-        try:
-            GcsClient(address=address)
-        except RayError as error:
-            if "InvalidAuthToken" not in str(error):
-                raise ConnectionError(str(error)) from error
-            raise ConnectionError(
-                f"it asks for a token that is not this process's; set RAY_AUTH_MODE=token, and {_WHERE}"
-            ) from error
-
-
-def _has_token() -> bool:
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-    return path.is_file() and path.stat().st_size > 0
-
-
 @contextmanager
 def replaced(where: Any, **by: Any) -> Iterator[None]:
     """Has these attributes of a module or class replaced for a while, but those that it has not."""
@@ -116,17 +107,20 @@ def replaced(where: Any, **by: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _apart_from_signals() -> Iterator[None]:
-    """Has signals mean to Ray nothing but what raysweep makes of them.
+def _recorded_in(started: list[subprocess.Popen[Any]]) -> Iterator[None]:
+    """Record the processes that Ray starts, and give each a process group of its own.
 
-    `ray.init` would replace the handler of SIGTERM by one that ends the process on the spot. And `timeout`, Slurm or a
-    closed terminal send theirs to a whole process group: Ray's own processes, which a clean stop still needs, get one
-    of their own.
+    `timeout`, Slurm or a closed terminal send their signals to a whole process group: Ray's own processes, which a
+    clean stop still needs, get none of them.
     """
-    from ray._private import services, utils
+    from ray._private import services
 
-    in_a_group = partial(subprocess.Popen, process_group=0)
-    with replaced(utils, set_sigterm_handler=lambda handler: None), replaced(services, ConsolePopen=in_a_group):
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[Any]:
+        process = subprocess.Popen(*arguments, **options, process_group=0)  # noqa: S603 (Ray's own command)
+        started.append(process)
+        return process
+
+    with replaced(services, ConsolePopen=start):
         yield
 
 
@@ -183,11 +177,12 @@ def _without_agent(command: list[str]) -> list[str]:
 
 
 @contextmanager
-def _starting_fast(processes: int, threads: int) -> Iterator[None]:
+def _starting_fast(processes: int, threads: int, is_over: Callable[[], bool]) -> Iterator[None]:
     """Has a Ray that starts start so many processes for trials, and this one use the time that it waits for Ray.
 
     Ray would start one for each core, and look but once a second for whether its raylet is there, which takes that
-    nearly a second: time for what the driver imports next. The processes import libraries before Ray tells them how
+    nearly a second: time for what the driver imports next. Ray would also wait for it for no more than half a minute;
+    here it is waited for until `is_over`. The processes import libraries before Ray tells them how
     many threads a trial has, and some of these look at that but once.
     """
     from ray._private import services
@@ -197,8 +192,8 @@ def _starting_fast(processes: int, threads: int) -> Iterator[None]:
             import ray.tune  # noqa: F401
             from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-            until, gcs = time.monotonic() + RAYLET_S, GcsClient(address=gcs_address)
-            while time.monotonic() < until and not any(found.hex() == node_id for found in gcs.get_all_node_info()):
+            gcs = GcsClient(address=gcs_address)
+            while not is_over() and not any(found.hex() == node_id for found in gcs.get_all_node_info()):
                 time.sleep(0.02)
         return look(gcs_address, node_id)
 
@@ -211,61 +206,251 @@ def _starting_fast(processes: int, threads: int) -> Iterator[None]:
         yield
 
 
-def _start(address: str | None, spec: SweepSpec | None, trials: int) -> None:
-    """Joins the cluster at this address, or starts a Ray on this machine alone."""
+@contextmanager
+def _waiting_for_ports_in_steps(is_over: Callable[[], bool]) -> Iterator[None]:
+    """Have Ray wait for the ports of its daemons in short steps, until `is_over`.
+
+    It waits for half a minute inside C++ without letting any other thread of Python run: no signal is handled, and no
+    deadline kept.
+    """
+    from ray._private import node
+
+    def wait(*arguments: Any, timeout_ms: int = 0, **options: Any) -> Any:
+        while True:
+            try:
+                return once(*arguments, timeout_ms=min(timeout_ms, PORT_STEP_MS), **options)
+            except RuntimeError:
+                if timeout_ms <= PORT_STEP_MS or is_over():
+                    raise
+            time.sleep(PORT_STEP_MS / 1000)
+
+    once: Any = getattr(node, "wait_for_persisted_port", None)
+    with replaced(node, wait_for_persisted_port=wait):
+        yield
+
+
+def _init_here(thread: RayThread, node: dict[str, float], processes: int, threads: int, folder: Path | None) -> None:
+    """Start a Ray on this machine alone, from its thread."""
     import ray
 
-    try:
-        if address:
-            _knock(address)
-            ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
-        else:
-            (node,) = local_nodes()
-            processes, threads = needed_processes(spec, node, trials) if spec is not None else (int(node["CPU"]), 1)
-            with _without_services(), _starting_fast(processes, threads):
-                ray.init(
-                    address="local",  # else it joins what Ray was started on this machine, and refuses our resources
-                    num_cpus=int(node["CPU"]),
-                    num_gpus=int(node["GPU"]),
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _memory=int(node["memory"]) if "memory" in node else None,  # Ray sees the outermost limit alone
-                    _system_config={"preload_python_modules": [WARM]},
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"at RAY_ADDRESS={address}" if address else "on this machine"
-        advice = (
-            "check the address, or unset RAY_ADDRESS to run here" if address else "see Ray's logs in its session folder"
+    until = time.monotonic() + START_S
+
+    def is_over() -> bool:
+        return thread.given_up.is_set() or time.monotonic() > until
+
+    with (
+        _recorded_in(thread.processes),
+        _without_services(),
+        _waiting_for_ports_in_steps(is_over),
+        _starting_fast(processes, threads, is_over),
+    ):
+        ray.init(
+            address="local",  # else it joins what Ray was started on this machine, and refuses our resources
+            num_cpus=int(node["CPU"]),
+            num_gpus=int(node["GPU"]),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _memory=int(node["memory"]) if "memory" in node else None,  # Ray sees the outermost limit alone
+            _system_config={"preload_python_modules": [WARM]},
+            _temp_dir=str(folder) if folder is not None else None,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
         )
-        raise ResourcesError(f"Ray does not answer {where}: {str(error).splitlines()[0]}; {advice}") from error
+
+
+def _started_here(spec: SweepSpec | None, trials: int, folder: Path | None, warn: Callable[[str], None]) -> RayThread:
+    """Start a Ray on this machine alone; return the thread that has it.
+
+    Raises:
+        RayStartError: if it does not start, with the cause and where its logs are.
+        ResourcesError: if no trial of `spec` could ever start on this machine.
+    """
+    (node,) = local_nodes()
+    processes, threads = needed_processes(spec, node, trials) if spec is not None else (int(node["CPU"]), 1)
+    for left in reversed(range(TRIES)):
+        thread = RayThread()
+        try:
+            thread.call(partial(_init_here, thread, node, processes, threads, folder), START_S, watching=True)
+        except RaysweepError:
+            raise
+        except Exception as error:  # Ray raises any kind, a plain Exception among them
+            _clear_away(thread)
+            if left and _is_late(error) and not is_stuck():
+                warn(f"Ray did not start within {START_S:g} s; it is started once more")
+                continue
+            raise RayStartError(
+                f"Ray did not start on this machine: {why_it_ended(error, thread.processes, errors_said())}\n"
+                "Type the same command once more; if it comes again, see these logs, and what this machine has left of "
+                "memory (free -m), disk (df -h) and processes (ulimit -u)"
+            ) from error
+        return thread
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_late(error: Exception) -> bool:
+    """Return whether a start took too long, by our deadline or by one of Ray's own."""
+    said = str(error).lower()
+    return isinstance(error, TimeoutError) or "timed out" in said or "timeout" in said
+
+
+def _joined(address: Address) -> RayThread:
+    """Join the cluster at this address; return the thread that has the connection.
+
+    Raises:
+        ResourcesError: if none answers there, or this machine is no part of it.
+    """
+    thread = RayThread()
+    try:
+        there = _only_one_here() if address.is_auto else address
+        require_token()
+        require_listener(there)
+        _ask(thread, there, ANSWER_S)
+        thread.call(partial(_init_there, there), JOIN_S)
+    except RaysweepError:
+        raise
+    except Exception as error:  # as above
+        _clear_away(thread)
+        separator = "\n" if "\n" in str(error) else "; "
+        if address.is_auto:
+            said, advice = f"{VARIABLE}=auto", f"name one that you may use: export {VARIABLE}=HOST:PORT"
+        else:
+            said, advice = f"{VARIABLE}={address}", "check the address"
+        raise ResourcesError(
+            f"Ray does not answer at {said}: {_first_line(error)}{separator}{advice}, or unset {VARIABLE} to run here"
+        ) from error
+    return thread
+
+
+def _ask(thread: RayThread, address: Address, timeout_s: float) -> None:
+    """Raises ConnectionError if no GCS answers at the address, or none of its machines is this one."""
+    try:
+        thread.call(partial(require_gcs, address), timeout_s)
+    except TimeoutError as error:
+        raise ConnectionError(
+            f"what listens there has not answered as a Ray for {timeout_s:.0f} s; a cluster started by "
+            "`ray start --head` has port 6379"
+        ) from error
+    try:
+        thread.call(partial(require_node_here, address), timeout_s)
+    except TimeoutError as error:
+        raise ConnectionError(f"it has not said for {timeout_s:.0f} s which machines it has") from error
+
+
+def _only_one_here() -> Address:
+    """Return the address of the one Ray of this machine that answers this process.
+
+    Raises:
+        ConnectionError: if there are none or several, with each that was found and why it is not taken.
+    """
+    refused, answering, until = [], [], time.monotonic() + ANSWER_S
+    for address in running_here():
+        thread = RayThread()
+        try:
+            require_token()
+            require_listener(address)
+            _ask(thread, address, max(LEAST_ANSWER_S, until - time.monotonic()))
+            answering.append(address)
+        except ConnectionError as error:
+            refused.append(f"{address}: {error}")
+        finally:
+            thread.close()
+    if len(answering) == 1:
+        return answering[0]
+    if answering:
+        raise ConnectionError(f"several answer on this machine: {', '.join(map(str, answering))}; name one of them")
+    if refused:
+        raise ConnectionError("none of those on this machine can be joined\n  " + "\n  ".join(refused))
+    raise ConnectionError("no Ray runs on this machine")
+
+
+def _init_there(address: Address) -> None:
+    import ray
+
+    ray.init(address=str(address), log_to_driver=False, logging_level=logging.CRITICAL)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, ConnectionError) else (text.splitlines() or [type(error).__name__])[0]
+
+
+def _clear_away(thread: RayThread) -> None:
+    """Undo what a start that failed has left: processes, and Ray's own state in this process."""
+    import ray
+
+    thread.kill()
+    if not thread.is_stuck:
+        thread.close()
+        other = RayThread()
+        with suppress(Exception):  # the failure that is reported is the one of the start
+            other.call(ray.shutdown, END_S)
+        other.close()
+    if is_stuck():
+        _leave_to_the_system()
+
+
+def _leave_to_the_system() -> None:
+    """Keep Python's end from waiting for a call into Ray that does not come back."""
+    import ray
+
+    atexit.unregister(ray.shutdown)
 
 
 @contextmanager
-def connected(spec: SweepSpec | None = None, trials: int = 1) -> Iterator[None]:
+def connected(
+    spec: SweepSpec | None = None, trials: int = 1, *, log: Path | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Iterator[None]:  # fmt: skip
     """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
 
     The latter is closed to others, unless this process has imported `ray` before and so fixed how it starts. It begins
-    with as many processes as are needed to train so many trials of `spec`.
+    with as many processes as are needed to train so many trials of `spec`. What Ray's C++ half says meanwhile goes to
+    `log`; `warn` is told if Ray starts in another place, or a second time.
+
+    Every wait for it has a deadline and ends with the first signal.
 
     Raises:
         ResourcesError: if no cluster answers at RAY_ADDRESS, or no trial of `spec` could ever start on this machine.
+        RayStartError: if none starts on this machine.
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address = wanted_address()
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    if not address and "ray" not in sys.modules:  # Ray reads them as it is imported
+    if address is None and "ray" not in sys.modules:  # Ray reads them as it is imported
         os.environ.update(CLOSED)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with timed(DriverPart.RAY):
         import ray
+    if ray.is_initialized():
+        yield
+        return
+    warn = warn or (lambda _: None)
+    if address is not None:
+        with timed(DriverPart.RAY):
+            thread = _joined(address)
+        with followed_by(log), _held(thread):
+            yield
+        return
+    with socket_folder(warn) as folder:
+        with timed(DriverPart.RAY):
+            thread = _started_here(spec, trials, folder, warn)
+        with followed_by(log), _held(thread):
+            yield
 
-        is_ours = not ray.is_initialized()
-        if is_ours:
-            with _apart_from_signals(), nullcontext() if address else signals_deferred():
-                _start(address, spec, trials)
+
+@contextmanager
+def _held(thread: RayThread) -> Iterator[None]:
+    """Keep the Ray of a thread until the context ends, then end it, or kill it if it does not end."""
+    import ray
+
     try:
         yield
     finally:
-        if is_ours:
-            ray.shutdown()
+        try:
+            thread.call(ray.shutdown, END_S)
+            thread.close()
+        except TimeoutError:
+            _log.warning("Ray did not end within %g s; its processes were killed", END_S)
+        finally:
+            thread.kill()
+            if is_stuck():
+                _leave_to_the_system()

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from raysweep.search.raythread import kill_processes
 
 if TYPE_CHECKING:
     from raysweep.search.session import Session
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
+AT_ONCE = (
+    "stopped at once; if a sweep had begun, raysweep status DIR says what is done, raysweep resume DIR "
+    "goes on, and raysweep report DIR writes the report"
+)
+UNHEARD_S = 5.0
+"""How long Python may take to handle a signal; it cannot while the main thread waits inside C, or imports."""
+AGAIN_UNHEARD_S = 0.5
+"""The same, once another signal has come: at least as far apart as those that one key press can send."""
 
 _interrupted_by: list[int] = []
 """Numbers of the signals that have raised `Interrupted`."""
@@ -39,9 +50,12 @@ def name_of(number: int) -> str:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it."""
+    """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it.
+
+    One that Python does not come to handle, because what it waits for does not come back, ends the process too.
+    """
     _interrupted_by.clear()
-    with _handled_by(_interrupt), _raised_again_after_finalizers():
+    with _heard_in_time(), _handled_by(_interrupt), _raised_again_after_finalizers():
         try:
             yield
         except KeyboardInterrupt as stop:
@@ -57,33 +71,125 @@ def stopping_on_signals(session: Session) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if session.signal is not None:
             _interrupt(number, frame)
+        _heard()
         session.stop(name_of(number), signal=number)
 
     with _handled_by(handle):
         yield
 
 
-@contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Holds signals back while this lasts: while Ray starts, which an exception in the middle can crash."""
-    caught: list[tuple[int, FrameType | None]] = []
-    with _handled_by(lambda number, frame: caught.append((number, frame))):
-        yield
-    for number, frame in caught[:1]:
-        handler = signal.getsignal(number)
-        if callable(handler):
-            handler(number, frame)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if _is_importing(frame):
         _send_again(number)
         return
+    _heard()
     _interrupted_by.append(number)
     raise Interrupted(number)
 
 
+class _Ear:
+    """Counts signals as they arrive, in a thread, and ends the process if one goes unheard.
+
+    Python's own handlers run in the main thread and between its instructions: not while it waits inside C++ for a Ray
+    that does not answer, a file system that is gone, or an import.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self.descriptor = self._writer.fileno()
+        self._lock = threading.Lock()
+        self._unheard: tuple[int, float] | None = None
+        """Number of the first signal that is not handled yet, and until when it may be."""
+        self._sent_again = 0
+        threading.Thread(target=self._listen, name="raysweep-signals", daemon=True).start()
+
+    def heard(self) -> None:
+        with self._lock:
+            self._unheard = None
+
+    def sending_again(self) -> None:
+        """Note that the next signal is one that was counted already."""
+        with self._lock:
+            self._sent_again += 1
+
+    def close(self) -> None:
+        self._writer.close()  # which ends the thread
+
+    def _listen(self) -> None:
+        with self._arrivals:
+            while True:
+                with self._lock:
+                    unheard = self._unheard
+                if unheard is not None and time.monotonic() > unheard[1]:
+                    _end_now(unheard[0])
+                self._arrivals.settimeout(None if unheard is None else 0.1)
+                with suppress(TimeoutError):
+                    numbers = self._arrivals.recv(64)
+                    if not numbers:
+                        return
+                    for number in numbers:
+                        if number in SIGNALS:
+                            self._arrived(number)
+
+    def _arrived(self, number: int) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if self._sent_again:
+                self._sent_again -= 1
+            elif self._unheard is None:
+                self._unheard = number, now + UNHEARD_S
+            else:
+                self._unheard = number, min(self._unheard[1], now + AGAIN_UNHEARD_S)
+
+
+_ear: _Ear | None = None
+
+
+def _heard() -> None:
+    if _ear is not None:
+        _ear.heard()
+
+
+@contextmanager
+def _heard_in_time() -> Iterator[None]:
+    """As long as this lasts, a signal that Python does not handle within seconds ends the process as it is."""
+    global _ear
+    if threading.current_thread() is not threading.main_thread() or _ear is not None:
+        yield
+        return
+    ear = _Ear()
+    before = signal.set_wakeup_fd(ear.descriptor, warn_on_full_buffer=False)
+    _ear = ear
+    try:
+        yield
+    finally:
+        _ear = None
+        signal.set_wakeup_fd(before)
+        ear.close()
+
+
+def _end_now(number: int) -> None:
+    """End this process and its Ray, without Python's clean-up: what is on the disk is whole at any moment."""
+    kill_processes()
+    with suppress(OSError, ValueError):
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # a display that draws itself has hidden the cursor
+        os.write(sys.stderr.fileno(), f"{AT_ONCE}\n".encode())
+    os._exit(128 + number)
+
+
+def end_at_next_signal() -> None:
+    """Let the next signal end the process on the spot: for the few moments after its work and its messages."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+
+
 def _send_again(number: int) -> None:
+    if _ear is not None:
+        _ear.sending_again()
     timer = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
     timer.daemon = True  # else a process that ends would wait for it, with handlers that are no longer raysweep's
     timer.start()

@@ -18,6 +18,7 @@ from raysweep.layout import SweepDirectory, listed_names, shown, typed, write_at
 from raysweep.loading import load_spec, parse_spec
 from raysweep.profiles import DriverPart
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
+from raysweep.search.address import wanted_address
 from raysweep.search.autoscaling import slots_of
 from raysweep.search.changes import Change, changes_between, listed, require_compatible, taken_message
 from raysweep.search.connection import connected
@@ -92,6 +93,7 @@ def run(
     with profiling(profiler):
         spec = sized_by_images(spec)
         _refuse_taken(directory, spec, source)
+        wanted_address()  # refuse one that names nothing before anything is prepared
         printed.begin(spec)
         cache = prepare(spec.data, _told_of_images(printed, progress), warn)
         prediction = preflight(spec, cache)
@@ -100,7 +102,7 @@ def run(
         train_images = count_training_images(spec, cache)
         for remark in remarks_before(spec, train_images, prediction):
             warn(remark)
-        with _made(directory.root), connected(spec, spec.trials):
+        with _made(directory.root), connected(spec, spec.trials, log=directory.log, warn=warn):
             slots = slots_of(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
             with driving(directory), mirroring(directory, new=True) as mirror:
@@ -254,7 +256,7 @@ def _resume(
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
     left = spec.trials - sweep_status(ledger.records(), spec).ended
-    with connected(spec, left):
+    with connected(spec, left, log=directory.log, warn=warn):
         slots = slots_of(spec)
         _warn_of_room(directory, spec, cache, slots, left, warn)
         _take_over(directory, spec, description, ledger, changes)
@@ -401,10 +403,10 @@ def _conclude(session: Session, profiler: Profiler | None) -> Sweep:
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Sends what raysweep, Ray, Tune and Optuna log to the sweep's log file, and nowhere else."""
+    """Send what raysweep and the libraries below it log to the sweep's log file, and nowhere else."""
     handler = LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("raysweep", "ray", "optuna")]
+    loggers = [logging.getLogger(name) for name in ("raysweep", "ray", "optuna", "matplotlib", "py.warnings")]
     kept = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers[:] = [handler]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.search.stopping import Interrupted, interrupting, signals_deferred
+from raysweep.search.stopping import Interrupted, interrupting
 
 SLOW = "import time\nfor _ in range(100):\n    time.sleep(0.01)\nDONE = True\n"
 MAIN = """
@@ -25,6 +25,14 @@ try:
         time.sleep(30)
 except Interrupted as stop:
     print(stop.number, "slow_module" in sys.modules and slow_module.DONE)
+"""
+DEAF = """
+import hashlib, sys
+from raysweep.search import stopping
+stopping.UNHEARD_S = float(sys.argv[1])
+with stopping.interrupting():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"in C for minutes", b"", 1 << 30)
 """
 
 
@@ -79,19 +87,25 @@ def test_a_signal_that_comes_within_a_finalizer_is_neither_lost_nor_shown(capfd:
     assert sys.unraisablehook is before
 
 
-def test_a_signal_while_others_are_held_back_comes_afterwards() -> None:
-    done = []
-
-    def work() -> None:
-        with interrupting():
-            with signals_deferred():
-                send(signal.SIGTERM)
-                done.append("held")
-            done.append("not reached")
-
-    with pytest.raises(Interrupted):
-        work()
-    assert done == ["held"]
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_that_python_does_not_come_to_handle_ends_the_process(tmp_path: Path, signals: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEAF, str(30.0 if signals == 2 else 0.5)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    begun = time.monotonic()
+    for _ in range(signals):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10, "the second does not wait for the deadline of the first"
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.startswith("stopped at once")
+    assert "Traceback" not in said
 
 
 def test_an_import_is_finished_before_a_signal_ends_the_work(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""The thread in which Ray starts, is joined and ends, so that whoever waits for it keeps a deadline and hears signals.
+
+Ray waits inside C++, where Python handles no signal, for half a minute to several minutes. So one thread makes those
+calls, and the thread of the driver waits for it in short steps. It lives as long as the Ray that it started: Linux ends
+a child that shares its parent's fate together with the *thread* that made it.
+"""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+POLL_S = 0.05
+"""How often to look whether a call has ended. A signal does not wait for it."""
+LAST_WORD_S = 2.0
+"""How long a call may take to end once Ray's processes were killed below it."""
+R = TypeVar("R")
+
+_all: weakref.WeakSet[RayThread] = weakref.WeakSet()
+_stuck: list[RayThread] = []
+"""Threads that were given up in the middle of a call."""
+
+
+class RayProcessDied(Exception):
+    """One of Ray's own processes ended while Ray started."""
+
+    def __init__(self, process: subprocess.Popen[Any]) -> None:
+        self.command = process.args if isinstance(process.args, list) else [str(process.args)]
+        self.name = str(self.command[0]).rpartition("/")[2]
+        code = process.returncode
+        super().__init__(f"its {self.name} ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}")
+
+
+class _Call(Generic[R]):
+    """A call that the thread makes, and what came of it."""
+
+    def __init__(self, work: Callable[[], R]) -> None:
+        self._work = work
+        self._result: R
+        self._error: BaseException | None = None
+        self.done = threading.Event()
+
+    def make(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:  # noqa: BLE001 (raised again where the result is asked for)
+            self._error = error
+        finally:
+            self.done.set()
+
+    def result(self) -> R:
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+class RayThread:
+    """Makes calls one after another in a thread of its own, each with a deadline.
+
+    Attributes:
+        processes: those that Ray started from this thread.
+    """
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[Any]] = []
+        self.given_up = threading.Event()
+        """Set once nobody waits any more: what waits in this thread should end."""
+        self._calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="raysweep-ray", daemon=True)
+        self._thread.start()
+        _all.add(self)
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call.make()
+
+    def call(self, work: Callable[[], R], timeout_s: float, *, watching: bool = False) -> R:
+        """Make a call and wait for it; if it does not come back in time, or a signal ends the wait, give it up.
+
+        Args:
+            work: what to call.
+            timeout_s: how long it may take.
+            watching: end the wait as soon as one of `processes` has ended.
+
+        Raises:
+            TimeoutError: if it takes longer.
+            RayProcessDied: if it cannot come back, because one of Ray's processes is gone.
+        """
+        call = _Call(work)
+        self._calls.put(call)
+        until = time.monotonic() + timeout_s
+        try:
+            while not call.done.wait(POLL_S):
+                for process in self.processes if watching else ():
+                    if process.poll() is not None:
+                        raise RayProcessDied(process)
+                if time.monotonic() > until:
+                    raise TimeoutError(f"it took longer than {timeout_s:g} s")
+        except BaseException:
+            self._give_up(call)
+            raise
+        return call.result()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a call was given up and has not come back since."""
+        return self in _stuck and self._thread.is_alive()
+
+    def _give_up(self, call: _Call[Any]) -> None:
+        """Kill Ray's processes, below which most calls end, and let the thread end after its call."""
+        _stuck.append(self)
+        self.given_up.set()
+        self.kill()
+        self._calls.put(None)
+        if call.done.wait(LAST_WORD_S):
+            self._thread.join(LAST_WORD_S)
+
+    def kill(self) -> None:
+        """Kill the processes that Ray started from this thread and that are still there."""
+        for process in reversed(self.processes):  # the raylet before the GCS, of whose end it would complain
+            if process.poll() is None:
+                process.kill()
+
+    def close(self) -> None:
+        """Let the thread end. What still lives of Ray's processes ends with it."""
+        self._calls.put(None)
+        self._thread.join(LAST_WORD_S)
+
+
+def kill_processes() -> None:
+    """Kill all that Ray has started from this process."""
+    for thread in list(_all):
+        thread.kill()
+
+
+def is_stuck() -> bool:
+    """Return whether a call into Ray was given up that has not come back.
+
+    A process in which one is stuck should end without Python's own clean-up, which would wait for it or crash.
+    """
+    return any(thread.is_stuck for thread in _stuck)

@@ -1,0 +1,90 @@
+"""Where a Ray of this machine keeps its sockets and logs: where it would itself, or in a short folder of our own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from raysweep.errors import RayStartError
+
+SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+"""Longest path of a socket."""
+BELOW = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""What Ray makes below its folder, at its longest."""
+NEEDED_BYTES = 32 << 20
+"""Room that logs and sockets of a Ray need at least."""
+VARIABLES = ("RAY_TMPDIR", "TMPDIR")
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (a folder of our own is made in one of them, for us alone)
+
+
+def fault_of(folder: Path) -> str | None:
+    """Return why Ray cannot keep its files in a folder, which it makes if it is not there; None if it can.
+
+    Looks at more than permissions, which root passes: it makes a folder there and takes it away.
+    """
+    if not folder.is_absolute():
+        return "not an absolute path"
+    if len(os.fsencode(folder / BELOW)) > SOCKET_PATH_BYTES:
+        most = SOCKET_PATH_BYTES - len(BELOW) - 1
+        return f"too long for a socket: {len(os.fsencode(folder))} bytes, at most {most}"
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    try:
+        Path(tempfile.mkdtemp(prefix=".raysweep-", dir=there)).rmdir()
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return f"{there} cannot be written: {error.strerror}"
+    if free < NEEDED_BYTES:
+        return f"the disk of {there} has {free / 1e6:.0f} MB free, Ray needs {NEEDED_BYTES / 1e6:.0f} MB"
+    return None
+
+
+def _wished() -> tuple[str, Path]:
+    """Return where Ray keeps its files by itself: the name of what says so, and the folder."""
+    for name in VARIABLES:
+        if name in os.environ:  # also if it is empty: Ray takes it as it is
+            return f"{name}={os.environ[name]}", Path(os.environ[name], "ray")
+    return "/tmp/ray", Path("/tmp/ray")  # noqa: S108 (where Ray has it)
+
+
+@contextmanager
+def socket_folder(warn: Callable[[str], None]) -> Iterator[Path | None]:
+    """Give the folder for a Ray that is to start: None if its own serves, else one of ours that ends with the context.
+
+    One of ours is for this user alone, and stays if the context ends by an error, which may name a log in it.
+
+    Raises:
+        RayStartError: if there is no folder that Ray could use.
+    """
+    said, folder = _wished()
+    fault = fault_of(folder)
+    if fault is None:
+        yield None
+        return
+    own = _own_folder(said, fault)
+    warn(f"{said} cannot hold Ray's sockets and logs ({fault}); they are in {own} instead")
+    yield own
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def _own_folder(said: str, fault: str) -> Path:
+    faults = [f"{said}: {fault}"]
+    for place in PLACES:
+        fault = fault_of(Path(place, "raysweep-12345678")) or ""
+        if not fault:
+            with suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="raysweep-", dir=place))
+        faults.append(f"{place}: {fault}")
+    raise RayStartError(
+        "Ray needs a folder for its sockets and logs, and there is none:\n"
+        + "".join(f"  {line}\n" for line in faults)
+        + "Make room in one of them, or name a short one that you can write: export RAY_TMPDIR=/SHORT/PATH"
+    )

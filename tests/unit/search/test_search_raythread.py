@@ -33,7 +33,7 @@ def test_a_call_that_does_not_come_back_is_given_up_at_its_deadline(monkeypatch:
     monkeypatch.setattr(raythread, "LAST_WORD_S", 0.1)
     let_go, thread = threading.Event(), RayThread()
     begun = time.monotonic()
-    with pytest.raises(TimeoutError, match="longer than 0.2 s"):
+    with pytest.raises(TimeoutError, match=r"longer than 0\.2 s"):
         thread.call(lambda: hang_until(let_go), 0.2)
     assert time.monotonic() - begun < 2
     assert thread.is_stuck

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -74,12 +73,16 @@ def test_a_folder_that_does_not_serve_is_named_and_one_of_ours_taken_for_a_while
 
 def test_a_folder_of_ours_outlives_an_error_which_may_name_a_log_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "relative")
-    kept = None
-    with pytest.raises(RayStartError), socket_folder(lambda _: None) as folder:
-        kept = folder
-        raise RayStartError
-    assert kept is not None
-    kept.rmdir()
+    kept: list[Path] = []
+
+    def start() -> None:
+        with socket_folder(lambda _: None) as folder:
+            kept.append(folder or Path())
+            raise RayStartError
+
+    with pytest.raises(RayStartError):
+        start()
+    kept[0].rmdir()
 
 
 def test_a_full_disk_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,4 +100,3 @@ def test_no_folder_at_all_is_one_message_with_each_that_was_tried(monkeypatch: p
     assert "\n  /sys: " in said
     assert "export RAY_TMPDIR=" in said
     assert refused.value.exit_code == 1
-    assert not [name for name in os.listdir("/proc") if name.startswith("raysweep")]

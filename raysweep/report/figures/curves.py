@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
+from raysweep.report.figures import palette
 from raysweep.report.figures.marks import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
     SAID,
-    VERMILLION,
+    WIDTH,
     Drawn,
     Standing,
     canvas,
     kind,
+    legend_below,
     named,
     robust_limits,
     title,
@@ -33,7 +29,7 @@ from raysweep.spec import SweepSpec
 
 
 def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
-    """The objective after every epoch of every trial."""
+    """Draw the objective after every epoch of every trial."""
     curves = {
         record.number: [(int(e.value("epoch")), float(e.value(trials.metric))) for e in record.epochs]
         for record in trials.drawn
@@ -41,26 +37,21 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
     }
     if not curves:
         return None
-    figure = canvas(8.4, 5.0)
+    figure = canvas(WIDTH, 4.6)
     axes = figure.subplots()
     last = max(epoch for curve in curves.values() for epoch, _ in curve)
     values_seen = [value for curve in curves.values() for _, value in curve]
     low, high = robust_limits(values_seen, trials.mode, trials.special_values)
     axes.set_xlim(0.7 if last > 1 else 0.5, last + 0.3 if last > 1 else 1.5)
     axes.set_ylim(low, high)
-    for rung in spec.asha.rungs(spec.max_epochs) if spec.asha else ():
-        if rung < last:
-            axes.axvline(rung, color=GREY, lw=1.0, ls=":", zorder=1)
-            axes.annotate(
-                "rung", (rung, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-                ha="center", fontsize=8.5, color=GREY,
-            )  # fmt: skip
-    ends: list[tuple[float, str, str]] = []
+    rungs = [rung for rung in (spec.asha.rungs(spec.max_epochs) if spec.asha else ()) if rung < last]
+    for rung in rungs:
+        axes.axvline(rung, color=palette.AXIS, lw=1.0, ls=":", zorder=1)
     seen: Counter[str] = Counter()
     winners = {record.number for record in trials.repeats(trials.winner)} if trials.winner else set()
 
     def looks_of(record: TrialRecord) -> tuple[str, str]:
-        """How the trial's line looks, and how it would if it were not named."""
+        """Return how the trial's line looks, and how it would if the trial were not named."""
         ended = kind(record, trials.value(record))
         looks = trials.label(record) if trials.is_special(record) else ended
         return "best, other seeds" if record.number in winners and looks == "completed" else looks, ended
@@ -83,9 +74,6 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
             *finite[-1], marker=shape, ms={"*": 13, "D": 6, "x": 6, "o": 4}[shape], color=colour, zorder=order + 1,
             alpha=1 if special or shape == "x" else alpha, mew=1.4 if shape == "x" else 0,
         )  # fmt: skip
-        if special and finite[-1][0] == last and low <= finite[-1][1] <= high:
-            ends.append((finite[-1][1], f"{looks}: trial {record.number}", colour))
-    _label_ends(axes, ends, low, high)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_ylabel(named(trials.metric))
@@ -95,27 +83,29 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
     for looks in ("completed", "stopped early", "not finished", "no result"):
         if seen[looks]:
             handles.append(_line_handle(looks, f"{SAID.get(looks, looks)} ({seen[looks]})"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.6)
-    text = f"{trials.metric} by epoch: {trials.finding}"
+    if rungs:
+        handles.append(Line2D([], [], color=palette.AXIS, lw=1.0, ls=":", label="rung of early stopping"))
+    legend_below(figure, handles, handlelength=1.6)
+    text = f"{trials.metric} by epoch: {trials.finding}; {trials.of_how_many}"
     stopped = sum(record.state is TrialState.PRUNED for record in trials.records)
     if stopped:
-        text += f"; {stopped} of {len(trials.records)} trials stopped early"
+        text += f", {stopped} stopped early"
     title(figure, text)
     return Drawn(
         "learning_curves", text, to_png(figure),
         "One line a trial, on validation images. Faint lines were stopped early; a cross is where a trial diverged or "
-        "failed. Dotted lines are the rungs at which ASHA compares trials. Values far worse than most are cut off.",
+        "failed. At the rungs ASHA compares trials. Values far worse than most are cut off.",
     )  # fmt: skip
 
 
 _LINES: dict[str, tuple[str, float, float, int]] = {
-    "completed": (BLUE, 1.3, 0.75, 4),
-    "stopped early": (GREY, 1.0, 0.5, 3),
-    "not finished": (GREEN, 1.2, 0.8, 3),
-    "no result": (GREY, 1.0, 0.8, 3),
-    "baseline": (BLACK, 2.0, 1.0, 6),
-    "best, other seeds": (VERMILLION, 1.3, 0.85, 6),
-    "best": (VERMILLION, 2.6, 1.0, 7),
+    "completed": (palette.COMPLETED, 1.3, 0.75, 4),
+    "stopped early": (palette.STOPPED, 1.0, 0.5, 3),
+    "not finished": (palette.UNFINISHED, 1.2, 0.8, 3),
+    "no result": (palette.NO_RESULT, 1.0, 0.8, 3),
+    "baseline": (palette.BASELINE, 2.0, 1.0, 6),
+    "best, other seeds": (palette.BEST, 1.3, 0.85, 6),
+    "best": (palette.BEST, 2.6, 1.0, 7),
 }
 """Colour, width, opacity and order of the curves of each kind of trial."""
 
@@ -123,16 +113,3 @@ _LINES: dict[str, tuple[str, float, float, int]] = {
 def _line_handle(looks: str, label: str) -> Line2D:
     colour, width, alpha, _ = _LINES[looks]
     return Line2D([], [], color=colour, lw=width, alpha=alpha, label=label)
-
-
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], low: float, high: float) -> None:
-    """Writes at the right ends of curves, moved apart where two would touch."""
-    room = 0.05 * (high - low)
-    below = -math.inf
-    for value, text, colour in sorted(ends):
-        y = max(value, below + room)
-        below = y
-        axes.annotate(
-            text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-            va="center", fontsize=9, fontweight="bold", color=colour, annotation_clip=False,
-        )  # fmt: skip

@@ -1,14 +1,15 @@
-"""The look that all figures share: colours, the mark of each kind of trial, axes, numbers and limits."""
+"""The look that all figures share: sizes, titles, legends, the mark of each kind of trial, numbers and limits."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
@@ -17,34 +18,48 @@ from matplotlib.patheffects import withStroke
 
 from raysweep.metrics import METRICS, OBJECTIVES, WITHOUT_RESULT, Mode, TrialState
 from raysweep.records import TrialRecord, ranked
+from raysweep.report.figures import palette
+from raysweep.report.figures.lettering import plain, text_width, wrap
 from raysweep.report.figures.repeats import configuration
 from raysweep.report.images import encode
 from raysweep.spec import SweepSpec
 
-# Okabe and Ito's palette, whose colours stay apart under every common colour blindness.
-BLUE, VERMILLION, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#222222", "#8A8F98"
-FAINT = "#B9BEC6"
-
 HALO = [withStroke(linewidth=3, foreground="white")]
+
+WIDTH = 6.4
+"""Inches. Every figure has it: TensorBoard shows a figure in a card of some 450 pixels, whatever its own width is, so
+that letters in a figure of twice the width have half the size there."""
+PANELS_A_ROW = 2
+
+SIZE_TITLE, SIZE_TEXT, SIZE_SMALL = 12.5, 11.0, 10.0
+"""Points. In a card of 450 pixels the smallest are 10 pixels high."""
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.labelsize": 10,
+    "font.size": SIZE_TEXT,
+    "axes.titlesize": SIZE_TEXT,
+    "axes.labelsize": SIZE_TEXT,
+    "xtick.labelsize": SIZE_SMALL,
+    "ytick.labelsize": SIZE_SMALL,
+    "legend.fontsize": SIZE_SMALL,
+    "legend.title_fontsize": SIZE_SMALL,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#5B6068",
-    "axes.labelcolor": BLACK,
+    "axes.edgecolor": palette.AXIS,
+    "axes.labelcolor": palette.INK,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#E8EAED",
+    # "+8.801" above an axis is overlooked, and its ticks are taken for the values.
+    "axes.formatter.useoffset": False,
+    "grid.color": palette.GRID,
     "grid.linewidth": 0.8,
-    "xtick.color": "#5B6068",
-    "ytick.color": "#5B6068",
+    "xtick.color": palette.AXIS,
+    "ytick.color": palette.AXIS,
     "legend.frameon": False,
-    "text.color": BLACK,
+    "text.color": palette.INK,
+    # Choices and names of classes are a user's own and may contain dollar signs.
+    "text.parse_math": False,
 }
 
 MOST_DRAWN = 500
@@ -116,19 +131,33 @@ class Standing(NamedTuple):
         return "best" if record is self.winner else "baseline"
 
     @property
+    def completed(self) -> list[TrialRecord]:
+        """The trials that ran to their end and have a finite objective."""
+        return [r for r in self.records if r.state is TrialState.COMPLETED and math.isfinite(self.value(r))]
+
+    @property
     def finding(self) -> str:
-        """The best value and whose it is."""
+        """The best value, whose it is, and what is to be known of that trial."""
         if self.winner is None:
             return f"no trial has a finite {self.metric} yet"
-        so_far = "" if self.winner.state is TrialState.COMPLETED else ", which has not run to its end"
+        more = (
+            "" if self.winner.state is TrialState.COMPLETED else f", after {counted(len(self.winner.epochs), 'epoch')}"
+        )
+        if self.winner.final is not None and self.winner.final.collapsed:
+            more += ", collapsed"
         values = [value for value in map(self.value, self.repeats(self.winner)) if math.isfinite(value)]
         if len(values) > 1:
-            so_far += f"; its {len(values)} seeds {short(min(values))} to {short(max(values))}"
-        return f"best {short(self.value(self.winner))} (trial {self.winner.number}{so_far})"
+            more += f"; its {len(values)} seeds {short(min(values))} to {short(max(values))}"
+        return f"best {short(self.value(self.winner))} (trial {self.winner.number}{more})"
+
+    @property
+    def of_how_many(self) -> str:
+        """How many trials the best is the best of."""
+        return f"{len(self.completed)} of {counted(len(self.records), 'trial')} completed"
 
 
 def standing(spec: SweepSpec, records: Sequence[TrialRecord]) -> Standing:
-    """Who won, and who was given."""
+    """Rank the trials of a sweep: which is best, and which were given."""
     metric = spec.search.objective.metric
     ordered = sorted(records, key=lambda record: record.number)
     best = ranked(ordered, metric)
@@ -137,7 +166,7 @@ def standing(spec: SweepSpec, records: Sequence[TrialRecord]) -> Standing:
 
 
 def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """All records, or as many as are drawn: the foremost of `first`, and an even choice of the others, by number."""
+    """Return all records, or as many as are drawn: the foremost of `first` and an even choice of the others."""
     if len(records) <= MOST_DRAWN:
         return records
     chosen = {record.number for record in first[: MOST_DRAWN // 2]}
@@ -147,29 +176,59 @@ def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[Tri
     return [record for record in records if record.number in chosen]
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: `1 trial`, `1,200 trials`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def canvas(width: float, height: float) -> Canvas:
-    """An empty figure of so many inches that belongs to no global state."""
+    """Make an empty figure of so many inches that belongs to no global state."""
     figure = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr,call-arg]
+    FigureCanvasAgg(figure)  # which measures texts
     return figure
 
 
-def styled() -> Any:
-    """A context in which figures are drawn in the common style."""
-    return matplotlib.rc_context(rc=STYLE)  # type: ignore[arg-type]
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw figures in the common style while in this context."""
+    with matplotlib.rc_context(rc=STYLE):  # type: ignore[arg-type]
+        yield
 
 
 def title(figure: Canvas, text: str) -> None:
-    """Puts the finding above the figure, in as many lines as its width needs."""
-    columns = int(figure.get_figwidth() * 10.4)
-    lines = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
-    figure.suptitle(lines, x=0.012, ha="left", fontsize=12, fontweight="bold")
+    """Put a title above the figure, in as many lines as its width needs."""
+    lines = title_lines(text, figure.get_figwidth())
+    figure.suptitle("\n".join(lines), x=_TITLE_AT, ha="left", fontsize=SIZE_TITLE, fontweight="bold")
+
+
+def title_lines(text: str, width: float = WIDTH) -> list[str]:
+    """Return the lines of the title of a figure of so many inches."""
+    return wrap(text, 72 * width * (1 - 2 * _TITLE_AT) - 2, SIZE_TITLE, bold=True)
+
+
+_TITLE_AT = 0.012
+
+
+def legend_below(figure: Canvas, handles: Sequence[Artist], most_columns: int = 3, **more: Any) -> None:
+    """Put a legend below the figure, in as many columns as fit into its width."""
+    columns = legend_columns([str(handle.get_label()) for handle in handles], most_columns)
+    looks = {"handletextpad": 0.5, "columnspacing": 1.4, **more}
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, **looks)
+
+
+def legend_columns(labels: Sequence[str], most: int = 3) -> int:
+    """Return how many columns of a legend with these labels fit below a figure, in rows of about the same length."""
+    widest = max(text_width(label, SIZE_SMALL) for label in labels) + 4.2 * SIZE_SMALL
+    fit = max(1, min(len(labels), most, int(72 * WIDTH // widest)))
+    rows = -(-len(labels) // fit)
+    return -(-len(labels) // rows)
 
 
 def to_png(figure: Canvas, dpi: int | None = None) -> bytes:
-    """The figure at twice its nominal resolution, or at another.
+    """Return the figure as a PNG, at twice its nominal resolution or at `dpi`.
 
-    As `savefig` has it, which takes nearly twice as long: it draws twice, of which once is for the layout.
+    The pixels are those of `savefig`, which takes nearly twice as long: it draws a second time for the layout.
     """
     figure.set_dpi(dpi or STYLE["savefig.dpi"])
     drawn = FigureCanvasAgg(figure)
@@ -179,11 +238,11 @@ def to_png(figure: Canvas, dpi: int | None = None) -> bytes:
 
 
 def short(value: object) -> str:
-    """A number in four digits at most, as one would say it: 712.3, 3.1e-4, 0.0512."""
+    """Write a number in four digits at most, as one would say it: 712.3, 3.1e-4, 0.0512; other values as they are."""
     if value is None:
         return "none"
     if not isinstance(value, float) or not math.isfinite(value):
-        return str(value)
+        return plain(str(value))
     if value == 0:
         return "0"
     if 1e-2 <= abs(value) < 1e5:
@@ -193,13 +252,13 @@ def short(value: object) -> str:
 
 
 def named(metric: str) -> str:
-    """An axis label: the metric and its unit."""
+    """Write an axis label: the metric and its unit."""
     unit = METRICS[metric].unit
     return f"{metric} [{unit}]" if unit else metric
 
 
 def robust_limits(values: Sequence[float], mode: Mode, keep: Sequence[float] = ()) -> tuple[float, float]:
-    """Limits of an axis that show the good and the middling values and cut off what is far worse than those.
+    """Return limits of an axis that show the good and the middling values and cut off what is far worse than those.
 
     Far worse is more than twice as far from the best value as the worst of the better three quarters. What is in
     `keep` is shown however bad it is, if it is finite.
@@ -221,31 +280,34 @@ SIZE = 46.0
 
 
 def mark(axes: Axes, kind: str, xs: Sequence[float], ys: Sequence[float], **more: Any) -> None:
-    """Draws trials of one kind; see `MARKS`."""
+    """Draw trials of one kind; see `MARKS`."""
     if xs:
-        axes.scatter(xs, ys, **{**MARKS[kind], **more})
+        axes.scatter(xs, ys, **{"zorder": _ORDER.get(kind, 4.0), **MARKS[kind], **more})
 
 
 MARKS: dict[str, dict[str, Any]] = {
-    "completed": {"s": SIZE, "c": BLUE, "marker": "o", "edgecolors": "white", "linewidths": 0.8, "zorder": 4},
-    "stopped early": {"s": SIZE * 0.6, "facecolors": "none", "edgecolors": GREY, "linewidths": 1.1, "zorder": 3},
-    "not finished": {"s": SIZE * 0.6, "facecolors": "none", "edgecolors": GREEN, "linewidths": 1.1, "zorder": 3},
-    "no result": {"s": SIZE * 0.8, "c": BLACK, "marker": "x", "linewidths": 1.4, "zorder": 4, "clip_on": False},
-    "baseline": {"s": SIZE * 1.5, "c": BLACK, "marker": "D", "edgecolors": "white", "linewidths": 1.0, "zorder": 5},
-    "best": {"s": SIZE * 5, "c": VERMILLION, "marker": "*", "edgecolors": "white", "linewidths": 1.0, "zorder": 6},
+    "completed": {"s": SIZE, "c": palette.COMPLETED, "marker": "o", "edgecolors": "white", "linewidths": 0.8},
+    "stopped early": {"s": SIZE * 0.6, "facecolors": "none", "edgecolors": palette.STOPPED, "linewidths": 1.3},
+    "not finished": {"s": SIZE * 0.6, "facecolors": "none", "edgecolors": palette.UNFINISHED, "linewidths": 1.3},
+    "no result": {"s": SIZE * 0.8, "c": palette.NO_RESULT, "marker": "x", "linewidths": 1.4, "clip_on": False},
+    "baseline": {"s": SIZE * 1.5, "c": palette.BASELINE, "marker": "D", "edgecolors": "white", "linewidths": 1.0},
+    "best": {"s": SIZE * 5, "c": palette.BEST, "marker": "*", "edgecolors": "white", "linewidths": 1.0},
 }
-"""How each kind of trial looks. In every figure the winner is the red star and what the file gave a black diamond."""
+"""How each kind of trial looks. In every figure the best is the orange star, a trial that was given a black diamond."""
+
+_ORDER = {"stopped early": 3.0, "not finished": 3.0, "baseline": 5.0, "best": 6.0}
+"""Which marks lie on others; 4 is usual."""
 
 
 def kind(record: TrialRecord, value: float) -> str:
-    """Which of `MARKS` a trial has that neither won nor was given."""
+    """Return which of `MARKS` a trial has that is neither the best nor given."""
     if record.state in WITHOUT_RESULT or (record.epochs and not math.isfinite(value)):
         return "no result"
     return {TrialState.COMPLETED: "completed", TrialState.PRUNED: "stopped early"}.get(record.state, "not finished")
 
 
 def legend_handle(kind: str, label: str) -> Line2D:
-    """An entry of a legend that shows the mark of a kind."""
+    """Make an entry of a legend that shows the mark of a kind."""
     look = MARKS[kind]
     hollow = look.get("facecolors") == "none"
     colour = look["edgecolors"] if hollow else look["c"]
@@ -260,7 +322,7 @@ SAID = {"no result": "diverged or failed"}
 
 
 def who(trials: Standing, looks: str) -> str:
-    """The winner's or the baselines' entry in a legend."""
+    """Write the best trial's or the baselines' entry in a legend."""
     if looks == "best":
         assert trials.winner is not None
         return f"best: trial {trials.winner.number}, {short(trials.value(trials.winner))}"

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from raysweep.layout import SweepDirectory
-from raysweep.metrics import TrialState
+from raysweep.metrics import Mode, TrialState
 from raysweep.records import TrialRecord
+from raysweep.report.figures import palette
 from raysweep.report.figures.curves import learning_curves
 from raysweep.report.figures.finals import final_metrics
+from raysweep.report.figures.lettering import Label, place_labels
 from raysweep.report.figures.marks import (
-    BLACK,
     COLLAPSE_SAID,
-    FAINT,
-    GREY,
     HALO,
+    PANELS_A_ROW,
     SAID,
-    VERMILLION,
+    SIZE_SMALL,
+    WIDTH,
     Drawn,
     Standing,
     Weights,
     canvas,
     kind,
+    legend_below,
     legend_handle,
     mark,
     named,
@@ -38,18 +42,27 @@ from raysweep.report.figures.marks import (
 )
 from raysweep.report.figures.ratedistortion import rate_and_distortion
 from raysweep.report.figures.repeats import group_repeats
-from raysweep.report.figures.scales import compared_parameters, mark_collapse, parameter_label, scale_x
+from raysweep.report.figures.scales import (
+    compared_parameters,
+    mark_collapse,
+    parameter_label,
+    scale_x,
+    tilt_crowded_ticks,
+    weight_categories,
+)
 from raysweep.report.figures.scatter import latent_kl, winning_latents
 from raysweep.report.figures.sidebyside import reconstructions, side_by_side
+from raysweep.space import Choices
 from raysweep.spec import SweepSpec
 
-MAX_PANELS_A_ROW = 4
+MOST_VALUES_IN_A_TITLE = 2
+"""Of the best trial; of more searched parameters its point stands in the description."""
 
 
 def draw_all(
     directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord], collapse: Weights | None = None
 ) -> Iterator[Drawn]:
-    """Every figure that has something to show; `collapse` are the KLD weights at which it was predicted."""
+    """Draw every figure that has something to show; `collapse` are the KLD weights at which it was predicted."""
     trials = standing(spec, records)
     with styled():
         for drawn in (
@@ -60,82 +73,126 @@ def draw_all(
             final_metrics(trials, spec, collapse),
             winning_latents(trials, directory),
             latent_kl(trials),
-            *side_by_side(trials, spec, directory),
+            *side_by_side(trials, spec, directory, collapse),
         ):
             if drawn is not None:
                 yield drawn._replace(description=drawn.description + trials.choice_said)
 
 
 def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights | None = None) -> Drawn | None:
-    """The objective against each searched parameter, one panel each."""
+    """Draw the objective against each searched parameter, one panel each."""
     names = compared_parameters(spec.trial)
     ended = [r for r in trials.records if r.final is not None or r.state is not TrialState.RUNNING]
     if not names or not ended:
         return None
     pictured = [record for record in trials.drawn if record.final is not None or record.state is not TrialState.RUNNING]
-    columns = min(len(names), MAX_PANELS_A_ROW)
+    columns = min(len(names), PANELS_A_ROW)
     rows = -(-len(names) // columns)
-    figure = canvas(max(6.4, 3.3 * columns), 3.6 * rows + 0.9)
+    figure = canvas(WIDTH, 2.7 * rows + 1.3 if columns > 1 else 4.4)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     panels = list(grid.flat)
     marked = False
     low, high = _objective_limits(trials, ended)
-    floor = low if trials.mode == "max" else high
     shown = Counter(kind(record, trials.value(record)) for record in ended)
     shown.update(trials.label(record) for record in ended if trials.is_special(record))
     off = sum(not low <= trials.value(r) <= high for r in ended if kind(r, trials.value(r)) != "no result")
+    several_given = len([record for record in trials.baselines if record is not trials.winner]) > 1
+    places: dict[Axes, list[_Place]] = {}
     for panel, name in zip(panels, names, strict=False):
-        positions = scale_x(panel, spec.trial, name, ended)
-        for group in group_repeats(record for record in pictured if low <= trials.value(record) <= high):
-            if len(group) > 1:
-                ends = [pick(map(trials.value, group)) for pick in (min, max)]
-                panel.plot([positions(group[0])] * 2, ends, color=FAINT, lw=1.6, zorder=2)
-        points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for record in pictured:
-            x, value = positions(record), trials.value(record)
-            looks = kind(record, value)
-            if looks == "no result":
-                points[looks].append((x, floor))
-            elif not low <= value <= high:
-                points["beyond"].append((x, floor))
-            elif trials.is_special(record):
-                points[trials.label(record)].append((x, value))
-                panel.annotate(
-                    str(record.number), (x, value), xytext=(7, 7), textcoords="offset points", zorder=7,
-                    fontsize=9, fontweight="bold", color=VERMILLION if record is trials.winner else BLACK,
-                    path_effects=HALO,
-                )  # fmt: skip
-            else:
-                points[looks].append((x, value))
-        beyond = points.pop("beyond", [])
-        if beyond:
-            shape = "v" if floor == low else "^"
-            panel.scatter(*zip(*beyond, strict=True), s=34, c=GREY, marker=shape, clip_on=False, zorder=3)
-        for looks, places in points.items():
-            mark(panel, looks, *map(list, zip(*places, strict=True)))
         panel.set_ylim(low, high)
+        places[panel] = _draw_panel(panel, trials, spec, name, ended, pictured)
         if name == "kld_weight" and collapse is not None:
-            marked = mark_collapse(panel, spec.trial, collapse)
+            marks = [(one.x, one.y) for one in places[panel]]
+            marked = mark_collapse(panel, spec.trial, collapse, marks, weight_categories(spec.trial, ended))
         panel.set_xlabel(parameter_label(name))
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     for row in grid:
         row[0].set_ylabel(named(trials.metric))
-    entries = 2 * columns if columns > 1 else 3
-    figure.legend(handles=_legend(trials, shown, off), loc="outside lower center", ncols=entries, handletextpad=0.3)
+    legend_below(figure, _legend(trials, shown, off))
     figure.align_xlabels()
     text = f"{trials.metric} by {names[0] if len(names) == 1 else 'parameter'}: {trials.finding}"
+    point = ""
     if trials.winner is not None:
         values = {name: short(getattr(trials.winner.config, name)) for name in names}
-        text += " at " + ", ".join(v if len(names) == 1 else f"{name} {v}" for name, v in values.items())
+        point = ", ".join(v if len(names) == 1 else f"{name} {v}" for name, v in values.items())
+        if len(names) <= MOST_VALUES_IN_A_TITLE:
+            text, point = f"{text} at {point}", ""
+    text += f"; {trials.of_how_many}"
     title(figure, text)
+    tilt_crowded_ticks(figure)
+    if several_given:  # the legend names a single baseline, and the winner
+        for panel, here in places.items():
+            numbers = [
+                Label(str(one.record.number), (one.x, one.y), palette.BASELINE, bold=True)
+                for one in here
+                if one.record.enqueued and one.record is not trials.winner and one.inside
+            ]
+            place_labels(panel, numbers, [(one.x, one.y) for one in here], SIZE_SMALL, list(panel.texts))
     better = "higher" if trials.mode == "max" else "lower"
     return Drawn(
         "objective", text, to_png(figure),
         f"Each point is a trial, at its {trials.metric} after its last epoch; {better} is better. A trial that was "
-        "stopped early had fewer epochs. Points at the border lie beyond it or have no finite value."
+        "stopped early had fewer epochs. Trials of one panel differ in the other parameters too. Points at the border "
+        "lie beyond it or have no finite value."
+        + (f" The best trial has {point}." if point else "")
         + (f" {COLLAPSE_SAID}" if marked else ""),
     )  # fmt: skip
+
+
+class _Place(NamedTuple):
+    """Where a trial stands in a panel."""
+
+    record: TrialRecord
+    x: float
+    y: float
+    inside: bool
+    """False at the border: the value lies beyond it, or is none."""
+
+
+def _draw_panel(
+    axes: Axes, trials: Standing, spec: SweepSpec, name: str, ended: Sequence[TrialRecord],
+    pictured: Sequence[TrialRecord],
+) -> list[_Place]:  # fmt: skip
+    """Draw the trials against one parameter; the limits of the objective are set already."""
+    low, high = axes.get_ylim()
+    floor = low if trials.mode == "max" else high
+    positions = scale_x(axes, spec.trial, name, ended)
+    for group in group_repeats(record for record in pictured if low <= trials.value(record) <= high):
+        if len(group) > 1:
+            ends = [pick(map(trials.value, group)) for pick in (min, max)]
+            axes.plot([positions(group[0])] * 2, ends, color=palette.FAINT, lw=1.6, zorder=2)
+    of_kind: dict[str, list[_Place]] = defaultdict(list)
+    for record in pictured:
+        x, value = positions(record), trials.value(record)
+        looks = kind(record, value)
+        if looks == "no result" or not low <= value <= high:
+            of_kind["no result" if looks == "no result" else "beyond"].append(_Place(record, x, floor, False))
+        else:
+            special = trials.is_special(record)
+            of_kind[trials.label(record) if special else looks].append(_Place(record, x, value, True))
+    for looks, places in of_kind.items():
+        xs, ys = [place.x for place in places], [place.y for place in places]
+        if looks == "beyond":
+            shape = "v" if floor == low else "^"
+            axes.scatter(xs, ys, s=34, c=palette.STOPPED, marker=shape, clip_on=False, zorder=3)
+        else:
+            mark(axes, looks, xs, ys)
+        if looks in ("beyond", "no result") and isinstance(spec.trial.searched[name], Choices):
+            # At one category the marks on the border lie on each other.
+            _count_piles(axes, xs, floor, trials.mode, "left" if looks == "beyond" else "right")
+    return [place for places in of_kind.values() for place in places]
+
+
+def _count_piles(axes: Axes, xs: Sequence[float], floor: float, mode: Mode, side: Literal["left", "right"]) -> None:
+    """Write how many marks lie on each other at the border, beside them: `side` is where the number begins."""
+    for x, count in Counter(xs).items():
+        if count > 1:
+            axes.annotate(
+                f"×{count}", (x, floor), xytext=(5 if side == "left" else -5, 3 if mode == "max" else -3),
+                textcoords="offset points", ha=side, va="bottom" if mode == "max" else "top", fontsize=SIZE_SMALL,
+                color=palette.AXIS, path_effects=HALO, zorder=5,
+            )  # fmt: skip
 
 
 def _objective_limits(trials: Standing, records: Sequence[TrialRecord]) -> tuple[float, float]:
@@ -153,7 +210,9 @@ def _legend(trials: Standing, shown: Counter[str], off: int) -> list[Line2D]:
             handles.append(legend_handle(looks, f"{looks} ({shown[looks]})"))
     if off:
         shape = "v" if trials.mode == "max" else "^"
-        handles.append(Line2D([], [], ls="none", marker=shape, ms=5.5, color=GREY, label=f"off the axis ({off})"))
+        handles.append(
+            Line2D([], [], ls="none", marker=shape, ms=5.5, color=palette.STOPPED, label=f"off the axis ({off})")
+        )
     if shown["no result"]:
         handles.append(legend_handle("no result", f"{SAID['no result']} ({shown['no result']})"))
     return handles

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from raysweep.records import TrialRecord
-from raysweep.report.figures.marks import GREY, Weights, short
-from raysweep.report.figures.repeats import Key, configuration
+from raysweep.report.figures import palette
+from raysweep.report.figures.lettering import shortened
+from raysweep.report.figures.marks import SIZE_SMALL, Weights, short
 from raysweep.report.tables import PARAMETERS
-from raysweep.space import Choices, Range, Scalar, TrialSpace
+from raysweep.space import Choices, Range, Scalar, TrialSpace, field_kind
 
 
 def scale_x(axes: Axes, space: TrialSpace, name: str, records: Sequence[TrialRecord]) -> Callable[[TrialRecord], float]:
-    """Sets up the axis of a searched parameter; returns where on it a trial stands.
+    """Set up the axis of a searched parameter and return where on it a trial stands.
 
-    Among categories, repeats of one configuration stand one above the other.
+    Choices are evenly spaced categories, and a trial stands exactly at its own: beside it, it would seem to have
+    another value.
     """
     distribution = space.searched[name]
     values: list[Scalar] = [getattr(record.config, name) for record in records]
@@ -32,82 +37,137 @@ def scale_x(axes: Axes, space: TrialSpace, name: str, records: Sequence[TrialRec
         else:
             margin = 0.06 * (high - low)
             axes.set_xlim(low - margin, high + margin)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=field_kind(name) == "int", min_n_ticks=1))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(float(value))))
         return lambda record: float(getattr(record.config, name))
     categories = categories_of(distribution, values)
-    axes.set_xlim(-0.6, len(categories) - 0.4)
-    rotation = 30 if sum(len(short(c)) for c in categories) > 30 else 0
-    axes.set_xticks(
-        range(len(categories)), [short(c) for c in categories], rotation=rotation, ha="right" if rotation else "center"
-    )
+    axes.set_xlim(-0.5, len(categories) - 0.5)
+    axes.set_xticks(range(len(categories)), category_labels(categories))
+    axes.tick_params(axis="x", length=0)
+    for edge in range(1, len(categories)):
+        axes.axvline(edge - 0.5, color=palette.GRID, lw=0.8, zorder=0)
     axes.grid(visible=False, axis="x")
-
-    # Configurations of one category stand side by side, else they would hide each other.
-    column: dict[Key, int] = {}
-    for record in records:
-        column.setdefault(configuration(record), record.number)
-
-    def position(record: TrialRecord) -> float:
-        index = categories.index(getattr(record.config, name))
-        return index + 0.36 * ((column[configuration(record)] * 0.6180339887) % 1.0 - 0.5)
-
-    return position
+    return lambda record: float(categories.index(getattr(record.config, name)))
 
 
-def mark_collapse(axes: Axes, space: TrialSpace, collapse: Weights) -> bool:
-    """Draws where collapse was predicted on the axis of the KLD weight; False if that is off the axis."""
-    distribution = space.searched["kld_weight"]
+def category_labels(categories: Sequence[Scalar], most: int = 14) -> list[str]:
+    """Return the names of categories, long ones shortened, each unlike the others."""
+    labels: list[str] = []
+    for name in map(short, categories):
+        label, count = shortened(name, most), 1
+        while label in labels:
+            count += 1
+            label = f"{shortened(name, most - 4)} ({count})"
+        labels.append(label)
+    return labels
+
+
+def tilt_crowded_ticks(figure: Canvas) -> None:
+    """Turn the labels of an axis of categories where two of them would touch. It fixes the figure's layout first."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        if not axes.get_visible() or not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
+            continue
+        labels = [label for label in axes.get_xticklabels() if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        room = 3.0 * figure.dpi / 72
+        if any(after.x0 - before.x1 < room for before, after in pairwise(boxes)):
+            for label in labels:
+                label.set(rotation=35, ha="right", rotation_mode="anchor")
+
+
+def mark_collapse(
+    axes: Axes, space: TrialSpace, collapse: Weights, places: Sequence[tuple[float, float]] | None = None,
+    categories: Sequence[Scalar] = (),
+) -> bool:  # fmt: skip
+    """Shade where collapse was predicted on the axis of the KLD weight; False if that is off the axis.
+
+    The shade begins at the predicted weight and covers all above it; half as dark is what is predicted for a part of
+    the search space alone.
+
+    Args:
+        axes: as `scale_x` set them up; their limits are final.
+        space: what was searched.
+        collapse: the weights.
+        places: where trials stand in the panel. The shade is named where the fewest of them are; without them a legend
+            must name it.
+        categories: of the axis, in their order, if the weights are choices.
+    """
     least, most = collapse
-    if isinstance(distribution, Choices):
-        # Between two categories, as they are in order.
-        weights = [float(c or 0) for c in categories_of(distribution, [])]
-        least, most = (sum(weight < edge for weight in weights) - 0.5 for edge in collapse)
-        if most < 0 or least > len(weights) - 1:
-            return False
-    left, right = axes.get_xlim()
-    if not (least < right and most > left):
+    if not least > 0 or not math.isfinite(least):
         return False
-    least, most = max(least, left), min(most, right)
+    if isinstance(space.searched["kld_weight"], Choices):
+        # Between two categories, as they are in order.
+        weights = [float(c or 0) for c in categories or categories_of(space.searched["kld_weight"], [])]
+        least, most = (sum(weight < edge for weight in weights) - 0.5 for edge in collapse)
+    left, right = axes.get_xlim()
+    if least >= right:
+        return False
+    least, most = max(least, left), min(max(most, left), right)
     if most > least:
-        axes.axvspan(least, most, color=GREY, alpha=0.18, lw=0, zorder=1)
-    else:
-        axes.axvline(least, color=GREY, lw=1.2, ls=(0, (4, 2)), zorder=1)
-    x = float(axes.transData.transform((most, 0))[0] + axes.transData.transform((least, 0))[0]) / 2
-    place = float(axes.transAxes.inverted().transform((x, 0))[0])
-    axes.annotate(
-        "predicted collapse", (place, 1.0), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
-        ha="left" if place < 0.25 else "right" if place > 0.75 else "center", fontsize=8.5, color=GREY,
-    )  # fmt: skip
+        axes.axvspan(least, most, color=palette.COLLAPSE, alpha=0.5, lw=0, zorder=0.5)
+    if right > most:
+        axes.axvspan(most, right, color=palette.COLLAPSE, lw=0, zorder=0.5)
+    for edge in {least, most} - {left, right}:
+        axes.axvline(edge, color=palette.COLLAPSE_INK, lw=1.2, ls=(0, (4, 2)), zorder=1)
+    axes.set_xlim(left, right)
+    if places is not None:
+        _name_collapse(axes, least if most >= right else most, places)
     return True
 
 
+def _name_collapse(axes: Axes, edge: float, places: Sequence[tuple[float, float]]) -> None:
+    """Write beside the edge, on the side of the larger weights, at the height where the fewest trials are."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    x = float(to_axes.transform((edge, axes.get_ylim()[0]))[0])
+    own = [(u, v) for u, v in (to_axes.transform(place) for place in places) if x < u < x + 0.12]
+    thirds = {"top": 0.97, "center": 0.5, "bottom": 0.03}
+    in_the_way = {where: sum(abs(v - centre) < 0.3 for _, v in own)
+                  for where, centre in (("top", 0.75), ("bottom", 0.25), ("center", 0.5))}  # fmt: skip
+    where = min(in_the_way, key=lambda place: in_the_way[place])
+    axes.annotate(
+        "predicted collapse", (edge, thirds[where]), xycoords=axes.get_xaxis_transform(), xytext=(2, 0),
+        textcoords="offset points", rotation=90, ha="left", va=where, fontsize=SIZE_SMALL,
+        color=palette.COLLAPSE_INK, zorder=1.5,
+    )  # fmt: skip
+
+
 def categories_of(choices: Choices, values: Sequence[Scalar]) -> list[Scalar]:
-    """The choices, numbers in order, and after them whatever else was tried."""
+    """Return the choices and whatever else was tried: numbers in order, others as the file has them."""
     categories = list(choices.choices)
-    if all(isinstance(c, int | float) for c in categories):
-        categories.sort(key=lambda c: float(c or 0))
     for value in values:
         if value not in categories:
             categories.append(value)
+    if all(isinstance(c, int | float) for c in categories):
+        categories.sort(key=lambda c: float(c or 0))
     return categories
 
 
+def weight_categories(space: TrialSpace, records: Sequence[TrialRecord]) -> list[Scalar]:
+    """Return the categories of the axis of the KLD weight; none if it is searched over a range."""
+    distribution = space.searched["kld_weight"]
+    if not isinstance(distribution, Choices):
+        return []
+    return categories_of(distribution, [record.config.kld_weight for record in records])
+
+
 def _log_ticks(axes: Axes, low: float, high: float) -> None:
-    """Powers of ten where the range has two of them, else enough of the numbers between."""
+    """Set ticks at powers of ten where the range has two of them, otherwise at enough of the numbers between."""
     if high / low >= 100:
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
     else:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 4 else range(1, 10)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        subs = (1, 3) if high / low > 8 else (1, 2, 5) if high / low > 4 else range(1, 10)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(float(value))))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def compared_parameters(space: TrialSpace) -> list[str]:
-    """The searched fields that are worth an axis: all but the seed, unless it is the only one."""
+    """Return the searched fields that are worth an axis: all but the seed, unless it is the only one."""
     return [name for name in space.searched if name != "seed"] or list(space.searched)
 
 
 def parameter_label(name: str) -> str:
-    """An axis label: the field and its unit, unless the name has it."""
+    """Write an axis label: the field and its unit, unless the name has it."""
     unit = PARAMETERS[name].unit
     return f"{name} [{unit}]" if unit and unit not in name else name

@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import FinalMetrics
 from raysweep.records import TrialRecord, ranked
+from raysweep.report.figures import palette
+from raysweep.report.figures.lettering import Label, place_labels, shortened
 from raysweep.report.figures.marks import (
-    BLACK,
-    BLUE,
-    FAINT,
     HALO,
-    VERMILLION,
+    PANELS_A_ROW,
+    SIZE_SMALL,
+    WIDTH,
     Drawn,
     Standing,
     canvas,
+    legend_below,
+    legend_columns,
     short,
     styled,
     title,
@@ -32,15 +35,15 @@ from raysweep.report.figures.marks import (
 from raysweep.report.figures.repeats import first_repeats
 from raysweep.report.latents import LatentTable, read_latents
 
-# Paul Tol's muted palette and black: ten colours that stay apart under every common colour blindness.
-CLASS_COLOURS = (
-    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#222222",
-)  # fmt: skip
 CLASS_SHAPES = ("o", "^", "s")
 """The second and the third ten of classes have the same colours in other shapes."""
-MAX_CLASSES = len(CLASS_COLOURS) * len(CLASS_SHAPES)
-OTHER = "other"
-MAX_PANELS = 8
+MAX_CLASSES = len(palette.CLASSES) * len(CLASS_SHAPES)
+OTHER = "other classes"
+MOST_COLUMNS = 10
+"""Of the legend."""
+MAX_PANELS = 6
+LONGEST_NAME, LONGEST_IN_PLACE = 28, 16
+"""Characters of a class's name, in the legend and among the points."""
 
 
 def winning_latents(trials: Standing, directory: SweepDirectory) -> Drawn | None:
@@ -61,61 +64,65 @@ def draw_latents(table: LatentTable, record: TrialRecord, dpi: int | None = None
     """
     xs, ys, labels, how = _plane(table)
     with styled():
-        figure = canvas(7.6, 6.0)
-        axes = figure.subplots()
         names = _classes(table)
-        handles = _scatter(axes, xs, ys, table, names)
+        entries = [*(shortened(name, LONGEST_NAME) for name in names), OTHER]
+        figure = canvas(WIDTH, 5.0 + 0.2 * -(-len(names) // legend_columns(entries, MOST_COLUMNS)))
+        axes = figure.subplots()
+        handles, medians = _scatter(axes, xs, ys, table, names)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         if handles:
-            axes.legend(
-                handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2, title="class",
-                ncols=1 if len(handles) <= 20 else 2,
-            )  # fmt: skip
+            legend_below(figure, handles, MOST_COLUMNS, handletextpad=0.2)
         text = f"Latents of trial {record.number}: {len(table.active)} of {table.means.shape[1]} are active"
         text += _separation(record.tested)
         title(figure, text)
+        if medians:
+            place_labels(axes, medians, (), SIZE_SMALL)
         png = to_png(figure, dpi)
     splits = ", ".join(f"{count} {split}" for split, count in Counter(table.splits).items())
     return Drawn(
         "latents", text, png,
         f"Each point is the posterior mean of one image ({splits}), {how}. "
-        + ("Names stand at the median of their class." if handles else "The images have no classes."),
+        + (
+            "Names stand at or beside the median of their class; a name without room there is in the legend alone."
+            if handles
+            else "The images have no classes."
+        ),
     )  # fmt: skip
 
 
 def latent_kl(trials: Standing) -> Drawn | None:
-    """The KL divergence of every latent of the best trials with final metrics, a panel each."""
+    """Draw the KL divergence of every latent of the best trials with final metrics, a panel each."""
     order = ranked(trials.records, trials.metric)
     tested = [record for record in order if record.tested and record.tested.latent_kl_nats]
     shown = first_repeats(tested)[:MAX_PANELS]
     if not shown:
         return None
-    columns = min(4, len(shown))
+    columns = min(PANELS_A_ROW, len(shown))
     rows = -(-len(shown) // columns)
-    figure = canvas(max(6.4, 3.0 * columns), 2.5 * rows + 1.0)
+    figure = canvas(WIDTH, 2.2 * rows + 1.2 if columns > 1 else 3.8)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, record in zip(grid.flat, shown, strict=False):
         assert record.tested is not None
         _bars(panel, record.tested)
         wins = record is trials.winner
         panel.set_title(
-            f"{'best: ' if wins else ''}trial {record.number}, {trials.metric} {short(trials.value(record))}\n"
-            f"kld_weight {short(record.config.kld_weight)}",
-            fontsize=9, color=VERMILLION if wins else BLACK, fontweight="bold" if wins else "normal",
+            f"{'best: ' if wins else ''}trial {record.number}, kld_weight {short(record.config.kld_weight)}",
+            fontsize=SIZE_SMALL, color=palette.BEST if wins else palette.INK,
+            fontweight="bold" if wins else "normal",
         )  # fmt: skip
     for panel in list(grid.flat)[len(shown) :]:
         panel.set_visible(False)
     for row in grid:
-        row[0].set_ylabel("KL divergence [nats/image]")
+        row[0].set_ylabel("KL [nats/image]")
     for column in range(columns):
         last = max(row for row in range(rows) if row * columns + column < len(shown))
         grid[last][column].set_xlabel("latents, the largest KL first")
     handles = [
-        Line2D([], [], ls="none", marker="s", ms=7, color=BLUE, label="active: its mean varies by more than 0.01"),
-        Line2D([], [], ls="none", marker="s", ms=7, color=FAINT, label="inactive"),
+        Line2D([], [], ls="none", marker="s", ms=7, color=palette.ACTIVE, label="active: mean varies by > 0.01"),
+        Line2D([], [], ls="none", marker="s", ms=7, color=palette.FAINT, label="inactive"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.3)
+    legend_below(figure, handles)
     best = shown[0].tested
     assert best is not None
     text = (
@@ -133,14 +140,14 @@ def latent_kl(trials: Standing) -> Drawn | None:
 def _bars(axes: Axes, tested: FinalMetrics) -> None:
     values = np.sort(np.array(tested.latent_kl_nats))[::-1]
     places = np.arange(1, len(values) + 1)
-    colours = [BLUE if place <= tested.active_units else FAINT for place in places]
+    colours = [palette.ACTIVE if place <= tested.active_units else palette.FAINT for place in places]
     axes.bar(places, values, width=0.8 if len(values) <= 64 else 1.0, color=colours, lw=0)
     axes.set_xlim(0.4, len(values) + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.grid(visible=False, axis="x")
     axes.annotate(
         f"{tested.active_units} of {len(values)} active", (0.97, 0.95), xycoords="axes fraction", ha="right", va="top",
-        fontsize=9, path_effects=HALO,
+        fontsize=SIZE_SMALL, path_effects=HALO,
     )  # fmt: skip
 
 
@@ -159,15 +166,17 @@ def _plane(table: LatentTable) -> tuple[NDArray[np.float64], NDArray[np.float64]
     _, singular, directions = np.linalg.svd(active, full_matrices=False)
     shares = singular**2 / (singular**2).sum()
     places = active @ directions[:2].T
-    labels = tuple(
-        f"principal component {index + 1} of the active latents: {shares[index]:.0%} of their variance"
-        for index in range(2)
+    labels = tuple(f"principal component {index + 1}: {shares[index]:.0%} of the variance" for index in range(2))
+    return (
+        places[:, 0],
+        places[:, 1],
+        (labels[0], labels[1]),
+        "on the first two principal components of the active latents",
     )
-    return places[:, 0], places[:, 1], (labels[0], labels[1]), "on the first two principal components"
 
 
 def _latent_label(index: int, kl: NDArray[np.float64]) -> str:
-    return f"latent {index}: KL divergence {short(float(kl[index]))} nats/image"
+    return f"latent {index}: KL {short(float(kl[index]))} nats/image"
 
 
 def _classes(table: LatentTable) -> list[str]:
@@ -179,33 +188,35 @@ def _classes(table: LatentTable) -> list[str]:
 
 def _scatter(
     axes: Axes, xs: NDArray[np.float64], ys: NDArray[np.float64], table: LatentTable, names: Sequence[str]
-) -> list[Line2D]:
-    """Draws the points class by class, in an order that hides no class below another; the legend's entries."""
+) -> tuple[list[Line2D], list[Label]]:
+    """Draw the points class by class, in an order that hides no class below another.
+
+    Returns the legend's entries, and a label for the median of each class, those of the largest classes first.
+    """
     size = float(np.clip(9000 / len(table), 4.0, 26.0))
-    looks = {name: (CLASS_COLOURS[i % 10], CLASS_SHAPES[i // 10]) for i, name in enumerate(names)}
-    labels = np.array([label if label in looks else OTHER for label in table.labels])
+    colours = palette.CLASSES
+    looks = {name: (colours[i % len(colours)], CLASS_SHAPES[i // len(colours)]) for i, name in enumerate(names)}
+    labels = np.array([label if label in looks else None for label in table.labels], dtype=object)
     shuffled = np.random.default_rng(0).permutation(len(table))
     if not names:
-        axes.scatter(xs, ys, s=size, c=BLUE, alpha=0.5, linewidths=0)
-        return []
-    handles = []
+        axes.scatter(xs, ys, s=size, c=colours[0], alpha=0.5, linewidths=0)
+        return [], []
+    handles, medians = [], []
     for shape in CLASS_SHAPES:
-        mine = [name for name, look in looks.items() if look[1] == shape] + [OTHER] * (shape == "o")
-        chosen = shuffled[np.isin(labels[shuffled], mine)]
-        colours = [looks.get(labels[index], (FAINT, "o"))[0] for index in chosen]
-        axes.scatter(xs[chosen], ys[chosen], s=size, c=colours, alpha=0.7, linewidths=0, marker=shape)
+        mine = [look[1] == shape if (look := looks.get(label)) else shape == "o" for label in labels]
+        chosen = shuffled[np.array(mine)[shuffled]]
+        inks = [looks.get(labels[index], (palette.FAINT, "o"))[0] for index in chosen]
+        axes.scatter(xs[chosen], ys[chosen], s=size, c=inks, alpha=0.7, linewidths=0, marker=shape)
     for name in names:
         colour, shape = looks[name]
         mine_at = labels == name
-        handles.append(Line2D([], [], ls="none", marker=shape, ms=6, color=colour, label=name))
-        axes.annotate(
-            name, (float(np.median(xs[mine_at])), float(np.median(ys[mine_at]))), ha="center", va="center",
-            fontsize=10 if len(name) <= 3 else 8.5, color=BLACK, zorder=5,
-            bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": colour, "lw": 1.8, "alpha": 0.9},
-        )  # fmt: skip
-    if OTHER in labels:
-        handles.append(Line2D([], [], ls="none", marker="o", ms=6, color=FAINT, label=OTHER))
-    return handles
+        handles.append(Line2D([], [], ls="none", marker=shape, ms=6, color=colour, label=shortened(name, LONGEST_NAME)))
+        median = float(np.median(xs[mine_at])), float(np.median(ys[mine_at]))
+        medians.append((int(mine_at.sum()), Label(shortened(name, LONGEST_IN_PLACE), median, colour, frame=True)))
+    if any(label is None for label in labels):
+        handles.append(Line2D([], [], ls="none", marker="o", ms=6, color=palette.FAINT, label=OTHER))
+    medians.sort(key=lambda pair: -pair[0])
+    return handles, [label for _, label in medians]
 
 
 def _separation(tested: FinalMetrics | None) -> str:
@@ -214,5 +225,5 @@ def _separation(tested: FinalMetrics | None) -> str:
     if tested is not None and tested.silhouette is not None and math.isfinite(tested.silhouette):
         said.append(f"silhouette {tested.silhouette:.2f}")
     if tested is not None and tested.knn_accuracy is not None and math.isfinite(tested.knn_accuracy):
-        said.append(f"5 nearest neighbours name {tested.knn_accuracy:.0%} of the classes")
+        said.append(f"5 nearest neighbours are right for {tested.knn_accuracy:.0%} of the images")
     return f"; {', '.join(said)}" if said else ""

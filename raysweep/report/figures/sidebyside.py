@@ -10,7 +10,8 @@ import numpy as np
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
-from raysweep.report.figures.marks import Drawn, Standing, short
+from raysweep.report.figures.comparisons import COMPARED_SAID, comparable, compared, sides
+from raysweep.report.figures.marks import Drawn, Standing, Weights, counted, short
 from raysweep.report.figures.repeats import first_repeats
 from raysweep.report.figures.scales import categories_of, compared_parameters
 from raysweep.report.figures.strips import Strip, draw_strips, read_reconstructions, read_samples
@@ -24,7 +25,7 @@ MAX_PARAMETERS = 6
 
 
 def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -> Drawn | None:
-    """The same validation images through trials from the smallest KLD weight to the largest.
+    """Draw the same validation images through trials from the smallest KLD weight to the largest.
 
     At most 8 trials: the winner, the first baseline, and the best of each part of the range of weights. Where all
     weights are one, trials from the best to the worst.
@@ -50,18 +51,15 @@ def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory
     strips = [Strip(read.inputs, "input")]
     for record in chosen:
         config = record.config
-        label = (
-            f"{_who(trials, record)}\nkld_weight {short(config.kld_weight)}, {config.latent_size} latents"
-            f"\n{trials.metric} {short(trials.value(record))}"
-        )
+        label = f"{_who(trials, record)} · kld_weight {short(config.kld_weight)} · {config.latent_size} latents"
+        label += f" · {trials.metric} {short(trials.value(record))}"
         strips.append(Strip(read.strips[record.number], label, record is trials.winner))
     span = [short(record.config.kld_weight) for record in (chosen[0], chosen[-1])]
     by_weight = len({record.config.kld_weight for record in chosen}) > 1
-    text = f"Reconstructions from kld_weight {span[0]} to {span[1]}" if by_weight else "Reconstructions"
+    text = "Reconstructions"
+    text += f" by {counted(len(chosen), 'trial')}, kld_weight {span[0]} to {span[1]}" if by_weight else ""
     if trials.winner in chosen:
-        text += f": {trials.metric} is {trials.finding}"
-        if by_weight and trials.winner is not None:
-            text += f" at {short(trials.winner.config.kld_weight)}"
+        text += f"; {trials.metric} {trials.finding}"
     return Drawn(
         "reconstructions", text, draw_strips(strips, text),
         "The first row are validation images, each further row their reconstructions by one trial, "
@@ -70,8 +68,10 @@ def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory
     )  # fmt: skip
 
 
-def side_by_side(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -> Iterator[Drawn]:
-    """For each searched parameter a table of reconstructions and one of samples, a row a value."""
+def side_by_side(
+    trials: Standing, spec: SweepSpec, directory: SweepDirectory, collapse: Weights | None = None
+) -> Iterator[Drawn]:
+    """Draw for each searched parameter a table of reconstructions and one of samples, a row a value."""
     size = spec.data.image_size
     for name in compared_parameters(spec.trial)[:MAX_PARAMETERS]:
         if name == "seed":
@@ -79,7 +79,7 @@ def side_by_side(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -
         # `reconstructions` is this parameter's.
         if name != "kld_weight":
             originals = _Reconstructions(directory, size)
-            drawn = _table(trials, spec, name, "reconstructions", originals, originals.strips)
+            drawn = _table(trials, spec, name, "reconstructions", originals, originals.strips, collapse)
             if drawn is not None:
                 yield drawn
         samples: dict[int, Pixels] = {}
@@ -90,16 +90,16 @@ def side_by_side(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -
                 samples[record.number] = images
             return images is not None
 
-        drawn = _table(trials, spec, name, "samples", read, samples)
+        drawn = _table(trials, spec, name, "samples", read, samples, collapse)
         if drawn is not None:
             yield drawn
 
 
 def _table(
     trials: Standing, spec: SweepSpec, name: str, what: str,
-    read: _Reconstructions | Callable[[TrialRecord], bool], images: dict[int, Pixels],
+    read: _Reconstructions | Callable[[TrialRecord], bool], images: dict[int, Pixels], collapse: Weights | None,
 ) -> Drawn | None:  # fmt: skip
-    """One row for each value of `name`, or part of its range: the best trial of it. None if there is but one row."""
+    """Draw one row for each value of `name`, or part of its range: its best trial. None if there is only one row."""
     order = _with_result(trials)
     part = _parts(name, spec, order)
     best = _first_of_each(order, part, read)[:MAX_ROWS]
@@ -110,24 +110,29 @@ def _table(
     if isinstance(read, _Reconstructions) and read.inputs is not None:
         strips.append(Strip(read.inputs, "input"))
     for record in rows:
-        label = f"{name} {short(getattr(record.config, name))}\n{_who(trials, record)}"
+        count = sum(part(other) == part(record) for other in order)
+        label = f"{name} {short(getattr(record.config, name))} (n={count}) · {_who(trials, record)}"
         if name != "kld_weight" and "kld_weight" in spec.trial.searched:
-            label += f", kld_weight {short(record.config.kld_weight)}"
-        label += f"\n{trials.metric} {short(trials.value(record))}"
+            label += f" · kld_weight {short(record.config.kld_weight)}"
+        label += f" · {trials.metric} {short(trials.value(record))}"
         if what == "samples" and record.tested and record.tested.kid is not None:
             label += f", kid {short(record.tested.kid)}"
         strips.append(Strip(images[record.number], label, record is trials.winner))
-    best_there, worst_there = (
-        f"{short(trials.value(record))} at {short(getattr(record.config, name))}" for record in (best[0], best[-1])
-    )
-    text = f"{what.capitalize()} by {name}, the best trial of each: {trials.metric} {best_there}, {worst_there}"
+    each = "value" if isinstance(spec.trial.searched[name], Choices) else "part of the range"
+    text = f"{what.capitalize()} by {name}, the best trial of each {each}"
+    found = sides(spec, comparable(order, name, trials.metric, collapse), name)
+    pick = max if trials.mode == "max" else min
+    bests = {repr(side.value): pick(map(trials.value, side.records)) for side in found}
+    said = compared(found, trials.metric, trials.mode, bests)
+    text += f": {said}" if said else ""
     first = "The first row are validation images. " if what == "reconstructions" else ""
     row = "reconstructions of them" if first else "decoded draws from the prior"
-    each = "value" if isinstance(spec.trial.searched[name], Choices) else "part of the range"
     return Drawn(
         f"{what}_by_{name}", text, draw_strips(strips, text),
         f"{first}Each {'further ' if first else ''}row are {row} by the best trial of one {each} of {name}; other "
-        "searched parameters may differ from row to row. The best trial of the sweep is framed.",
+        "searched parameters may differ from row to row; n is how many trials it "
+        "is the best of. The best trial of the sweep is framed."
+        + (f" {COMPARED_SAID}" if said else ""),
     )  # fmt: skip
 
 
@@ -195,7 +200,7 @@ def _spacing(numbers: Sequence[float]) -> Callable[[float], float]:
 
 
 def _place(name: str, spec: SweepSpec, record: TrialRecord) -> tuple[float, int]:
-    """Where a trial stands among the values of `name`."""
+    """Return where a trial stands among the values of `name`."""
     distribution = spec.trial.searched[name]
     value: Scalar = getattr(record.config, name)
     if isinstance(distribution, Range):
@@ -211,9 +216,12 @@ def _nearest_weight(record: TrialRecord, others: Sequence[TrialRecord]) -> float
 
 
 def _who(trials: Standing, record: TrialRecord) -> str:
-    who = f"trial {record.number}"
-    if trials.is_special(record):
-        return f"{trials.label(record)}: {who}"
+    """Name a trial, and say what keeps it from being compared with others."""
+    who = f"{trials.label(record)}: " if trials.is_special(record) else ""
+    who += f"trial {record.number}"
     if record.state is not TrialState.COMPLETED:
-        who += f", {len(record.epochs)} epoch{'s' * (len(record.epochs) > 1)}"
+        how = "stopped early" if record.state is TrialState.PRUNED else str(record.state)
+        who += f", {how} after {counted(len(record.epochs), 'epoch')}"
+    if record.final is not None and record.final.collapsed:
+        who += ", collapsed"
     return who

@@ -7,25 +7,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from raysweep.profiles import IDLE, STEP, DriverPart, Profile, SlotPart
+from raysweep.report.figures import palette
 from raysweep.report.figures.marks import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    VERMILLION,
+    SIZE_SMALL,
+    WIDTH,
     Drawn,
     canvas,
+    counted,
+    legend_below,
     styled,
     title,
     to_png,
 )
 from raysweep.report.findings.verdicts import percent
 
-LABELLED = 0.03
+LABELLED = 0.07
 """Share of a bar from which on a piece has its share written on it."""
 MAX_BARS = 80
 """More trials than that are drawn as one outline, which takes no longer however many there are."""
@@ -37,36 +38,38 @@ class _Band(NamedTuple):
     label: str
     colour: str
     parts: frozenset[SlotPart | DriverPart]
-    ink: str = "white"
-    """Of what is written on it."""
+
+    @property
+    def ink(self) -> str:
+        """The colour of what is written on it."""
+        red, green, blue = to_rgb(self.colour)
+        return palette.INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
 
 
 S, D = SlotPart, DriverPart
-BANDS = (
-    _Band("idle before the first trial", "#C9CED6", frozenset({S.START_UP}), BLACK),
-    _Band("starting machines, processes, Ray", "#E69F00",
-          frozenset({S.MACHINE, S.PROCESS, S.IMPORTS, D.COMMAND, D.RAY}), BLACK),
-    _Band("images, model, preflight", "#F0E442", frozenset({S.IMAGES, S.MODEL, S.RESTORE, D.IMAGES, D.PREFLIGHT}),
-          BLACK),
-    _Band("training: data", GREEN, frozenset({S.DATA})),
-    _Band("training: steps", BLUE, frozenset(STEP)),
-    _Band("evaluation", "#56B4E9", frozenset({S.EVALUATION}), BLACK),
-    _Band("checkpoints, bucket", VERMILLION, frozenset({S.CHECKPOINT, S.BUCKET, D.BUCKET})),
-    _Band("pictures, report", "#CC79A7", frozenset({S.PICTURES, D.TENSORBOARD, D.REPORT, D.TERMINAL})),
-    _Band("Ray, driver, ledger, sampler", "#5B6068", frozenset({S.EXCHANGE, D.LOOP, D.LEDGER, D.SAMPLER})),
-    _Band("final metrics", "#7B4EA3", frozenset({S.TEST})),
-    _Band("lost, unaccounted", "#F2B8B5", frozenset({S.LOST, S.UNACCOUNTED, D.UNACCOUNTED}), BLACK),
-    _Band("idle later; the driver: waiting", "#E9EBEE",
-          frozenset({S.BETWEEN, S.LAST_TRIALS, S.TESTS, S.REPORT, D.WAITING}), BLACK),
-)  # fmt: skip
+_LABELLED_PARTS: tuple[tuple[str, frozenset[SlotPart | DriverPart]], ...] = (
+    ("idle before the first trial", frozenset({S.START_UP})),
+    ("starting machines, processes, Ray", frozenset({S.MACHINE, S.PROCESS, S.IMPORTS, D.COMMAND, D.RAY})),
+    ("images, model, preflight", frozenset({S.IMAGES, S.MODEL, S.RESTORE, D.IMAGES, D.PREFLIGHT})),
+    ("training: data", frozenset({S.DATA})),
+    ("training: steps", frozenset(STEP)),
+    ("evaluation", frozenset({S.EVALUATION})),
+    ("checkpoints, bucket", frozenset({S.CHECKPOINT, S.BUCKET, D.BUCKET})),
+    ("pictures, report", frozenset({S.PICTURES, D.TENSORBOARD, D.REPORT, D.TERMINAL})),
+    ("Ray, driver, ledger, sampler", frozenset({S.EXCHANGE, D.LOOP, D.LEDGER, D.SAMPLER})),
+    ("final metrics", frozenset({S.TEST})),
+    ("lost, unaccounted", frozenset({S.LOST, S.UNACCOUNTED, D.UNACCOUNTED})),
+    ("idle later; the driver: waiting", frozenset({S.BETWEEN, S.LAST_TRIALS, S.TESTS, S.REPORT, D.WAITING})),
+)
+BANDS = tuple(_Band(label, colour, parts) for (label, parts), colour in zip(_LABELLED_PARTS, palette.TIME, strict=True))
 
 
 def time_bars(name: str, profile: Profile) -> Drawn:
-    """The slots' and the driver's time by part, and below it what each trial's was spent on."""
+    """Draw the slots' and the driver's time by part, and below it what each trial's was spent on."""
     trials = profile.trials()
     slots, driver = profile.of(SlotPart), profile.of(DriverPart)
     with styled():
-        figure = canvas(9.6, 5.9 if trials else 3.0)
+        figure = canvas(WIDTH, 6.4 if trials else 3.6)
         if trials:
             above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [1.0, 1.7]})
             _draw_trials(below, trials)
@@ -74,7 +77,7 @@ def time_bars(name: str, profile: Profile) -> Drawn:
             above = figure.subplots()
         _draw_bar(above, 1, slots)
         _draw_bar(above, 0, driver)
-        count = f"{profile.slots} slot{'s' * (profile.slots != 1)}"
+        count = counted(profile.slots, "slot")
         above.set_yticks([1, 0], [f"{count},\n{profile.slot_s:,.0f} slot-s", f"driver,\n{profile.wall_s:,.0f} s"])
         above.tick_params(axis="y", length=0)
         above.set_xlim(0, 1)
@@ -83,11 +86,11 @@ def time_bars(name: str, profile: Profile) -> Drawn:
         above.grid(visible=False, axis="y")
         seen = {part for seconds in (slots, driver) for part, value in seconds.items() if value > 0}
         handles = [
-            Patch(facecolor=band.colour, edgecolor=GREY, linewidth=0.4, label=band.label)
+            Patch(facecolor=band.colour, edgecolor=palette.AXIS, linewidth=0.4, label=band.label)
             for band in BANDS
             if band.parts & seen
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.2)
+        legend_below(figure, handles, handlelength=1.2)
         text = _finding(slots)
         title(figure, text)
         return Drawn(
@@ -114,25 +117,29 @@ def _of(band: _Band, seconds: Mapping[Any, float]) -> float:
 
 
 def _draw_bar(axes: Axes, y: float, seconds: Mapping[Any, float]) -> None:
-    """One bar from 0 to 1."""
+    """Draw one bar from 0 to 1."""
     whole, left = sum(seconds.values()) or 1.0, 0.0
     for band in BANDS:
         share = _of(band, seconds) / whole
         if share > 0:
-            axes.barh(y, share, left=left, height=0.72, color=band.colour, edgecolor=GREY, linewidth=0.4)
+            axes.barh(y, share, left=left, height=0.72, color=band.colour, edgecolor=palette.AXIS, linewidth=0.4)
             if share >= LABELLED:
-                axes.text(left + share / 2, y, percent(share), ha="center", va="center", color=band.ink, fontsize=8.5)
+                axes.text(
+                    left + share / 2, y, percent(share), ha="center", va="center", color=band.ink, fontsize=SIZE_SMALL
+                )
             left += share
 
 
 def _draw_trials(axes: Axes, trials: Mapping[int, Mapping[SlotPart, float]]) -> None:
-    """A column a trial; of very many, their outline."""
+    """Draw a column a trial, or the outline of very many."""
     numbers = list(trials)
     heights = np.array([[_of(band, trials[number]) for number in numbers] for band in BANDS])
     if len(numbers) <= MAX_BARS:
         bottom = np.zeros(len(numbers))
         for band, height in zip(BANDS, heights, strict=True):
-            axes.bar(numbers, height, bottom=bottom, width=0.8, color=band.colour, edgecolor=GREY, linewidth=0.4)
+            axes.bar(
+                numbers, height, bottom=bottom, width=0.8, color=band.colour, edgecolor=palette.AXIS, linewidth=0.4
+            )
             bottom += height
     else:
         axes.stackplot(*_steps(numbers, heights), colors=[band.colour for band in BANDS], linewidth=0)
@@ -145,6 +152,6 @@ def _draw_trials(axes: Axes, trials: Mapping[int, Mapping[SlotPart, float]]) -> 
 
 
 def _steps(numbers: Sequence[int], heights: Any) -> tuple[Any, Any]:
-    """Positions and heights of an outline that goes up and down at the edge of each number."""
+    """Return positions and heights of an outline that goes up and down at the edge of each number."""
     edges = np.array(numbers, dtype=float)
     return np.stack([edges - 0.5, edges + 0.5], axis=1).ravel(), np.repeat(heights, 2, axis=1)

@@ -221,8 +221,11 @@ def test_repeats_are_one_row_and_the_seed_is_no_parameter(directory, grid, draw_
     ]  # fmt: skip
     titles = {figure.name: figure.title for figure in figures}
     assert "best 13 (trial 11; its 3 seeds 11 to 13) at kld_weight 1e-3, latent_size 8" in titles["objective"]
-    assert titles["samples_by_kld_weight"].endswith("elbo_nats 13 at 1e-3, 7 at 0.01")
-    assert "kid is best (2) at kld_weight" in titles["test_metrics"]  # the mean over seeds
+    assert titles["samples_by_kld_weight"].endswith(": elbo_nats 13 at 1e-3 (n=6), 7 at 0.01 (n=6)")
+    assert titles["test_metrics"] == (
+        "12 trials on 100 test images, by kld_weight; mean iwae_nats 25 at kld_weight 1e-3 (n=6), 25 at 0.01 (n=6); "
+        "mean kid 2 at 1e-3 (n=6), 2 at 0.01 (n=6)"
+    )
     assert titles["latent_kl"] == "KL divergence of each latent: trial 11 uses 2 of 3 latents, 6 nats in all"
     assert titles["latents"].startswith("Latents of trial 11: 2 of 3 are active; silhouette 0.10")
     described = {figure.name: figure.description for figure in figures}
@@ -251,7 +254,7 @@ def test_final_metrics_that_were_not_measured_have_no_panel(directory, record, s
     records.append(record(2, tested=final_metrics(**{**nothing, "kid": 0.5})))
     figures = draw_figures(directory, spec, records)
     assert names(figures) == [*ALWAYS, "test_metrics", "latent_kl"]
-    assert figures[3].title.startswith("On 100 test images: kid is best (0.5)")
+    assert figures[3].title == "2 trials on 100 test images, by kld_weight; kid 0.5"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""When the values of a hyperparameter may be compared in words, and what is said then.
+
+A sentence such as "873.7 at 64 latents, 11.6 at 8" is read as an effect of the latents. It is said only of values that
+have `MIN_SIDE` comparable trials each, and with their number; else a title says what is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from raysweep.metrics import Mode, TrialState
+from raysweep.records import TrialRecord
+from raysweep.report.figures.marks import Weights, short
+from raysweep.report.figures.scales import categories_of
+from raysweep.space import Choices, Scalar
+from raysweep.spec import SweepSpec
+
+MIN_SIDE = 3
+"""Comparable trials that a value needs to be compared with another."""
+
+COMPARED_SAID = (
+    "The title compares the best of n trials a value, which ran to their end, as long as the longest, and did not "
+    "collapse; other parameters differ among them."
+)
+
+
+class Side(NamedTuple):
+    """A value of a hyperparameter and the comparable trials that have it."""
+
+    value: Scalar
+    records: list[TrialRecord]
+
+
+def comparable(
+    records: Sequence[TrialRecord], name: str, metric: str, collapse: Weights | None = None
+) -> list[TrialRecord]:
+    """Return the trials whose `metric` may be compared between values of the hyperparameter `name`.
+
+    They ran to their end, have a finite value, were trained for as many epochs as the longest of them, and neither
+    collapsed nor were predicted to: a collapsed model says nothing of its other hyperparameters. Where the epochs, or
+    the KLD weight, are what is compared, they may differ.
+    """
+    ended = [r for r in records if r.state is TrialState.COMPLETED and math.isfinite(r.last(metric))]
+    if name != "epochs":
+        longest = max((len(record.epochs) for record in ended), default=0)
+        ended = [record for record in ended if len(record.epochs) == longest]
+    if name != "kld_weight":
+        ended = [record for record in ended if not _is_collapsed(record, collapse)]
+    return ended
+
+
+def _is_collapsed(record: TrialRecord, collapse: Weights | None) -> bool:
+    if record.final is not None and record.final.collapsed:
+        return True
+    return collapse is not None and 0 < collapse[0] <= record.config.kld_weight
+
+
+def sides(spec: SweepSpec, records: Sequence[TrialRecord], name: str) -> list[Side]:
+    """Return the values of a searched parameter that have enough trials to be compared, in their order.
+
+    None of a range: its values have a trial each.
+    """
+    distribution = spec.trial.searched[name]
+    if not isinstance(distribution, Choices):
+        return []
+    values: list[Scalar] = [getattr(record.config, name) for record in records]
+    found = [
+        Side(value, [record for record, own in zip(records, values, strict=True) if _same(own, value)])
+        for value in categories_of(distribution, values)
+    ]
+    return [side for side in found if len(side.records) >= MIN_SIDE]
+
+
+def _same(one: Scalar, other: Scalar) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def compared(
+    found: Sequence[Side], metric: str, mode: Mode, summaries: Mapping[str, float], at: str = ""
+) -> str | None:
+    """Say what the best and the worst of several sides come to, and of how many trials; None if there is but one side.
+
+    Args:
+        found: the sides, as `sides` returns them.
+        metric: what is compared, in words.
+        mode: whether more or less of it is better.
+        summaries: one number of each side, by the `repr` of its value.
+        at: what stands before the first value.
+    """
+    if len(found) < 2:
+        return None
+    ordered = sorted(found, key=lambda side: summaries[repr(side.value)], reverse=mode == "max")
+    first, last = (f"{short(side.value)} (n={len(side.records)})" for side in (ordered[0], ordered[-1]))
+    best, worst = (short(summaries[repr(side.value)]) for side in (ordered[0], ordered[-1]))
+    return f"{metric} {best} at {f'{at} ' if at else ''}{first}, {worst} at {last}"

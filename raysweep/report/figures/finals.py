@@ -125,7 +125,8 @@ def final_metrics(trials: Standing, spec: SweepSpec, collapse: Weights | None = 
         "test_metrics", text, to_png(figure),
         "Final metrics on the test split. "
         + ("A point is the mean over seeds, its bar their range. " if repeats else "A point is a trial. ")
-        + "An arrow says whether more or less is better, ≈ that a metric is best near real images. Trials differ in the other searched parameters too. "
+        + "An arrow says whether more or less is better, ≈ that a metric is best near real images. "
+        + "Trials differ in the other searched parameters too. "
         + "A perfect model would be on the dashed line, if there is one."
         + (f" {COLLAPSE_SAID}" if marked else ""),
     )  # fmt: skip

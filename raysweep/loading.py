@@ -20,10 +20,21 @@ from raysweep.errors import Fault, SpecError
 from raysweep.hints import beta_conversion, distribution_hint, distribution_key, key_hint, value_hint
 from raysweep.keys import SECTIONS, TOP_LEVEL, all_keys, models_in
 from raysweep.layout import SweepDirectory, typed
+from raysweep.plaintext import NotPlainText, decoded
 from raysweep.shipped import find_shipped, shipped_hint
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
 from raysweep.spec import Dataset, DataSpec, EvaluationSpec, SearchSpec, SweepSpec
-from raysweep.yamltext import Faults, KeyPath, Loader, as_written, check_duplicates, nearest, shown
+from raysweep.yamltext import (
+    Faults,
+    KeyPath,
+    Loader,
+    as_written,
+    check_duplicates,
+    check_unseen,
+    nearest,
+    shown,
+    yaml_fault,
+)
 
 MAX_FILE_BYTES = 1 << 20
 MAPPING = "the mapping given to load_spec"
@@ -64,15 +75,15 @@ def load_spec(
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise SpecError(name, [Fault(0, "", f"is larger than {MAX_FILE_BYTES} bytes; is it a search space file?")])
-        text = content.decode("utf-8")
+        text = decoded(content, name)
     except FileNotFoundError:
         raise SpecError(name, [Fault(0, "", _not_there(name))]) from None
     except IsADirectoryError:
         if SweepDirectory.at(name).holds_a_sweep():
             raise SpecError(name, [Fault(0, "", _is_a_sweep(name, "is"))]) from None
         raise SpecError(name, [Fault(0, "", f"is a directory, not a file{_files_nearby(name)}")]) from None
-    except UnicodeDecodeError:
-        raise SpecError(name, [Fault(0, "", "is not a text in UTF-8, so not YAML")]) from None
+    except NotPlainText as error:
+        raise SpecError(name, [Fault(error.line, "", str(error))]) from None
     except OSError as error:
         raise SpecError(name, [Fault(0, "", f"cannot be read: {error.strerror}")]) from None
     return parse_spec(text, name, overrides)
@@ -83,11 +94,8 @@ def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] |
     try:
         root = yaml.compose(text, Loader=Loader)
         raw = yaml.load(text, Loader=Loader)  # noqa: S506 (it is a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise SpecError(source, [Fault(line, "", f"is not YAML: {error.problem}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(source, [Fault(0, "", f"is not YAML: {str(error).splitlines()[0]}")]) from None
+        raise SpecError(source, [yaml_fault(error, text)]) from None
     if raw is None:
         raise SpecError(source, [Fault(0, "", f"is empty; to write one to start from, type: raysweep new {NEW_FILE}")])
     if is_record(raw):
@@ -95,6 +103,9 @@ def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] |
         what = "is the record, which raysweep writes and reads, of"
         raise SpecError(source, [Fault(0, "", _is_a_sweep(str(folder), what, source))])
     faults = Faults(source, root, raw)
+    check_unseen(root, (), faults.found)
+    if faults.found:  # what else is wrong follows from it
+        raise SpecError(source, faults.found)
     check_duplicates(root, (), faults)
     return _spec_of(raw, faults, overrides, advice=None)
 

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from raysweep.errors import Fault
+from raysweep.plaintext import unseen
 
 KeyPath = tuple[str | int, ...]
 """Where a key stands: `("claims", 0, "where")`."""
@@ -135,6 +136,50 @@ def as_written(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return value
+
+
+def yaml_fault(error: Exception, text: str) -> Fault:
+    """Return the fault of a text that is not YAML: its line, and in plain words what is often the reason."""
+    mark: Any = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return Fault(line, "", f"is not YAML: has the character U+{error.character:04X}, which no text has; remove it")
+    if mark is None:
+        return Fault(0, "", f"is not YAML: {problem}")
+    lines = text.split("\n")
+    if "'\\t' that cannot start any token" in problem:
+        return Fault(mark.line + 1, "", "is not YAML: has a tab for a blank; indent with blanks alone")
+    said = [n for n, line in enumerate(lines[: mark.line + 1]) if line.strip() and not line.lstrip().startswith("#")]
+    for number in reversed(said[-2:]):  # YAML notices a line later that something was no blank
+        for _, name in unseen(lines[number].lstrip("\ufeff")):
+            return Fault(number + 1, "", f"is not YAML: has a {name}, which is no blank; type a blank in its place")
+    return Fault(mark.line + 1, "", f"is not YAML: {problem}")
+
+
+def check_unseen(node: Any, path: KeyPath, found: list[Fault]) -> None:
+    """Add a fault for each key or bare value below `node` with a character that looks like a blank and is none.
+
+    Within a value it may be meant, as in `10\u00a0nats`; at its ends, and in a key, it is a slip.
+    """
+    waiting = [(path, node)]
+    while waiting:
+        key, node = waiting.pop()
+        if isinstance(node, yaml.MappingNode):
+            for name, value in node.value:
+                _add_unseen(name, key, str(name.value), found)
+                waiting.append(((*key, str(name.value)), value))
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [((*key, index), item) for index, item in enumerate(node.value)]
+        elif node.style is None:
+            _add_unseen(node, key, str(node.value)[:1] + str(node.value)[-1:], found)
+
+
+def _add_unseen(node: yaml.Node, path: KeyPath, text: str, found: list[Fault]) -> None:
+    mark: Any = node.start_mark
+    for _, name in unseen(text):
+        found.append(Fault(mark.line + 1, dotted(path), f"has a {name}, which is no blank; type a blank in its place"))
+        return
 
 
 def check_duplicates(node: Any, path: KeyPath, faults: Faults) -> None:

@@ -58,7 +58,7 @@ def installed_ray() -> str:
 def _check_placeholders(file: ClusterFile) -> None:
     """Whatever is still to be filled in; comments may keep theirs."""
     if file.kind is Kind.SLURM:
-        for number, line in enumerate(file.text.splitlines(), 1):
+        for number, line in enumerate(file.text.split("\n"), 1):
             if line.startswith("#SBATCH") or not line.lstrip().startswith("#"):
                 for found in dict.fromkeys(PLACEHOLDER.findall(line)):
                     file.add_line(number, "", f"{found} is still to be filled in")

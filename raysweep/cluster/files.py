@@ -13,7 +13,8 @@ import yaml
 
 from raysweep.errors import Fault, SpecError
 from raysweep.layout import read_bounded
-from raysweep.yamltext import Faults, KeyPath, dotted
+from raysweep.plaintext import NotPlainText, decoded
+from raysweep.yamltext import Faults, KeyPath, check_unseen, dotted, yaml_fault
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
@@ -81,11 +82,13 @@ def read_cluster_file(path: str | Path) -> ClusterFile:
     """
     path = Path(path)
     try:
-        text = read_bounded(path, MAX_BYTES).decode()
+        text = decoded(read_bounded(path, MAX_BYTES), str(path))
+    except NotPlainText as error:
+        raise SpecError(str(path), [Fault(error.line, "", str(error))], advice="") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(str(path), [Fault(0, "", f"cannot be read: {reason}")]) from error
-    if text.startswith("#!"):
+    if text.lstrip("\ufeff \t\r\n").startswith("#!"):
         return ClusterFile(path, Kind.SLURM, text, [], [], [])
     try:
         nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if node is not None]
@@ -93,10 +96,12 @@ def read_cluster_file(path: str | Path) -> ClusterFile:
             raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
         documents = [found for found in yaml.safe_load_all(text) if found is not None]
     except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark is not None else 0
-        problem = getattr(error, "problem", None) or str(error)
-        raise SpecError(str(path), [Fault(line, "", f"is not YAML: {problem}")], advice="") from error
+        raise SpecError(str(path), [yaml_fault(error, text)], advice="") from error
+    slips: list[Fault] = []
+    for node in nodes:
+        check_unseen(node, (), slips)
+    if slips:
+        raise SpecError(str(path), slips, advice="")
     main = documents[0] if documents else None
     if isinstance(main, dict) and "cluster_name" in main and isinstance(main.get("provider"), dict):
         return ClusterFile(path, Kind.LAUNCHER, text, documents, [], nodes)

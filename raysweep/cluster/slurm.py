@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from raysweep.cluster.files import ClusterFile
+from raysweep.plaintext import unseen
+
+SHORT = {"N": "nodes", "t": "time"}
+"""Names of one letter that sbatch takes too."""
 
 
 def check_script(file: ClusterFile) -> list[str]:
-    """Adds to a file whatever is missing in it; what to remember if nothing is."""
-    lines = file.text.splitlines()
+    """Add to a file whatever is missing in it; return what to remember if nothing is."""
+    _check_characters(file)
+    lines = [line.rstrip("\r") for line in file.text.lstrip("\ufeff").split("\n")]
     first = next(
         (n for n, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")), len(lines)
     )
     options = {}
     for number, line in enumerate(lines, 1):
-        if found := re.match(r"#SBATCH\s+--([\w-]+)(?:[= ](\S+))?", line):
-            options[found[1]] = found[2] or ""
+        if found := re.match(r"#SBATCH[ \t]+(?:--([\w-]+)(?:[= \t]+(\S+))?|-([A-Za-z])[= \t]*(\S+))", line, re.ASCII):
+            name = found[1] or SHORT.get(found[3], found[3])
+            options[name] = found[2] or found[4] or ""
             if number > first:
-                file.add_line(number, f"--{found[1]}", "stands behind the first command, where Slurm reads it no more")
+                file.add_line(number, f"--{name}", "stands behind the first command, where Slurm reads it no more")
     commands = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace("\\\n", " ")
 
     def want(condition: object, key: str, message: str) -> None:
@@ -55,3 +62,27 @@ def check_script(file: ClusterFile) -> list[str]:
         "is missing: nodes that take more than 30 s to import Ray would end the job; wanted: export it as 300",
     )  # fmt: skip
     return ["the results have to be in a directory that all nodes share under one path, or in a bucket"]
+
+
+def _check_characters(file: ClusterFile) -> None:
+    """Add what sbatch or bash refuses or misreads though nobody sees it: line ends, marks, blanks that are none."""
+    text, path = file.text, shlex.quote(str(file.path))
+    if text.startswith("\ufeff"):
+        file.add_line(
+            1, "", "begins with a byte order mark, before which sbatch does not see #!; type: "
+            f"sed -i '1s/^\\xEF\\xBB\\xBF//' {path}",
+        )  # fmt: skip
+    elif not text.startswith("#!"):
+        file.add_line(1, "", "sbatch wants #! as the first two characters; remove what stands before it")
+    if "\r" in text:
+        line = text.count("\n", 0, text.index("\r")) + 1
+        file.add_line(
+            line,
+            "",
+            f"ends as lines of Windows do (CR LF), which sbatch refuses; type: sed -i 's/\\r$//' {path}",
+        )
+    for number, line in enumerate(text.lstrip("\ufeff").split("\n"), 1):
+        if line.startswith("#SBATCH") or not line.lstrip().startswith("#"):
+            for _, name in unseen(line):
+                file.add_line(number, "", f"has a {name}, which is no blank; type a blank in its place")
+                break

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl
 
 from raysweep.clock import timed
+from raysweep.conditional import ConditionalObject, conditional_object
 from raysweep.errors import StorageError, SweepDirectoryError
 from raysweep.layout import replacing
 from raysweep.profiles import DriverPart
@@ -210,6 +211,21 @@ class RemoteDirectory:
                 self._files.delete_file(self._path(name))
             except FileNotFoundError:
                 return
+
+    def conditional(self, name: str) -> ConditionalObject:
+        """Return an object for writes under the condition that it is still as it was seen.
+
+        Raises:
+            NoConditions: if this process cannot make such writes there.
+        """
+        scheme, _, rest = self.uri.partition("://")
+        address, _, query = rest.partition("?")
+        container = _CONTAINER.match(address)
+        bucket, _, path = self._path(name).partition("/")
+        return conditional_object(
+            f"{self.uri.rstrip('/')}/{name}", scheme, bucket, path, container[2] if container else "",
+            dict(parse_qsl(query)), getattr(self._files, "region", None),
+        )  # fmt: skip
 
     def _path(self, name: str) -> str:
         if ".." in PurePosixPath(name).parts or name.startswith("/"):

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 SERVER = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
@@ -55,7 +55,9 @@ def s3_server() -> Iterator[str]:
 class Wire:
     """Passes bytes on from a port of its own to a server, until it is cut."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, change: Callable[[bytes], bytes] = bytes) -> None:
+        """`change` is made to what is sent to the server, a read at a time."""
+        self._change = change
         self._to = int(address.rsplit(":", 1)[1])
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -85,14 +87,14 @@ class Wire:
             except OSError:
                 return
             self._ends += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+            for one, other, change in ((near, far, self._change), (far, near, bytes)):
+                threading.Thread(target=self._pass, args=(one, other, change), daemon=True).start()
 
     @staticmethod
-    def _pass(one: socket.socket, other: socket.socket) -> None:
+    def _pass(one: socket.socket, other: socket.socket, change: Callable[[bytes], bytes]) -> None:
         try:
             while content := one.recv(1 << 16):
-                other.sendall(content)
+                other.sendall(change(content))
         except OSError:
             pass
         finally:

@@ -75,12 +75,9 @@ def _check_characters(file: ClusterFile) -> None:
     elif not text.startswith("#!"):
         file.add_line(1, "", "sbatch wants #! as the first two characters; remove what stands before it")
     if "\r" in text:
-        line = text.count("\n", 0, text.index("\r")) + 1
-        file.add_line(
-            line,
-            "",
-            f"ends as lines of Windows do (CR LF), which sbatch refuses; type: sed -i 's/\\r$//' {path}",
-        )
+        first = text.count("\n", 0, text.index("\r")) + 1
+        message = "ends as lines of Windows do (CR LF), which sbatch refuses; type: sed -i 's/\\r$//'"
+        file.add_line(first, "", f"{message} {path}")
     for number, line in enumerate(text.lstrip("\ufeff").split("\n"), 1):
         if line.startswith("#SBATCH") or not line.lstrip().startswith("#"):
             for _, name in unseen(line):

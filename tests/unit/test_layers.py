@@ -21,7 +21,7 @@ ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
 BOTTOM = (
     "errors", "layout", "metrics", "config", "claims", "claimchecks", "clock", "expressions", "space", "spec", "hints",
     "defaults", "keys", "loading", "newspace", "profiles", "records", "remote", "schema", "shipped", "tensorfile",
-    "wording", "yamltext", "plaintext",
+    "wording", "yamltext", "plaintext", "conditional",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,9 @@ from raysweep.layout import shown, typed
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rich.table import Table
-
     from raysweep.records import TrialRecord
     from raysweep.search.review import Sweep
+    from raysweep.search.views import FittingTable
 
 PLOT_ROWS, PLOT_COLUMNS = 8, 60
 MOST_EPOCHS = 16
@@ -55,10 +55,11 @@ def show(directory: str, trial: int | None, as_json: bool) -> None:
         return
     console = plain_console()
     console.print(f"trial {record.number} of {sweep.name}  {record.state.value}{_rank(sweep, record)}", soft_wrap=True)
-    for line in _reasons(sweep, record):
-        console.print(f"  {line}", soft_wrap=True)
-    console.print()
     width = min(shutil.get_terminal_size().columns, PLAIN_WIDTH) if sys.stdout.isatty() else PLAIN_WIDTH
+    for line in _reasons(sweep, record):
+        for piece in [line] if line.startswith(" ") else _wrapped(line, width - 2):
+            console.print(f"  {piece}", soft_wrap=True)
+    console.print()
     for head, text in _facts(sweep, record):
         for index, line in enumerate(_wrapped(text, width - 11)):
             console.print(f"{head if index == 0 else '':<10} {line}", soft_wrap=True)
@@ -144,7 +145,7 @@ def _span(started: datetime | None, ended: datetime | None) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Break a line of pairs at the double spaces between them, and no pair in two."""
+    """Break a line of pairs at the double spaces between them and no pair in two, a sentence between its words."""
     lines = [""]
     for part in text.split("  "):
         joined = f"{lines[-1]}  {part}" if lines[-1] else part
@@ -152,7 +153,8 @@ def _wrapped(text: str, width: int) -> list[str]:
             lines.append(part)
         else:
             lines[-1] = joined
-    return lines
+    wrapper = textwrap.TextWrapper(max(20, width), break_long_words=False, break_on_hyphens=False)
+    return [piece for line in lines for piece in wrapper.wrap(line) or [""]]
 
 
 def plot(values: Sequence[float], name: str, rows: int = PLOT_ROWS, columns: int = PLOT_COLUMNS) -> list[str]:
@@ -177,12 +179,10 @@ def plot(values: Sequence[float], name: str, rows: int = PLOT_ROWS, columns: int
     return [*lines, f"  {'':>{wide}}  1{last:>{max(len(last) + 1, places[-1])}}"]
 
 
-def _epochs_table(sweep: Sweep, record: TrialRecord) -> Table:
+def _epochs_table(sweep: Sweep, record: TrialRecord) -> FittingTable:
     """Return the numbers by epoch, every rung among them."""
-    from rich.table import Table
-
     from raysweep.search.decisions import decisions
-    from raysweep.search.views import value_text
+    from raysweep.search.views import Column, FittingTable, value_text
 
     rungs = {d.epoch: "went on" if d.went_on else "stopped" for d in decisions(record, sweep.records, sweep.spec)}
     names = [sweep.objective, *(name for name in SHOWN if name != sweep.objective)]
@@ -190,17 +190,16 @@ def _epochs_table(sweep: Sweep, record: TrialRecord) -> Table:
     chosen = set(range(1, count + 1))
     if count > MOST_EPOCHS:
         chosen = {1 + round(index * (count - 1) / (MOST_EPOCHS - 1)) for index in range(MOST_EPOCHS)} | set(rungs)
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("epoch", *names):
-        table.add_column(name, justify="right", style="bold" if name == sweep.objective else "")
+    shown_epochs = sorted(chosen)
+    metrics = [record.epochs[epoch - 1].metrics for epoch in shown_epochs]
+    columns = [Column("epoch", tuple(map(str, shown_epochs)))]
+    for name in names:
+        cells = tuple(value_text(getattr(one, name)) for one in metrics)
+        columns.append(Column(name, cells, style="bold" if name == sweep.objective else ""))
     if rungs:
-        table.add_column("rung")
-    for epoch in record.epochs:
-        number, metrics = int(epoch.value("epoch")), epoch.metrics
-        if number in chosen:
-            cells = [str(number), *(value_text(getattr(metrics, name)) for name in names)]
-            table.add_row(*cells, *([rungs.get(number, "")] if rungs else []))
-    return table
+        columns.append(Column("rung", tuple(rungs.get(epoch, "") for epoch in shown_epochs), "left"))
+    elsewhere = f"raysweep show {typed(sweep.directory.address)} {record.number} --json has all"
+    return FittingTable(columns, ("distortion_nats", "psnr_db", *reversed(names[1:])), [""] * len(metrics), elsewhere)
 
 
 def _files(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
@@ -214,7 +213,7 @@ def _files(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
         lines.append(("pictures" if index == 0 else "", picture))
     if found["strips"]:
         strips = shown(sweep.directory.epoch_reconstructions(record.number, 0).parent)
-        lines.append(("" if found["pictures"] else "pictures", f"{strips}/*.png  (a row of reconstructions an epoch)"))
+        lines.append(("" if found["pictures"] else "pictures", f"{strips}/*.png  (a row an epoch)"))
     if checkpoints:
         out = f"exported/{sweep.name}-{record.number}"
         address = typed(sweep.directory.address)

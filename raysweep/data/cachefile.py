@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raysweep.data.decoding import Spans
 from raysweep.data.framing import refuse_compression
 from raysweep.data.images import Fitting, Images, Note, Source
 from raysweep.errors import CacheError, DataError
@@ -60,6 +61,8 @@ class CacheInfo:
     """SHA-256 over all columns, the shape and the classes, 64 hex digits; where the images came from does not count."""
     remarks: tuple[Note, ...] = ()
     """What preparing did to images that a person may not expect."""
+    spans: Spans | None = None
+    """The values of a folder's images of more than 8 bits, by which they were scaled; None without such images."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -76,6 +79,8 @@ class CacheInfo:
         values = asdict(self)
         if not self.remarks:  # files of older versions, which are sealed, do not have them
             del values["remarks"]
+        if self.spans is None:
+            del values["spans"]
         fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
         seal = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         return {**fields, "seal": seal}
@@ -91,6 +96,8 @@ class CacheInfo:
             raise ValueError("classes are no list of names")
         remarks = json.loads(texts.get("remarks", "[]"))
         values["remarks"] = tuple(Note(str(subject), str(text), bool(warns)) for subject, text, warns in remarks)
+        if "spans" in texts:
+            values["spans"] = Spans.from_lists(json.loads(texts["spans"]))
         for name in ("dataset", "origin", "fingerprint", "fit", "checksum"):
             values[name] = texts[name]
         return cls(classes=tuple(classes), **values)
@@ -159,7 +166,7 @@ def write_cache(path: Path, source: Source, fitting: Fitting, progress: Progress
                 count += len(batch)
         if count == 0:
             raise DataError(f"{source.origin}: there are no images")
-        info = replace(blank, count=count, skipped=source.skipped, remarks=source.remarks)
+        info = replace(blank, count=count, skipped=source.skipped, remarks=source.remarks, spans=source.spans)
         with pa.memory_map(str(spool)) as spooled:
             reader = pa.ipc.open_file(spooled)
             batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]

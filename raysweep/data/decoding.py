@@ -48,6 +48,23 @@ class Spans(NamedTuple):
     integers: Span | None
     floats: Span | None
 
+    @classmethod
+    def from_lists(cls, raw: Any) -> Spans:
+        """Return what JSON or YAML made of spans: two pairs of numbers, each of which may be null.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        pairs = list(raw) if isinstance(raw, list | tuple) else []
+        if len(pairs) != 2 or not all(pair is None or _is_pair(pair) for pair in pairs):
+            raise ValueError(f"spans must be two pairs of numbers, got {str(raw)[:100]}")
+        integers, floats = (None if pair is None else Span(float(pair[0]), float(pair[1])) for pair in pairs)
+        return cls(integers, floats)
+
+
+def _is_pair(raw: Any) -> bool:
+    return isinstance(raw, list | tuple) and len(raw) == 2 and all(type(v) in (int, float) for v in raw)
+
 
 def decode(
     path: Path,
@@ -161,7 +178,9 @@ def _rescaled(values: NDArray[Any], spans: Spans, remarks: set[Remark]) -> Image
         bits = max(8, int(span.high).bit_length())
         if bits not in (8, 16):
             remarks.add("rescaled")
-        return (values >> (bits - 8)).astype(np.uint8)[..., None]
+        # An image from elsewhere may reach beyond what the folder's images have.
+        shifted: Images = np.clip(values >> (bits - 8), 0, 255).astype(np.uint8)
+        return shifted[..., None]
     remarks.add("rescaled")
     low, high = span
     if is_float and low >= 0 and high <= 255:

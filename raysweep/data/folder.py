@@ -199,6 +199,12 @@ class FolderSource(Source):
             raise DataError(f"{printable(self._root)}: {printable(entry.path)}: {error}") from error
         return _Read(images, int(pixels.min()), int(pixels.max()), remarks)
 
+    @property
+    def spans(self) -> Spans | None:
+        """The values of all images of more than 8 bits, where there are such images."""
+        measured: Spans | None = vars(self).get("_spans")
+        return measured
+
     def _all_spans(self) -> Spans:
         """Return the spans of all images of more than 8 bits; whoever asks first has them all looked at."""
         with self._measuring:
@@ -265,8 +271,10 @@ class FolderSource(Source):
         return modes, tuple(sizes)
 
 
-def read_image(path: Path, fitting: Fitting) -> Images:
+def read_image(path: Path, fitting: Fitting, spans: Spans | None = None) -> Images:
     """Return the image of one file exactly as a folder's images are prepared, [channels, size, size].
+
+    `spans` are those of the folder, if it has images of more than 8 bits; without them an image is scaled by its own.
 
     Raises:
         DataError: if it is missing or cannot be decoded.
@@ -276,7 +284,7 @@ def read_image(path: Path, fitting: Fitting) -> Images:
         raise DataError(f"{printable(path)}: {what}")
     with _pillow_warnings():
         try:
-            image = decode(path, fitting.channels)
+            image = decode(path, fitting.channels, None if spans is None else lambda: spans)
         except BrokenImageError as error:
             raise DataError(f"{printable(path)}: cannot be decoded: {error}") from error
     fitted: Images = fitting(image[None])[0]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from raysweep.spec import Fit
 
 _WORTH_SAYING = 0.1
 """Share of an image, the mean over images, from which on it is said that it is cut off."""
+
+if TYPE_CHECKING:
+    from raysweep.data.decoding import Spans
 
 Images = NDArray[np.uint8]
 Transform = Callable[[Images], Images]
@@ -99,6 +102,11 @@ class Source(ABC):
     def remarks(self) -> tuple[Note, ...]:
         """What the last complete pass over `chunks` did to images that a person may not expect."""
         return ()
+
+    @property
+    def spans(self) -> Spans | None:
+        """The values by which the last pass over `chunks` scaled images of more than 8 bits; None without such."""
+        return None
 
     @abstractmethod
     def chunks(self, transform: Transform) -> Iterator[Chunk]:

@@ -139,10 +139,17 @@ def describe_sweep(
     prediction: Preflight | Unpredictable, train_images: int,
 ) -> dict[str, Any]:  # fmt: skip
     """What sweep.yaml says of a new sweep."""
+    spans = None if info.spans is None else [None if span is None else list(span) for span in info.spans]
     return {
         "format": FORMAT,
         "spec": spec.as_mapping(),
-        "data": {"origin": info.origin, "images": info.count, "train_images": train_images, "checksum": info.checksum},
+        "data": {
+            "origin": info.origin,
+            "images": info.count,
+            "train_images": train_images,
+            "checksum": info.checksum,
+            **({} if spans is None else {"spans": spans}),
+        },
         "preflight": prediction.to_mapping(),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

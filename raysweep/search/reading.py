@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from raysweep.data.decoding import Spans
 from raysweep.data.folder import read_image
 from raysweep.data.images import Fitting
 from raysweep.data.survey import image_files
@@ -40,7 +41,7 @@ def read_images(path: PathLike | Iterable[PathLike], model: TrainedVAE, *, fit: 
         DataError: if a file is missing or cannot be decoded.
         ModelInputError: if the model does not say how its images were prepared, and `fit` is not given.
     """
-    fitting = _fitting(model, fit)
+    fitting, spans = _fitting(model, fit), _spans(model)
     if isinstance(path, str | os.PathLike):
         given = Path(path).expanduser()
         if not given.exists():
@@ -50,7 +51,7 @@ def read_images(path: PathLike | Iterable[PathLike], model: TrainedVAE, *, fit: 
         files = [Path(one).expanduser() for one in path]
         if not files:
             raise DataUnavailable("path: is an empty list; name at least one image")
-    pixels = torch.from_numpy(np.stack([read_image(file, fitting) for file in files]))
+    pixels = torch.from_numpy(np.stack([read_image(file, fitting, spans) for file in files]))
     images = pixels.to(model.posterior.weight.device).to(torch.float32).mul_(1 / 255)
     return seen_by_the_encoder(images, model.config)
 
@@ -79,3 +80,14 @@ def _fitting(model: TrainedVAE, fit: str | None) -> Fitting:
         place = ".".join(map(str, detail["loc"]))
         raise ModelInputError(f"{place}: {detail['msg']}, got {detail['input']!r}") from None
     return Fitting(spec.image_size, colours, spec.fit)
+
+
+def _spans(model: TrainedVAE) -> Spans | None:
+    """Return the values by which training images of more than 8 bits were scaled, if the model says it."""
+    raw = (model.images or {}).get("spans")
+    if raw is None:
+        return None
+    try:
+        return Spans.from_lists(raw)
+    except ValueError as error:
+        raise ModelInputError(f"model: its model.json is damaged (origin.data.spans): {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from copy import copy
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -58,6 +59,8 @@ class Sweep:
         """At which KLD weight collapse was predicted before the sweep, if it was."""
         self.train_images: int | None = None
         """Images that each trial learns from; None for sweeps of raysweep 0.1, which did not write it down."""
+        self.spans: Any = None
+        """The values by which its images of more than 8 bits were scaled, if it has such; as sweep.yaml has them."""
         self.stopped_by: str | None = None
         """What ended the run that returned this before all was done, if anything did."""
         self.untested: dict[int, str] = {}
@@ -225,7 +228,9 @@ class Sweep:
             raise ArgumentError(f"{option('objective', metric)}: {note}. Use elbo_nats, bits_per_dim or psnr_db")
         search = self.spec.search.model_copy(update={"objective": Objective(metric=metric)})
         spec = self.spec.model_copy(update={"search": search})
-        return Sweep(self.directory, spec, self.records, self.running, self.prediction)
+        other = copy(self)
+        other.spec = spec
+        return other
 
     @worded_for("python")
     def findings(self, *others: Sweep, claims: Sequence[Claim] | None = None) -> list[Finding]:
@@ -340,10 +345,11 @@ class Sweep:
         remote = remote_of(self.directory)
         if remote is not None and not is_driven(self.directory):
             fetch_checkpoints(self.directory, remote, record.number)
-        origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value}
-        export_model(
-            self.directory.trial(record.number), Path(out), origin | {"data": self.spec.data.model_dump(mode="json")}
-        )
+        data = self.spec.data.model_dump(mode="json")
+        if self.spans is not None:
+            data["spans"] = self.spans
+        origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value, "data": data}
+        export_model(self.directory.trial(record.number), Path(out), origin)
         return record
 
 
@@ -419,4 +425,5 @@ def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:
     data = description.get("data")
     train_images = data.get("train_images") if isinstance(data, dict) else None
     sweep.train_images = train_images if isinstance(train_images, int) and train_images > 0 else None
+    sweep.spans = data.get("spans") if isinstance(data, dict) else None
     return sweep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -71,6 +72,25 @@ def test_files_are_read_exactly_as_the_sweep_that_trains_on_them_prepares_them(
     two = [folder / "a class" / "grey.png", str(folder / "a class" / "colour.png")]
     assert torch.equal(read_images(two, model), trained_on[[2, 1]])
     assert model.encode(images)[0].shape == (7, 2)
+
+
+def test_images_of_more_than_8_bits_are_scaled_as_those_of_the_folder_were(tmp_path: Path) -> None:
+    """The folder's brightest pixel has 12 bits; alone, its darker image would be taken for one of 16."""
+    (tmp_path / "images").mkdir()
+    for name, brightest in (("dark", 900), ("bright", 4095)):
+        values = np.linspace(0, brightest, 256).astype(np.uint16).reshape(16, 16)
+        Image.fromarray(values).save(tmp_path / "images" / f"{name}.png")
+    Image.fromarray(np.full((16, 16), 60_000, np.uint16)).save(tmp_path / "beyond.png")
+    section = {"dataset": "folder", "root": str(tmp_path / "images"), "image_size": 16, "channels": 1}
+    cache = open_cache(prepare(DataSpec.model_validate(section)), verify=True)
+    trained_on = torch.from_numpy(np.concatenate(cache.chunks)).to(torch.float32).mul_(1 / 255)
+    assert cache.info.spans == ((0, 4095), None)
+    carried = json.loads(json.dumps({"fit": "resize", "spans": cache.info.spans}))
+    model = model_of(carried, 1, 16)
+    assert torch.equal(read_images(tmp_path / "images", model), trained_on)
+    assert float(read_images(tmp_path / "beyond.png", model).min()) == 1.0, "brighter than all is white"
+    with pytest.raises(ModelInputError, match=r"origin\.data\.spans"):
+        read_images(tmp_path / "images", model_of({"fit": "resize", "spans": [1, 2, 3]}, 1, 16))
 
 
 def test_a_model_of_binarised_images_is_given_black_and_white_pixels(folder: Path) -> None:

@@ -126,6 +126,8 @@ def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
         parts += ["", trials_view(sweep.best(), sweep.spec)]
     if len(state.untested) < len(state.finalists):
         parts += ["\nOn the test split, beside real images:", finals_view(state.finalists)]
+    remarks = sweep.remarks() if standing == "finished" else []
+    parts += ["", *remarks] if remarks else []
     if not sweep.running and sweep.directory.unreported.exists():
         parts.append(f"\nThe report is behind. To write it, type: raysweep report {typed(directory)}")
     if standing == "stopped":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from raysweep.search.status import remaining_seconds, sweep_status
+from raysweep.search.status import remaining_seconds, remaining_test_seconds, sweep_status
 from raysweep.search.views import (
     causes,
     count_text,
@@ -68,7 +68,7 @@ class Printing:
         epochs = count_text(len(record.epochs), "epoch")
         self._print(
             f"trial {record.number} {record.state.value}: {_result(record, session.spec)} after {epochs}; "
-            f"{params_text(record.params)}  [{_standing(session)}]"
+            f"{params_text(record.params)}  [{standing_text(session)}]"
         )
 
     def trial_tested(self, session: Session, record: TrialRecord) -> None:
@@ -78,7 +78,7 @@ class Printing:
 
     def tick(self, session: Session) -> None:
         if time.monotonic() - self._printed_at > QUIET_S:
-            self._print(f"... {_standing(session)}")
+            self._print(f"... {standing_text(session)}")
 
     def conclude(self, sweep: Sweep) -> None:
         """Say what came of it and what to call next."""
@@ -123,14 +123,17 @@ class Silence:
     def conclude(self, sweep: Sweep) -> None: ...
 
 
-def _standing(session: Session) -> str:
-    """Say how many trials have ended, what the best is, and how long the rest takes."""
+def standing_text(session: Session) -> str:
+    """Say how many trials have ended, or finalists were measured, which trial is ahead, and how long the rest takes."""
     records, spec = session.ledger.records(), session.spec
     status = sweep_status(records, spec)
     parts = [f"{status.ended}/{status.trials}"]
-    if status.best is not None:
-        parts.append(f"best trial {status.best.number}, {_result(status.best, spec)}")
+    if status.leader is not None:
+        parts.append(f"best trial {status.leader.number}, {_result(status.leader, spec)}")
     rest = remaining_seconds(records, spec, session.slots.trials)
+    if session.testing:
+        parts.append(f"{len(status.finalists) - len(status.untested)}/{len(status.finalists)} tested")
+        rest = remaining_test_seconds(status, session.slots.count)
     if rest:
         parts.append(f"about {duration_text(rest)} left")
     return "; ".join(parts)

@@ -17,6 +17,7 @@ from raysweep.clock import timed
 from raysweep.metrics import TrialState
 from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
+from raysweep.search.printing import QUIET_S, standing_text
 from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, remaining_test_seconds, sweep_status
 from raysweep.search.views import (
     GAP,
@@ -75,11 +76,12 @@ class LiveDisplay:
 
 
 class PlainDisplay:
-    """Prints a line when a trial ends, and one for the session's very first result."""
+    """Prints a line when a trial ends, one for the session's first result, and one after half a minute without any."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._first = True
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -105,9 +107,11 @@ class PlainDisplay:
         self._print(f"trial {record.number} tested: {finals_text(record)} [{done}]")
 
     def tick(self, session: Session) -> None:
-        return None
+        if time.monotonic() - self._printed_at > QUIET_S:
+            self._print(f"... {standing_text(session)}")
 
     def _print(self, line: str) -> None:
+        self._printed_at = time.monotonic()
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

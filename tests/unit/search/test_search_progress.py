@@ -135,6 +135,28 @@ def test_the_first_line_of_a_resumed_session_names_the_epoch_there_was(
     assert out.getvalue() == "trial 0: elbo_nats 3.5 after epoch 15\n"
 
 
+def test_lines_say_that_a_long_trial_or_test_goes_on(
+    ledger: Ledger, open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = open_session(ledger)
+    session.next_order()
+    session.receive(0, report(1, 3.5))
+    out, clock = StringIO(), [0.0]
+    monkeypatch.setattr("raysweep.search.progress.time.monotonic", lambda: clock[0])
+    display = PlainDisplay(Console(file=out, width=200))
+    for clock[0] in (20.0, 31.0, 40.0):
+        display.tick(session)
+    assert out.getvalue().count("\n") == 1
+    assert out.getvalue().startswith("... 0/6; best trial 0, elbo_nats 3.5; about ")
+    train_to_the_end(session, 0)
+    for number in range(1, 6):
+        session.next_order()
+        train_to_the_end(session, number)
+    session.testing, clock[0] = True, 80.0
+    display.tick(session)
+    assert out.getvalue().splitlines()[-1] == "... 6/6; best trial 0, elbo_nats 1; 0/5 tested"
+
+
 @pytest.mark.parametrize(("term", "kind"), [("xterm", LiveDisplay), ("dumb", PlainDisplay), ("unknown", PlainDisplay)])
 def test_a_terminal_that_cannot_redraw_gets_lines(term: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)

@@ -106,7 +106,12 @@ class DataSpec(Section):
     @field_validator("root")
     @classmethod
     def _wherever_one_stands(cls, root: str | None) -> str | None:
-        return None if root is None else str(Path(root).expanduser().absolute())
+        try:
+            return None if root is None else str(Path(root).expanduser().absolute())
+        except RuntimeError:
+            raise ValueError(
+                f"root: {root} begins with a home directory, and there is none here; write it out"
+            ) from None
 
     @model_validator(mode="after")
     def _leaves_images_to_train_on(self) -> DataSpec:

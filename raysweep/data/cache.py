@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from raysweep.clock import timed
 from raysweep.data.cachefile import FORMAT_VERSION, CacheInfo, ImageCache, Progress, open_cache, write_cache
 from raysweep.data.images import Fitting, Note, Source
-from raysweep.data.places import cache_directory
+from raysweep.data.places import cache_directories, cache_directory, writable_cache_directory
 from raysweep.data.sources import PUBLISHED, find_source, open_source
 from raysweep.data.splits import SplitSizes, split_sizes
 from raysweep.errors import CacheError, DataError, StorageError
@@ -101,8 +101,9 @@ def prepare(spec: DataSpec, progress: Progress | None = None, warn: Callable[[st
     """
     source = open_source(spec)
     fitting = _fitting(spec, source)
-    path = _path(source, fitting)
-    if not _is_sound(path):
+    found = next((path for path in _paths(source, fitting) if _is_sound(path)), None)
+    path = found or writable_cache_directory() / _name(source, fitting)
+    if found is None:
         with _locked(path):
             if not _is_sound(path):
                 write_cache(path, source, fitting, progress)
@@ -140,7 +141,6 @@ def describe(spec: DataSpec) -> DataDescription:
             path=None,
         )
     fitting = _fitting(spec, source)
-    path = _path(source, fitting)
     return DataDescription(
         dataset=spec.dataset,
         origin=source.origin,
@@ -153,14 +153,14 @@ def describe(spec: DataSpec) -> DataDescription:
         sizes=_split_sizes(source, spec),
         class_counts=source.class_counts,
         notes=_notes(source, fitting),
-        path=path if path.is_file() else None,
+        path=next((path for path in _paths(source, fitting) if path.is_file()), None),
     )
 
 
 def cached_files() -> list[CachedFile]:
     """All files of the cache directory, by name; one that cannot be used is listed with its fault."""
     files = []
-    for path in sorted(cache_directory().glob("[!.]*.arrow")):
+    for path in [path for directory in cache_directories() for path in sorted(directory.glob("[!.]*.arrow"))]:
         info, fault = None, None
         try:
             info = open_cache(path).info
@@ -187,10 +187,15 @@ def _notes(source: Source, fitting: Fitting) -> tuple[Note, ...]:
     return source.notes if fit is None else (*source.notes, fit)
 
 
-def _path(source: Source, fitting: Fitting) -> Path:
+def _paths(source: Source, fitting: Fitting) -> list[Path]:
+    """Return where the cache file may lie."""
+    return [directory / _name(source, fitting) for directory in cache_directories()]
+
+
+def _name(source: Source, fitting: Fitting) -> str:
     identity = {"source": source.name, "content": source.fingerprint, "format": FORMAT_VERSION, **asdict(fitting)}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return cache_directory() / f"{source.name}-{key}.arrow"
+    return f"{source.name}-{key}.arrow"
 
 
 def _is_sound(path: Path) -> bool:

@@ -1,22 +1,86 @@
-"""Where raysweep keeps what it can make again: prepared images and downloads."""
+"""Where raysweep keeps what it can make again: prepared images and downloads.
+
+What lies in the cache directory is read wherever it is. If it may not be written, as in a container without a home,
+what is new goes into a directory of this user's own among the machine's temporary files.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
+import tempfile
 from pathlib import Path
+
+from raysweep.errors import StorageError
+
+_LOG = logging.getLogger("raysweep")
 
 
 def cache_directory() -> Path:
-    """`$RAYSWEEP_CACHE`, else `$XDG_CACHE_HOME/raysweep`, else `~/.cache/raysweep`; it need not exist yet."""
+    """Return `$RAYSWEEP_CACHE`, else `$XDG_CACHE_HOME/raysweep`, else `~/.cache/raysweep`; it need not exist yet."""
     own = os.environ.get("RAYSWEEP_CACHE")
     if own:
         return Path(own).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
     # The XDG specification asks that a relative path be ignored.
-    base = Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache"
-    return base / "raysweep"
+    if shared and Path(shared).is_absolute():
+        return Path(shared) / "raysweep"
+    try:
+        return Path.home() / ".cache" / "raysweep"
+    except RuntimeError:  # HOME is not set, and this user is in no list of users
+        return _temporary_directory()
+
+
+def writable_cache_directory() -> Path:
+    """Return the directory for what is not in the cache yet: the cache directory, if it can be written.
+
+    Otherwise it is a directory among the temporary files. A directory that RAYSWEEP_CACHE names is never replaced.
+
+    Raises:
+        StorageError: if this user has no home, and somebody else has made that directory.
+    """
+    directory, instead = cache_directory(), _temporary_directory()
+    if directory == instead and not _is_own(instead):
+        raise StorageError(f"{instead}: belongs to somebody else; set RAYSWEEP_CACHE to a directory of your own")
+    if os.environ.get("RAYSWEEP_CACHE") or _can_be_written(directory) or not _is_own(instead):
+        return directory
+    _LOG.warning("%s: cannot be written; %s is used instead. Set RAYSWEEP_CACHE to choose another", directory, instead)
+    return instead
+
+
+def cache_directories() -> list[Path]:
+    """Return where caches may lie, the first choice first."""
+    first, second = cache_directory(), _temporary_directory()
+    is_second = not os.environ.get("RAYSWEEP_CACHE") and second.is_dir() and _is_own(second)
+    return [*([first] if first != second else []), *([second] if is_second else [])]
 
 
 def download_directory(dataset: str) -> Path:
-    """Where the raw files of a downloaded data set go."""
-    return cache_directory() / "downloads" / dataset
+    """Return where the raw files of a downloaded data set go."""
+    return writable_cache_directory() / "downloads" / dataset
+
+
+def download_directories(dataset: str) -> list[Path]:
+    """Return where the raw files of a data set that was downloaded may lie."""
+    return [directory / "downloads" / dataset for directory in cache_directories()]
+
+
+def _temporary_directory() -> Path:
+    return Path(tempfile.gettempdir()) / f"raysweep-cache-{os.getuid()}"
+
+
+def _can_be_written(directory: Path) -> bool:
+    """Return whether a directory can be written, or made."""
+    there = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _is_own(directory: Path) -> bool:
+    """Make a directory that nobody else can write; return False if somebody else has made it."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022

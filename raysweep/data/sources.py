@@ -17,7 +17,7 @@ from raysweep.data.cifar import CifarSource, find_cifar_directory
 from raysweep.data.folder import FolderSource
 from raysweep.data.idx import IDX_NAMES, IdxSource, find_idx_directory
 from raysweep.data.images import Source
-from raysweep.data.places import download_directory
+from raysweep.data.places import download_directories, download_directory
 from raysweep.errors import DataUnavailable
 from raysweep.layout import storage_errors
 from raysweep.spec import BUNDLED, DataSpec
@@ -123,7 +123,7 @@ def _find_source(spec: DataSpec) -> Source | None:
 
 def _places(spec: DataSpec) -> list[Path]:
     own = [Path(spec.root).expanduser()] if spec.root is not None else []
-    return [*own, download_directory(spec.dataset)]
+    return [*own, *download_directories(spec.dataset)]
 
 
 def _unavailable(spec: DataSpec, published: Published, tried: str) -> DataUnavailable:

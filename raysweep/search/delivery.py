@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from raysweep.data.cachefile import open_cache
-from raysweep.data.places import cache_directory
+from raysweep.data.places import cache_directories, writable_cache_directory
 from raysweep.errors import CacheError, StorageError
 from raysweep.layout import replacing, storage_errors
 from raysweep.remote import RemoteDirectory
@@ -40,9 +40,14 @@ def local_images(images: ImageFile) -> Path:
     """
     if images.node is None or images.node == _node():
         return images.path
-    path = cache_directory() / images.path.name
-    if (path, images.checksum) in _verified:
-        return path
+    for directory in cache_directories():  # what is there is read, also where it may not be written
+        path = directory / images.path.name
+        if (path, images.checksum) in _verified:
+            return path
+        if path.exists() and _fault(path, images) is None:
+            _verified.add((path, images.checksum))
+            return path
+    path = writable_cache_directory() / images.path.name
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
@@ -80,7 +85,7 @@ def images_from(remote: RemoteDirectory, dataset: str, checksum: str) -> Path | 
         CacheError: if they are damaged.
     """
     name = ImageFile.name_of(dataset, checksum)
-    path = cache_directory() / Path(name).name
+    path = writable_cache_directory() / Path(name).name
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not remote.fetch(name, path):

@@ -65,7 +65,11 @@ def is_driven(directory: SweepDirectory) -> bool:
     """Whether a driver holds the sweep on this machine."""
     if not directory.driver_lock.exists():
         return False
-    with open(directory.driver_lock, "rb") as file:
+    try:
+        file = open(directory.driver_lock, "rb")  # noqa: SIM115 (closed below)
+    except PermissionError:  # of a sweep of somebody else, which this user does not drive
+        return False
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not take each other for a driver
         except BlockingIOError:

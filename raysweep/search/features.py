@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 from raysweep.data.tensors import ImageSplits, spread
+from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.quality.features import (
     FeatureNetwork,
@@ -63,27 +64,41 @@ def feature_space(
 
 
 def _of_these_images(cache: Path, splits: ImageSplits, device: torch.device, fingerprint: str) -> FeatureNetwork:
-    """Kept beside the cache of the images."""
+    """Return the features that are kept beside the cache of the images, made and written there if they are not.
+
+    A cache that may only be read, or a full disk, costs other sweeps on these images the making of theirs, and this
+    one nothing: it keeps a copy.
+    """
     path = cache.with_name(f"{cache.stem}-{fingerprint[:8]}.features.safetensors")
-    with storage_errors(path), FileLock(path.with_name(f".{path.name}.lock")):
-        network = load_features(path, fingerprint)
-        if network is None:
-            network = _made(splits, device)
-            save_features(path, network, fingerprint)
-            accuracy = "" if network.accuracy is None else f" with {network.accuracy:.1%} accuracy on the test split"
-            _log.warning("%s: made features (%s)%s", path, network.kind, accuracy)
+    network = load_features(path, fingerprint)
+    if network is not None:
+        return network
+    try:
+        with storage_errors(path), FileLock(path.with_name(f".{path.name}.lock")):
+            network = load_features(path, fingerprint)
+            if network is None:
+                network = _made(splits, device)
+                save_features(path, network, fingerprint)
+    except StorageError as error:
+        _log.warning("%s; the features are kept with the sweep alone", error)
+        return _made(splits, device) if network is None else network
     return network
 
 
 def _made(splits: ImageSplits, device: torch.device) -> FeatureNetwork:
+    """Return new features, trained where there are labels of two classes or more."""
     classes = len(splits.info.classes)
     if splits.train.labels is None or classes < 2:
         seen = splits.train.gather(spread(SEEN_BY_RANDOM_FEATURES, len(splits.train)))
-        return random_features(splits.info.shape, SEED, seen)
+        network = random_features(splits.info.shape, SEED, seen)
+        _log.warning("made features (%s) of %s", network.kind, splits.info.origin)
+        return network
     network = train_classifier(
         splits.train.gather, splits.train.labels, splits.info.shape, classes, seed=SEED, device=device
     )
     if splits.test.labels is not None:
         shown = spread(2000, len(splits.test))
         network.accuracy = measure_accuracy(network, splits.test.gather(shown), splits.test.labels[shown.to(device)])
+    accuracy = "" if network.accuracy is None else f" with {network.accuracy:.1%} accuracy on the test split"
+    _log.warning("made features (%s) of %s%s", network.kind, splits.info.origin, accuracy)
     return network

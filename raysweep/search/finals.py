@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ PAIRS = 32
 """Pairs of test images that are interpolated between."""
 COMPONENTS = 10
 """Of the mixture that is fitted to the latents."""
+_log = logging.getLogger("raysweep")
 _SHARES = ("kid", "precision", "recall", "density", "coverage")
 
 
@@ -261,12 +263,17 @@ def _images(subject: Subject, features: FeatureNetwork, mixture: LatentMixture |
     rebuilt = _look(features, (model.reconstruct(x) for x in subject.seen.split(BATCH)))  # type: ignore[no-untyped-call]
     floor = _look(features, (splits.train.gather(rows) for rows in others.split(BATCH)))  # type: ignore[no-untyped-call]
     prior = _look(features, (model.decode(z) for z in subject.normal(count).split(BATCH)))  # type: ignore[no-untyped-call]
-    found: dict[str, Any] = {**_distances("", real, prior), **_distances("floor_", real, floor)}
-    if mixture is None:
-        found |= dict.fromkeys(f"mixture_{name}" for name in _SHARES)
+    if bool((subject.shown == subject.shown[:1]).all()):
+        # Features are scaled by how much images differ: where they do not, a distance is rounding, or 1e20.
+        _log.warning("all test images that are measured are the same: how far samples are from them is left out")
+        found: dict[str, Any] = {f"{prefix}{name}": None for prefix in ("", "floor_", "mixture_") for name in _SHARES}
     else:
-        drawn = mixture.sample(count, subject.config.seed).to(subject.device)
-        found |= _distances("mixture_", real, _look(features, (model.decode(z) for z in drawn.split(BATCH))))  # type: ignore[no-untyped-call]
+        found = {**_distances("", real, prior), **_distances("floor_", real, floor)}
+        if mixture is None:
+            found |= dict.fromkeys(f"mixture_{name}" for name in _SHARES)
+        else:
+            drawn = mixture.sample(count, subject.config.seed).to(subject.device)
+            found |= _distances("mixture_", real, _look(features, (model.decode(z) for z in drawn.split(BATCH))))  # type: ignore[no-untyped-call]
     judge = None if labels is None or features.kind != "classifier" else labels
     return found | {
         "reconstruction_accuracy": None if judge is None else _share(rebuilt.classes == judge),

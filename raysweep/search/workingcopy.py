@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
-from raysweep.data.places import cache_directory
+from raysweep.data.places import writable_cache_directory
 from raysweep.errors import SweepDirectoryError
 from raysweep.layout import SweepDirectory, storage_errors, write_atomically
 from raysweep.metrics import EpochMetrics
@@ -48,7 +48,7 @@ def locate(location: str | os.PathLike[str]) -> SweepDirectory:
 def working_copy(uri: str) -> Path:
     """Where this machine keeps its copy of a sweep directory in a bucket."""
     name = re.sub(r"[^\w.-]+", "_", uri.partition("?")[0].rsplit("/", 1)[-1])[:40]
-    return cache_directory() / "sweeps" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+    return writable_cache_directory() / "sweeps" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
 def remote_of(directory: SweepDirectory) -> RemoteDirectory | None:

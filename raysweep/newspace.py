@@ -22,6 +22,8 @@ _SIDES = ((12, 8), (24, 16), (44, 32))
 _LARGE = 64
 _BLOCKS = {8: "d/2 2d/2", 16: "d/2 2d/2", 32: "d/2 2d/2 4d/2", 64: "d/2 2d/2 4d/2 4d/2"}
 FEW = 500
+"""Images below which more of them are kept to compare trials on."""
+_FIRST = "{kld_weight: 5e-4, learning_rate: 1e-3, latent_size: 16, d_size: 16}"
 _SQUARE = 1.1
 """Largest ratio of an image's sides for which squeezing it into a square is not seen."""
 
@@ -104,7 +106,7 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
         "",
         "trial:   # a value is constant; {low, high} and {choices} are searched",
         *_entries(
-            ("kld_weight", "{low: 1e-5, high: 1e-2, log: true}", "little reconstructs well, much samples well"),
+            ("kld_weight", "{low: 1e-5, high: 5e-3, log: true}", "little reconstructs well, much samples well"),
             ("learning_rate", "{low: 3e-4, high: 5e-3, log: true}", "of Adam"),
             ("latent_size", "{choices: [8, 16, 32, 64]}", "dimensions of the latent space"),
             ("d_size", "{choices: [16, 32]}", "channels that conv_blocks counts in: the width of the network"),
@@ -117,6 +119,7 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
             ("trials", "12", "configurations that are tried"),
             ("objective", "{metric: elbo_nats}", "how well the model explains validation images; no weight changes it"),
             ("sampler", "tpe", "learns from the trials so far; also random and grid"),
+            ("enqueue", f"[{_FIRST}]", "runs first: a point that mostly works"),
         ),
         "  early_stopping:",
         "    asha:   # the best third goes on past each rung, the others stop",

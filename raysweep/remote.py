@@ -146,6 +146,14 @@ class RemoteDirectory:
             if info.type == FileType.File
         }
 
+    def top_names(self) -> tuple[str, ...]:
+        """Return the names of the objects and directories right below the directory, without what lies in these."""
+        from pyarrow.fs import FileSelector
+
+        with self._errors():
+            found = self._files.get_file_info(FileSelector(self._base, recursive=False, allow_not_found=True))
+        return tuple(sorted(name for info in found if (name := info.path.removeprefix(self._base).strip("/"))))
+
     def find(self, name: str) -> RemoteFile | None:
         """One object; None if it is not there."""
         from pyarrow.fs import FileType

@@ -449,7 +449,8 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
 
 def _occupied(name: str, spec: SweepSpec, source: str | None, foreign: Sequence[str]) -> str:
     """Say that a directory for a new sweep holds other files, and what to type."""
-    inside = f"{name.rstrip('/')}/{spec.name}"
+    place, mark, options = name.partition("?") if "://" in name else (name, "", "")
+    inside = f"{place.rstrip('/')}/{spec.name}{mark}{options}"
     command = f"type: raysweep run {typed(source) if source else 'FILE'} --output {typed(inside)}"
     return (
         f"{name}: is not empty, it holds {listed_names(foreign)}; a sweep has a directory of its own. For one inside, "

@@ -120,16 +120,15 @@ def is_taken(directory: SweepDirectory) -> bool:
 
 
 def foreign_objects(directory: SweepDirectory) -> list[str]:
-    """Return the names at the top of the bucket's directory, of a bucket that holds no sweep there.
+    """Return the names at the top of a directory in a bucket that holds no sweep: what others have put there.
 
-    The lease of a driver that has just begun is a sweep's own.
+    Hidden ones are left out: the lease of a driver that has just begun is a sweep's own.
 
     Raises:
         StorageError: if the bucket does not answer.
     """
     remote = remote_of(directory)
-    names = {name.split("/")[0] for name in remote.list()} if remote is not None else set()
-    return sorted(name for name in names if not name.startswith("."))
+    return [name for name in remote.top_names() if not name.startswith(".")] if remote is not None else []
 
 
 def set_aside(directory: SweepDirectory) -> None:

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from pyarrow.fs import S3FileSystem
 
 from raysweep.errors import StorageError, SweepDirectoryError
+from raysweep.loading import load_spec
 from raysweep.remote import RemoteDirectory, below, is_final, is_remote
+from raysweep.search.sweep import run
+from raysweep.search.workingcopy import foreign_objects, locate
 from tests.s3server import free_port, request, s3_server
 
 NAMES = st.text("abcäß 漢+%#-_", min_size=1, max_size=12).filter(lambda name: name == name.strip())
@@ -138,3 +141,23 @@ def test_a_path_is_no_uri_and_neither_is_one_with_file() -> None:
 def test_an_object_cannot_become_a_file_elsewhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no file of a sweep"):
         below(tmp_path, name)
+
+
+def test_a_new_sweep_goes_into_no_directory_of_a_bucket_that_holds_other_objects(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path))
+    uri = f"s3://bucket/taken by others?endpoint_override={server}&region=us-east-1"
+    there = RemoteDirectory.at(uri)
+    assert foreign_objects(locate(uri)) == []
+    there.write(".driver.json", b"{}")
+    assert foreign_objects(locate(uri)) == []
+    there.write("photos/deep/1.png", b"1")
+    there.write("notes.txt", b"2")
+    with pytest.raises(SweepDirectoryError, match=r"is not empty, it holds notes\.txt, photos; .* --output ") as caught:
+        run(load_spec("quickstart"), uri, source="quickstart")
+    assert there.read("notes.txt") == b"2"
+    assert (
+        f"raysweep run quickstart --output 's3://bucket/taken by others/quickstart?endpoint_override={server}"
+        in str(caught.value)
+    )

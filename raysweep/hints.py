@@ -184,7 +184,11 @@ _KEYS = (
 _IN_DISTRIBUTIONS = (
     _Row("low", "min minimum lower lower_bound from start a"),
     _Row("high", "max maximum upper upper_bound to stop end b"),
-    _Row("log", "log_scale logarithmic scale distribution dist type prior base loguniform log_uniform", "log: true"),
+    _Row(
+        "log",
+        "log_scale logarithmic scale distribution dist type prior base loguniform log_uniform",
+        "log: true for a logarithmic scale, left out for a uniform one",
+    ),
     _Row("step", "q quantum step_size increment delta"),
     _Row("choices", "values options categories categorical choice grid list candidates value one_of"),
 )
@@ -255,6 +259,11 @@ _METRICS = {
 _CONTAINS_THE_WEIGHT = "which contains the KLD weight and compares only trials that have the same"
 
 
+_TRUTHS = {"true": ("yes", "on", "y", "1"), "false": ("no", "off", "n", "0")}
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_DATASETS = (*_VALUES["data.dataset"], "digits", "mnist")
+
+
 def plain(name: object) -> str:
     """Return a name without case, hyphens, underscores and spaces: `Z-Dim` and `z_dim` are one."""
     return re.sub(r"[-_\s.]+", "", str(name)).lower()
@@ -319,6 +328,12 @@ def value_hint(key: str, value: object, allowed: Iterable[object]) -> str:
     """Return the end of a message on a value that key `key` does not take; empty if nothing is known of it."""
     if key in _WRITTEN:
         return f"; write {_WRITTEN[key]}"
+    if key == "evaluation.final_metrics" and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return f"; write final_metrics: best {value}"
+    if key == "evaluation.final_metrics" and not isinstance(value, str):
+        return "; write final_metrics: all, none, or best 5"
+    if value is None:
+        return "; nothing stands after its colon"
     for meant, names in _VALUES.get(key, {}).items():
         if plain(value) in map(plain, names.split()):
             return f"; {str(value).lower() if isinstance(value, bool) else value} is {meant} here"
@@ -326,6 +341,46 @@ def value_hint(key: str, value: object, allowed: Iterable[object]) -> str:
     same = [word for word in words if plain(word) == plain(value)]
     close = same or difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close and close[0] != value else ""
+
+
+def truth_hint(value: object) -> str:
+    """Return the end of a message on a text where true or false should be."""
+    meant = next((word for word, names in _TRUTHS.items() if plain(value) in names), None)
+    return f"; write {meant}" if meant else ""
+
+
+def number_hint(value: str) -> str:
+    """Return the end of a message on a text where a number should be: how the number is written that it means."""
+    bare = value.strip()
+    if re.fullmatch(_NUMBER, bare):
+        return "; numbers stand without quotes"
+    without_groups = re.sub(r"(?<=\d)[ _,](?=\d{3}(\D|$))", "", bare)
+    if re.fullmatch(_NUMBER, without_groups):
+        return f"; write {without_groups}"
+    ratio = re.fullmatch(rf"({_NUMBER})\s*/\s*({_NUMBER})", bare)
+    if ratio and float(ratio[2]) != 0:
+        return f"; write {float(ratio[1]) / float(ratio[2]):.6g}"
+    power = re.fullmatch(rf"({_NUMBER})\s*(?:\*\*|\^)\s*({_NUMBER})", bare)
+    if power and float(power[1]) > 0 and abs(float(power[2])) < 300:
+        return f"; write {float(power[1]) ** float(power[2]):.6g}"
+    return ""
+
+
+def section_hint(section: str, value: object) -> str:
+    """Return the end of a message on a section that has a bare value where keys and values should be."""
+    if section == "data" and isinstance(value, str):
+        folder = "/" in value or value not in _DATASETS
+        return f"; write data: {{dataset: {'folder, root: ' if folder else ''}{value}}}"
+    if section == "search" and isinstance(value, int) and not isinstance(value, bool):
+        return f"; write search: {{trials: {value}}}"
+    example = {
+        "data": "data: {dataset: mnist-5k}",
+        "trial": "trial: {kld_weight: {low: 1e-5, high: 1e-2, log: true}}",
+        "search": "search: {trials: 20}",
+        "resources": "resources: {cpu: 2}",
+        "evaluation": "evaluation: {final_metrics: all}",
+    }[section]
+    return f"; for example {example}"
 
 
 def metric_hint(name: str) -> str:
@@ -361,7 +416,7 @@ def _final_hint(name: str) -> str:
     return (
         "is measured on the test split, once for each finalist after the sweep: choosing trials by it would make the "
         f"test split a second validation split. The nearest objective is {nearest}; with evaluation: "
-        f"{{final_metrics: all}} {name} is measured for every trial, to compare them afterwards"
+        f"{{final_metrics: all}} {name} is measured for every trial, and raysweep best DIR --metric {name} ranks them"
     )
 
 

@@ -17,7 +17,16 @@ from raysweep.claims import CLAIM_KINDS, Claim
 from raysweep.config import DENSE, LOSS_FIELDS, TrialConfig, parse_conv_blocks
 from raysweep.defaults import with_default_sections
 from raysweep.errors import Fault, SpecError
-from raysweep.hints import beta_conversion, distribution_hint, distribution_key, key_hint, value_hint
+from raysweep.hints import (
+    beta_conversion,
+    distribution_hint,
+    distribution_key,
+    key_hint,
+    number_hint,
+    section_hint,
+    truth_hint,
+    value_hint,
+)
 from raysweep.keys import SECTIONS, TOP_LEVEL, all_keys, models_in
 from raysweep.layout import SweepDirectory, typed
 from raysweep.plaintext import NotPlainText, decoded
@@ -81,7 +90,11 @@ def load_spec(
     except IsADirectoryError:
         if SweepDirectory.at(name).holds_a_sweep():
             raise SpecError(name, [Fault(0, "", _is_a_sweep(name, "is"))]) from None
-        raise SpecError(name, [Fault(0, "", f"is a directory, not a file{_files_nearby(name)}")]) from None
+        meant = (
+            _files_nearby(name)
+            or f"; for a search space of images in it, type: raysweep new {NEW_FILE} --data {typed(name)}"
+        )
+        raise SpecError(name, [Fault(0, "", f"is a directory, not a file{meant}")]) from None
     except NotPlainText as error:
         raise SpecError(name, [Fault(error.line, "", str(error))]) from None
     except OSError as error:
@@ -162,7 +175,7 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
         section = raw.get(key)
         section = {} if section is None else section
         if not isinstance(section, dict):
-            faults.add((key,), f"must be keys and values, got {shown(section)}")
+            faults.add((key,), f"must be keys and values, got {shown(section)}{section_hint(key, section)}")
             continue
         if key == "search":
             section = {**section, **overrides}
@@ -195,7 +208,7 @@ def _parse_trial(section: Any, faults: Faults) -> tuple[TrialSpace, set[str]]:
     if section is None:
         section = {}
     if not isinstance(section, dict):
-        faults.add(("trial",), f"must be keys and values, got {shown(section)}")
+        faults.add(("trial",), f"must be keys and values, got {shown(section)}{section_hint('trial', section)}")
         return TrialSpace({}, {}), set(TrialConfig.model_fields)
     before = len(faults.found)
     section = _without_unknown_keys(section, tuple(TrialConfig.model_fields), ("trial",), faults)
@@ -237,9 +250,7 @@ def _parse_distribution(name: str, raw: dict[Any, Any], path: KeyPath, faults: F
     try:
         distribution = model.model_validate(raw)
     except ValidationError as error:
-        faults.add_validation(
-            path, error, raw, lambda _, value, __: _quotes_hint(faults.source) if isinstance(value, str) else ""
-        )
+        faults.add_validation(path, error, raw, lambda _, value, message: _bare_hint(value, message, faults.source))
         return None
     if isinstance(distribution, Choices):
         checked = [
@@ -269,7 +280,7 @@ def _check_value(name: str, value: Any, path: KeyPath, faults: Faults) -> Any:
         if isinstance(value, str) and (written := distribution_hint(value)):
             hint = written
         elif isinstance(value, str) and field_kind(name) != "other":
-            hint = hint or _quotes_hint(faults.source)
+            hint = hint or _quotes_hint(value, faults.source)
         message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         faults.add(path, f"{message}, got {shown(value)}{hint}")
         return value
@@ -466,14 +477,23 @@ def _section(raw: Mapping[Any, Any], key: str) -> dict[Any, Any]:
 
 def _hint_of(key: str, value: Any, message: str) -> str:
     """Return what a value that is refused may have been meant to be."""
-    return value_hint(key, value, _LITERAL.findall(message)) if isinstance(value, str | bool | int) else ""
+    hint = value_hint(key, value, _LITERAL.findall(message))
+    return hint or _bare_hint(value, message, "")
 
 
-def _quotes_hint(source: str) -> str:
+def _bare_hint(value: Any, message: str, source: str) -> str:
+    """Return how a text is written that stands for a number, or for true or false."""
+    if not isinstance(value, str):
+        return ""
+    return truth_hint(value) if "boolean" in message else _quotes_hint(value, source)
+
+
+def _quotes_hint(value: str, source: str) -> str:
     """Return the end of a message on a text where a number should be."""
-    if source == MAPPING:  # as whoever parses a file by another loader meets it
+    hint = number_hint(value)
+    if source == MAPPING and "quotes" in hint:  # as whoever parses a file by another loader meets it
         return "; a number is expected (yaml.safe_load takes 5e-6 for a text: load_spec(PATH) does not)"
-    return "; numbers stand without quotes"
+    return hint
 
 
 def is_record(raw: Any) -> bool:

@@ -90,6 +90,8 @@ class Faults:
                 below, message = (*below, detail["loc"][-1]), "is missing"
             elif detail["type"] == "model_type":
                 message = "must be keys and values"
+            elif detail["type"] == "tuple_type":
+                message = "must be a list"
             key = (*path, *below)
             messages = found.setdefault(key, [])
             if message not in messages:

@@ -54,13 +54,15 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
     from raysweep.defaults import sized
     from raysweep.search.remarks import remarks_before
     from raysweep.search.views import plan_view
+    from raysweep.shipped import find_shipped
     from raysweep.vae.preflight import summary
 
     console = plain_console()
     description = describe(spec.data)
     spec = sized(spec, description.sizes.train)
     slots, where = _slots(spec)
-    console.print(f"{file}: sound", soft_wrap=True)
+    shipped = f" (shipped with raysweep; for a copy to change, type: raysweep new my.yaml --from {file})"
+    console.print(f"{file}: sound{shipped if find_shipped(file) else ''}", soft_wrap=True)
     cache = _images(console, spec, description.is_present)
     prediction = _predicted_collapse(spec, cache)
     collapse = summary(prediction, spec.trial)

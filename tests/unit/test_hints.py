@@ -17,11 +17,13 @@ from raysweep.loading import load_spec, parse_spec
 from raysweep.metrics import FINAL_METRICS, METRICS
 from raysweep.spec import Objective
 from raysweep.vae.conventions import pixel_mean_weight
+from raysweep.yamltext import Loader
 
 SPACE = {
     "data": {"dataset": "digits"},
     "trial": {"kld_weight": {"low": 1e-3, "high": 1e-1, "log": True}},
     "search": {},
+    "evaluation": {},
 }
 
 
@@ -192,3 +194,56 @@ def test_no_foreign_name_is_a_key_of_its_own_section() -> None:
         section = row.key.rpartition(".")[0]
         for name in row.names.split():
             assert not section or f"{section}.{name}" not in keys - {row.key}, (row.key, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("1/1024", "; write 0.000976562"),
+        ("2**-10", "; write 0.000976562"),
+        ("10^-3", "; write 0.001"),
+        ("1_000", "; write 1000"),
+        ("1,000,000", "; write 1000000"),
+        ("0.5", "; numbers stand without quotes"),
+        ("1/0", ""),
+        ("0^-1", ""),
+        ("many", ""),
+    ],
+)
+def test_a_text_that_means_a_number_is_told_as_it_is_written(text: str, written: str) -> None:
+    assert hints.number_hint(text) == written
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "written"),
+    [
+        ("data", "digits", "; write data: {dataset: digits}"),
+        ("data", "my_images", "; write data: {dataset: folder, root: my_images}"),
+        ("search", 20, "; write search: {trials: 20}"),
+        ("trial", 3, "; for example trial: {kld_weight: {low: 1e-5, high: 1e-2, log: true}}"),
+        ("resources", 2, "; for example resources: {cpu: 2}"),
+    ],
+)
+def test_a_bare_value_in_place_of_a_section_is_told_as_it_is_written(section: str, value: Any, written: str) -> None:
+    faults = faults_of(top={section: value})
+    assert any(
+        fault.startswith(f"{section}: must be keys and values, got ") and fault.endswith(written) for fault in faults
+    )
+    text = written.partition("write ")[2] or written.partition("example ")[2]
+    load_spec({**SPACE, **yaml.load(text, Loader=Loader)})
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "end"),
+    [
+        ("search", "early_stopping", True, "write early_stopping: {asha: {grace_epochs: 5}}"),
+        ("search", "objective", "elbo_nats", "write objective: {metric: elbo_nats}"),
+        ("search", "enqueue", {"kld_weight": 1e-2}, "write enqueue: [{kld_weight: 5e-3, learning_rate: 1e-4}]"),
+        ("evaluation", "final_metrics", 5, "write final_metrics: best 5"),
+        ("evaluation", "final_metrics", ["test_kid"], "write final_metrics: all, none, or best 5"),
+        ("trial", "learning_rate", None, "nothing stands after its colon"),
+        ("trial", "learning_rate", {"low": 1e-4, "high": 1e-2, "log": "yes"}, "write true"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_as_it_is_written(section: str, key: str, value: Any, end: str) -> None:
+    assert any(fault.endswith(f"; {end}") for fault in faults_of(**{section: {key: value}}))

@@ -245,3 +245,10 @@ def test_what_nobody_put_there_is_not_taken_for_somebodys_file() -> None:
     assert SweepDirectory.at("out").foreign_entries() == []
     Path("out/.git").mkdir()
     assert SweepDirectory.at("out").foreign_entries() == [".git"]
+
+
+def test_a_folder_of_images_taken_for_a_file_says_how_to_write_one() -> None:
+    make_images("photos", 3, (8, 8))
+    code, output = run("run", "photos")
+    assert code == 2
+    assert "type: raysweep new my.yaml --data photos" in output

@@ -1,29 +1,34 @@
 """The text of a new search space file: what `raysweep new` writes, with a comment on each line that may be changed.
 
-The numbers follow the images. Steps are what a model learns by: a trial has about as many as one of kld.yaml's, however
-few images there are.
+It is the sweep that a file with nothing but its `data:` is, written out: the numbers are those of raysweep/defaults.py.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from raysweep.defaults import STEPS
-from raysweep.spec import SweepSpec
+from raysweep.config import TrialConfig
+from raysweep.defaults import (
+    batch_size_for,
+    default_enqueue,
+    default_trial,
+    epochs_for,
+    grace_epochs_for,
+    steps_an_epoch,
+)
+from raysweep.keys import as_yaml
+from raysweep.spec import DEFAULT_TRIALS, SweepSpec
 from raysweep.yamltext import Loader
 
 _SIDES = ((12, 8), (24, 16), (44, 32))
 """Image sizes: up to a side of so many pixels, images are brought to this size; above, to `_LARGE`."""
 _LARGE = 64
-_BLOCKS = {8: "d/2 2d/2", 16: "d/2 2d/2", 32: "d/2 2d/2 4d/2", 64: "d/2 2d/2 4d/2 4d/2"}
 FEW = 500
 """Images below which more of them are kept to compare trials on."""
-_FIRST = "{kld_weight: 5e-4, learning_rate: 1e-3, latent_size: 16, d_size: 16}"
 _SQUARE = 1.1
 """Largest ratio of an image's sides for which squeezing it into a square is not seen."""
 
@@ -63,16 +68,16 @@ class Images:
 
     @property
     def batch_size(self) -> int:
-        return 64 if self.train >= 2_000 else 32 if self.train >= 500 else 16
+        return batch_size_for(self.train)
 
     @property
     def steps(self) -> int:
         """Steps an epoch."""
-        return max(1, math.ceil(self.train / self.batch_size))
+        return steps_an_epoch(self.train, self.batch_size)
 
     @property
     def epochs(self) -> int:
-        return min(200, max(10, math.ceil(STEPS / self.steps)))
+        return epochs_for(self.train, self.batch_size)
 
 
 def validation_fraction(count: int) -> float:
@@ -83,7 +88,7 @@ def validation_fraction(count: int) -> float:
 def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
     """Return the text of a search space file for some images; `fits` are the ways of bringing them to one size."""
     size, epochs = images.image_size, images.epochs
-    grace = max(1, round(epochs / 4))
+    trial = {key: as_yaml(value) for key, value in default_trial(size).items()}
     kind = "in colour" if images.channels == 3 else "in grey"
     classes = f", {images.classes} classes" if images.classes else ""
     fit = "resize" if images.is_square else next(way for way in ("crop", "letterbox", "resize") if way in fits)
@@ -106,26 +111,27 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
         "",
         "trial:   # a value is constant; {low, high} and {choices} are searched",
         *_entries(
-            ("kld_weight", "{low: 1e-5, high: 5e-3, log: true}", "little reconstructs well, much samples well"),
-            ("learning_rate", "{low: 3e-4, high: 5e-3, log: true}", "of Adam"),
-            ("latent_size", "{choices: [8, 16, 32, 64]}", "dimensions of the latent space"),
-            ("d_size", "{choices: [16, 32]}", "channels that conv_blocks counts in: the width of the network"),
-            ("conv_blocks", _BLOCKS[size], "a word for each convolution; /2 halves the image"),
+            ("kld_weight", trial.pop("kld_weight"), "little reconstructs well, much samples well"),
+            ("learning_rate", trial.pop("learning_rate"), "of Adam"),
+            ("latent_size", trial.pop("latent_size"), "dimensions of the latent space"),
+            *((key, value, "searched") for key, value in trial.items()),
+            ("d_size", as_yaml(TrialConfig.model_fields["d_size"].default), "width: channels conv_blocks counts in"),
+            ("conv_blocks", str(TrialConfig.model_fields["conv_blocks"].default), "convolutions; /2 halves the image"),
             ("batch_size", str(images.batch_size), f"images a step: {images.steps:,} steps an epoch"),
+            ("epochs", str(epochs), f"of a trial that is never stopped: {epochs * images.steps:,} steps"),
         ),
         "",
         "search:",
         *_entries(
-            ("trials", "12", "configurations that are tried"),
+            ("trials", str(DEFAULT_TRIALS), "configurations that are tried"),
             ("objective", "{metric: elbo_nats}", "how well the model explains validation images; no weight changes it"),
             ("sampler", "tpe", "learns from the trials so far; also random and grid"),
-            ("enqueue", f"[{_FIRST}]", "runs first: a point that mostly works"),
+            ("enqueue", as_yaml(default_enqueue(size)), "runs first: a point that mostly works"),
         ),
         "  early_stopping:",
         "    asha:   # the best third goes on past each rung, the others stop",
         *_entries(
-            ("max_epochs", str(epochs), f"of a trial that is never stopped: {epochs * images.steps:,} steps"),
-            ("grace_epochs", str(grace), "the first rung: what every trial gets"),
+            ("grace_epochs", str(grace_epochs_for(epochs)), "the first rung: what every trial gets"),
             indent=6,
         ),
         "",

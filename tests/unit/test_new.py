@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from raysweep.cli import main
+from raysweep.data.cache import describe
+from raysweep.defaults import sized
 from raysweep.layout import SweepDirectory
 from raysweep.loading import load_spec, parse_spec
 from raysweep.search.description import FORMAT, yaml_text
@@ -83,14 +85,13 @@ def test_a_new_file_fits_the_images_of_a_folder(
     assert code == 0, output
 
 
-def test_a_trial_on_few_images_has_as_many_steps_as_one_of_the_flagship() -> None:
-    make_images("few", 300, (16, 16))
-    run("new", "few.yaml", "--data", "few")
-    spec = load_spec("few.yaml")
-    batch = spec.trial.config(dict.fromkeys(("kld_weight", "learning_rate"), 0.001) | {"latent_size": 8, "d_size": 16})
-    steps = -(-210 // batch.batch_size) * spec.max_epochs
-    flagship = load_spec("kld")
-    assert 0.9 * 63 * flagship.max_epochs <= steps <= 1.2 * 63 * flagship.max_epochs
+@pytest.mark.parametrize(("count", "size"), [(300, 16), (40, 64), (2500, 28)])
+def test_a_new_file_is_the_sweep_that_a_file_with_its_data_alone_is(count: int, size: int) -> None:
+    make_images("mine", count, (size, size))
+    assert run("new", "my.yaml", "--data", "mine")[0] == 0
+    spec = load_spec("my.yaml")
+    alone = load_spec({"name": "my", "data": spec.data.model_dump()})
+    assert sized(alone, describe(spec.data).sizes.train).as_mapping() == spec.as_mapping()
 
 
 def test_every_line_of_a_new_file_has_a_comment_on_what_it_is() -> None:

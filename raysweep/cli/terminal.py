@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -78,8 +79,10 @@ class Duration(click.ParamType[float]):
 def plain_console() -> Console:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(width=width, markup=False, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False)
+    if console.is_dumb_terminal:
+        console.size = shutil.get_terminal_size()  # rich takes 80 for the width of each dumb terminal
+    return console
 
 
 def display_of(console: Console) -> Any:

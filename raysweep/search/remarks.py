@@ -62,7 +62,7 @@ def remarks_after(
         *_of_two_winners(spec, records, finalists, address),
         *_of_unfinished_learning(spec, records, train_images),
         *_of_collapsed_trials(spec, records, prediction),
-        *_of_a_winner_at_an_end(spec, records),
+        *_of_a_winner_at_an_end(spec, records, prediction),
     ]
 
 
@@ -210,21 +210,22 @@ def _of_collapsed_trials(spec: SweepSpec, records: Sequence[TrialRecord], predic
     ]
 
 
-def _of_a_winner_at_an_end(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[str]:
+def _of_a_winner_at_an_end(spec: SweepSpec, records: Sequence[TrialRecord], prediction: Preflight | None) -> list[str]:
     best = ranked(list(records), spec.search.objective.metric)
-    if len(best) < 3:
-        return []
+    if len(best) < 3 or best[0].final is None or best[0].final.collapsed:
+        return []  # what is best of models that learned nothing says nothing of where to search
+    most = {"kld_weight": prediction.critical_weight[0]} if prediction else {}
     return [
         f"{name} {_text(best[0].params[name])} of trial {best[0].number}, the best, is {where}: a better model may lie "
         f"beyond. In a new sweep, search {further}"
         for name, distribution in spec.trial.searched.items()
         if name in best[0].params and name != "seed"
-        for where, further in _end_reached(name, distribution, best[0].params[name])
+        for where, further in _end_reached(name, distribution, best[0].params[name], most.get(name, math.inf))
     ]
 
 
-def _end_reached(name: str, distribution: Range | Choices, value: Scalar) -> list[tuple[str, str]]:
-    """Return at which end of what was searched a value lies, and what lies beyond it; nothing if at none."""
+def _end_reached(name: str, distribution: Range | Choices, value: Scalar, most: float) -> list[tuple[str, str]]:
+    """Return at which end of what was searched a value lies, and what lies beyond it but not above `most`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return []
     if isinstance(distribution, Choices):
@@ -236,7 +237,7 @@ def _end_reached(name: str, distribution: Range | Choices, value: Scalar) -> lis
         if min(numbers) <= 0:
             beyond = 2 * numbers[0] - numbers[1] if at_low else 2 * numbers[-1] - numbers[-2]
         where = f"the {'smallest' if at_low else 'largest'} of {', '.join(map(_text, numbers))}"
-        return _within_bounds(name, numbers[0] if at_low else numbers[-1], beyond, where, "{} too")
+        return _within_bounds(name, numbers[0] if at_low else numbers[-1], beyond, most, where, "{} too")
     low, high = float(distribution.low), float(distribution.high)
     place = math.log(value / low) / math.log(high / low) if distribution.log else (value - low) / (high - low)
     if END_SHARE < place < 1 - END_SHARE:
@@ -249,14 +250,16 @@ def _end_reached(name: str, distribution: Range | Choices, value: Scalar) -> lis
         beyond = low - (high - low) if at_low else high + (high - low)
     where = f"at the {'low' if at_low else 'high'} end of {distribution}"
     further = "from {} on" if at_low else "up to {}"
-    return _within_bounds(name, low if at_low else high, beyond, where, further)
+    return _within_bounds(name, low if at_low else high, beyond, most, where, further)
 
 
-def _within_bounds(name: str, end: float, beyond: float, where: str, further: str) -> list[tuple[str, str]]:
+def _within_bounds(
+    name: str, end: float, beyond: float, most: float, where: str, further: str
+) -> list[tuple[str, str]]:
     """Return the pair of texts with a value beyond `end` that the field may have; nothing if it may have none."""
     for wanted in (beyond, (end + beyond) / 2, 0.0 if beyond < end else end + 1):
-        candidate: Scalar = round(wanted) if field_kind(name) == "int" else float(f"{wanted:.3g}")
-        if candidate == end:
+        candidate: int | float = round(wanted) if field_kind(name) == "int" else float(f"{wanted:.3g}")
+        if candidate == end or candidate >= most:
             continue
         try:
             field_adapter(name).validate_python(candidate)

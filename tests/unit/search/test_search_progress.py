@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from raysweep.cli.terminal import display_of
+from raysweep.cli.terminal import display_of, plain_console
 from raysweep.layout import SweepDirectory
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.search.ledger import Ledger
@@ -161,6 +161,13 @@ def test_lines_say_that_a_long_trial_or_test_goes_on(
 def test_a_terminal_that_cannot_redraw_gets_lines(term: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)
     assert type(display_of(Console(file=StringIO(), force_terminal=True))) is kind
+
+
+def test_a_dumb_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert plain_console().width == 60
 
 
 def test_a_pipe_gets_lines() -> None:

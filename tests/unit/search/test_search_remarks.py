@@ -175,6 +175,17 @@ def test_a_winner_at_the_end_of_what_was_searched_is_told(point: dict[str, Any],
     assert "the best, is" not in after(trial(0, [0, 200.0, 200.0]), *others)
 
 
+def test_no_larger_weight_is_proposed_beyond_collapse_nor_anything_of_models_that_learned_nothing() -> None:
+    others = [trial(number, FLAT) for number in (1, 2)]
+    heavy = trial(0, [0, 200.0, 200.0], kld_weight=9e-2)
+    assert "the best, is at the high end" in after(heavy, *others)
+    predicted = beyond(parse_spec(FILE))
+    assert "the best, is" not in after(heavy, *others, prediction=predicted)
+    light = trial(0, [0, 200.0, 200.0], kld_weight=1e-5)
+    assert "search from 1e-06 on" in after(light, *others, prediction=predicted)
+    assert "the best, is" not in after(trial(0, [0, 200.0, 200.0], latent_size=2, collapsed=True), *others)
+
+
 def test_what_lies_beyond_an_end_is_what_the_field_may_have() -> None:
     text = FILE + "  input_dropout: {low: 0.0, high: 0.5}\n"
     best = trial(0, [0, 200.0, 200.0])

@@ -30,7 +30,7 @@ _GROUPS = {
     "reconstruction": ("distortion_nats", "mse", "psnr_db", "r2"),
     "likelihood": ("elbo_nats", "elbo_binary_nats", "bits_per_dim"),
 }
-"""Tags of metrics that are not the objective; those in no group are `training`."""
+"""Tags of metrics; those in no group are `training`."""
 
 TEST_GROUP = "test"
 """Group of the tags of final metrics: `test/kid`."""
@@ -48,10 +48,13 @@ STATUS = {
 """A trial that runs or was interrupted has not ended: raysweep resume goes on with it."""
 
 
-def scalar_tag(metric: str, objective: str) -> str:
-    """Return the tag of a metric: its group, then its name."""
-    if metric == objective:
-        return f"{_OBJECTIVE_GROUP}/{metric}"
+def objective_tag(metric: str) -> str:
+    """Return the tag under which the objective stands a second time, before all other tags."""
+    return f"{_OBJECTIVE_GROUP}/{metric}"
+
+
+def scalar_tag(metric: str) -> str:
+    """Return the tag of a metric: its group, then its name; the same in every sweep, so that their trials compare."""
     group = next((group for group, members in _GROUPS.items() if metric in members), "training")
     return f"{group}/{metric}"
 
@@ -62,7 +65,7 @@ def experiment(spec: SweepSpec) -> Summary.Value:
     # The table shows the first five at once: the objective, the epochs, and what explains it before the losses.
     explaining = [name for members in _GROUPS.values() for name in members]
     names = list(dict.fromkeys([objective, *explaining, *METRICS]))
-    metrics = [_column(scalar_tag(name, objective), name, METRICS[name]) for name in names]
+    metrics = [_column(scalar_tag(name), name, METRICS[name]) for name in names]
     epochs = api_pb2.MetricInfo(name=api_pb2.MetricName(tag=EPOCHS_TAG), display_name="epochs_done")
     tested = []
     if spec.evaluation.finalists != 0:
@@ -108,8 +111,13 @@ def _hparam_info(name: str, distribution: Distribution) -> api_pb2.HParamInfo:
     return info
 
 
-def _hparam_value(value: Scalar, distribution: Distribution) -> bool | float | str:
-    """The value as a column of the HParams table takes it: a column has one type, and none of them is None."""
+def _hparam_value(value: Scalar, distribution: Distribution | None) -> bool | float | str:
+    """Return the value as a column of the HParams table takes it: a column has one type, and none of them is None.
+
+    Args:
+        value: of a parameter.
+        distribution: what it was drawn from, None if it is constant.
+    """
     domain = distribution.choices if isinstance(distribution, Choices) else (value,)
     if value is not None and all(isinstance(v, bool) for v in domain):
         return bool(value)
@@ -125,8 +133,9 @@ def session_start(record: TrialRecord, spec: SweepSpec, started_s: float) -> Sum
     any name that stands in the file may occur twice. Without one it takes the path of the trial's run.
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=started_s)
-    for name, distribution in spec.trial.searched.items():
-        value = _hparam_value(getattr(record.config, name), distribution)
+    # What is constant here may be a column of another sweep that is looked at together with this one.
+    for name, set_to in record.config.model_dump().items():
+        value = _hparam_value(set_to, spec.trial.searched.get(name))
         if isinstance(value, bool):
             info.hparams[name].bool_value = value
         elif isinstance(value, str):

@@ -31,6 +31,7 @@ from raysweep.report.tensorboard.hparams import (
     STATUS,
     TEST_GROUP,
     experiment,
+    objective_tag,
     scalar_tag,
     session_end,
     session_start,
@@ -248,8 +249,8 @@ class TensorBoardWriter:
     def _scalars(self, metrics: EpochMetrics) -> list[Summary.Value]:
         values = []
         for name, metric in METRICS.items():
-            tag = scalar_tag(name, self._objective)
-            values.append(scalar(tag, float(getattr(metrics, name)), _said(metric)))
+            tags = [scalar_tag(name), *([objective_tag(name)] if name == self._objective else [])]
+            values += [scalar(tag, float(getattr(metrics, name)), _said(metric)) for tag in tags]
         return [*values, scalar(EPOCHS_TAG, float(metrics.epoch), "epochs trained so far")]
 
     def _write(self, run: str, wall_time_s: float, step: int, values: Sequence[Summary.Value]) -> None:

@@ -79,10 +79,10 @@ def test_every_metric_has_a_tag_of_its_own_and_real_times(tmp_path, record, spec
     one = record(0, (1.0,))
     with TensorBoardWriter(SweepDirectory(tmp_path), spec) as writer:
         writer.add_epoch(one)
-    tags = {scalar_tag(name, "elbo_nats") for name in METRICS}
+    tags = {scalar_tag(name) for name in METRICS}
     assert len(tags) == len(METRICS)
     events = read(SweepDirectory(tmp_path).tensorboard / "0000")
-    assert {*tags, EPOCHS_TAG} <= set(events.Tags()["tensors"])
+    assert {*tags, EPOCHS_TAG, "Objective/elbo_nats"} <= set(events.Tags()["tensors"])
     assert events.Tensors("training/train_loss")[0].wall_time == one.epochs[0].recorded_at.timestamp()
 
 
@@ -344,10 +344,10 @@ def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, dra
             assert values == {}
         else:
             tested = {tag for tag in values if tag.startswith("test/")}
-            assert set(values) - tested == {EPOCHS_TAG, *(scalar_tag(name, "elbo_nats") for name in METRICS)}
+            assert set(values) - tested == {EPOCHS_TAG, *(scalar_tag(name) for name in METRICS)}
             assert ("test/kid" in tested) is (one.tested is not None)
             assert values[EPOCHS_TAG] == len(one.epochs)
-            assert str(values["Objective/elbo_nats"]).lower() == str(one.final.elbo_nats)
+            assert str(values["likelihood/elbo_nats"]).lower() == str(one.final.elbo_nats)
 
     experiment = get(f"{address}/data/plugin/hparams/experiment", {"experimentName": ""})
     infos = {info["name"]: info for info in experiment["hparamInfos"]}
@@ -360,8 +360,8 @@ def test_a_real_tensorboard_lists_every_trial(tmp_path, sweep_records, spec, dra
     assert set(tags["tensorboard/0000"]) == {"reconstructions", "samples"}
 
 
-def hparams_rows(logdir: Path) -> dict[str, dict[str, float]]:
-    """The rows of the HParams table by name, each with its metrics by tag, as TensorBoard's own plugin has them."""
+def hparams_rows(logdir: Path) -> dict[str, tuple[dict[str, object], dict[str, float]]]:
+    """The rows of the HParams table by name, (parameters, metrics by tag) each, as TensorBoard's own code has them."""
     multiplexer = EventMultiplexer()
     multiplexer.AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()
@@ -370,7 +370,13 @@ def hparams_rows(logdir: Path) -> dict[str, dict[str, float]]:
     request = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=1000)
     request.allowed_statuses.extend(getattr(api_pb2, status) for status in STATUSES)
     groups = list_session_groups.Handler(RequestContext(), context, "", request).run().session_groups
-    return {group.name: {value.name.tag: value.value for value in group.metric_values} for group in groups}
+    return {
+        group.name: (
+            {name: getattr(value, value.WhichOneof("kind")) for name, value in group.hparams.items()},
+            {value.name.tag: value.value for value in group.metric_values},
+        )
+        for group in groups
+    }
 
 
 def test_over_several_sweeps_of_one_name_each_trial_is_a_row_with_its_own_values(tmp_path, record, spec):
@@ -385,9 +391,23 @@ def test_over_several_sweeps_of_one_name_each_trial_is_a_row_with_its_own_values
         again.add_epoch(record(2, [2.0] * 8))
     shutil.copytree(short.root, tmp_path / "copy")
     rows = hparams_rows(tmp_path)
-    epochs = {name: values[EPOCHS_TAG] for name, values in rows.items()}
+    epochs = {name: metrics[EPOCHS_TAG] for name, (_, metrics) in rows.items()}
     wanted = [("monday/kld", 2), ("tuesday/kld", 8), ("copy", 2)]
     assert epochs == {f"{at}/report/tensorboard/{n:04d}": done for at, done in wanted for n in range(3)}
+
+
+def test_sweeps_of_other_objectives_and_searched_parameters_fill_the_same_columns(tmp_path, record, spec):
+    other = parse_spec(
+        "name: other\ndata: {dataset: digits, image_size: 16}\n"
+        "trial: {latent_size: {choices: [2, 8]}, kld_weight: 0.02}\n"
+        "search: {objective: {metric: psnr_db, mode: max}}"
+    )
+    rebuild(SweepDirectory(tmp_path / "a"), spec, [record(0)])
+    rebuild(SweepDirectory(tmp_path / "b"), other, [record(0, params={"latent_size": 8}, of=other)])
+    params, metrics = hparams_rows(tmp_path)["b/report/tensorboard/0000"]
+    assert (params["kld_weight"], params["latent_size"], params["likelihood"]) == (0.02, 8, "gaussian")
+    assert metrics["likelihood/elbo_nats"] == 20.0
+    assert metrics["reconstruction/psnr_db"] == 17.0
 
 
 def test_the_domain_of_whole_numbers_is_numeric(tmp_path, serve):

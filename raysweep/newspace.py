@@ -85,16 +85,21 @@ def validation_fraction(count: int) -> float:
     return 0.2 if count < FEW else 0.1
 
 
+def counted(count: int, one: str, several: str) -> str:
+    """Return a number of things with the word for them."""
+    return f"{count:,} {one if count == 1 else several}"
+
+
 def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
     """Return the text of a search space file for some images; `fits` are the ways of bringing them to one size."""
     size, epochs = images.image_size, images.epochs
     trial = {key: as_yaml(value) for key, value in default_trial(size).items()}
     kind = "in colour" if images.channels == 3 else "in grey"
-    classes = f", {images.classes} classes" if images.classes else ""
+    classes = f", {counted(images.classes, 'class', 'classes')}" if images.classes else ""
     fit = "resize" if images.is_square else next(way for way in ("crop", "letterbox", "resize") if way in fits)
     root = [("root", _text(images.root), "the folder of the images, from where raysweep is started")]
     lines = [
-        f"# A search space for {images.count:,} images of {images.native} {kind}{classes}.",
+        f"# A search space for {counted(images.count, 'image', 'images')} of {images.native} {kind}{classes}.",
         "# Each line may be changed. raysweep check --fields lists all keys, with bounds, defaults and meaning.",
         "",
         f"name: {_text(name)}   # results go to results/{name}",
@@ -156,6 +161,8 @@ def record_text(name: str, spec: SweepSpec, origin: str) -> str:
 def renamed(text: str, name: str, origin: str) -> str:
     """Return the text of a search space file under another name, so that its results have a directory of their own."""
     head = f"# A copy of {origin}.\n"
+    if text.lstrip().startswith("{"):  # all on one level of braces, where no line is the name's own
+        return head + text
     line = f"name: {_text(name)}"
     found = re.sub(r"(?m)^name:[^\n#]*?(?=\s*(?:#|$))", line, text, count=1)
     return head + (found if found != text or re.search(r"(?m)^name:", text) else f"{line}\n{text}")

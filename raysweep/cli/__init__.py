@@ -31,9 +31,11 @@ def main() -> None:
     """Hyperparameter search for convolutional VAEs on Ray.
 
     \b
-    raysweep check search_spaces/kld.yaml       what would run, without running it
-    raysweep run search_spaces/kld.yaml         run it, here or on the cluster that RAY_ADDRESS names
-    tensorboard --logdir results/kld/report     look at it
+    raysweep run quickstart                     a minute on what comes with the installation
+    raysweep new my.yaml --data my_images       write a search space for images of your own
+    raysweep check my.yaml                      what would run, without running it
+    raysweep run my.yaml                        run it, here or on the cluster that RAY_ADDRESS names
+    tensorboard --logdir results/my/report      look at it
     """
 
 

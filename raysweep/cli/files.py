@@ -182,8 +182,9 @@ def prepare(name: str, root: str | None, image_size: int) -> None:
     from raysweep.data.cache import open_cache
     from raysweep.data.cache import prepare as prepare_cache
     from raysweep.loading import load_spec, parse_data
+    from raysweep.shipped import find_shipped
 
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith((".yaml", ".yml")) or find_shipped(name):
         spec = load_spec(name).data
     else:
         spec = parse_data({"dataset": name, "root": root, "image_size": image_size}, f"raysweep data prepare {name}")

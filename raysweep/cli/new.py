@@ -95,7 +95,7 @@ def _write(path: Path, text: str) -> None:
 def _for_images(data: str | None, name: str) -> tuple[str, str]:
     """Return the text of a file for a folder of images or a data set, and what is said of it."""
     from raysweep.data.cache import describe
-    from raysweep.newspace import Images, space_text, validation_fraction
+    from raysweep.newspace import Images, counted, space_text, validation_fraction
     from raysweep.spec import DataSpec
 
     spec = _data_spec(data)
@@ -113,7 +113,7 @@ def _for_images(data: str | None, name: str) -> tuple[str, str]:
     )
     fits = tuple(str(way) for way in get_args(DataSpec.model_fields["fit"].annotation))
     of = f"{images.count:,} images of {images.native}, {'colour' if images.channels == 3 else 'grey'}"
-    classes = f", in {images.classes} classes" if images.classes else ", without classes"
+    classes = f", in {counted(images.classes, 'class', 'classes')}" if images.classes else ", without classes"
     return space_text(name, images, fits), f" for {of}{classes}"
 
 
@@ -128,7 +128,8 @@ def _data_spec(data: str | None) -> DataSpec:
     if data in get_args(Dataset) and data != "folder" and not Path(data).is_dir():
         return parse_data({"dataset": data}, f"raysweep new --data {data}")
     if not Path(data).exists() and Path(data).name == data:
-        hint = value_hint("data.dataset", data, get_args(Dataset)) or f"; allowed: {', '.join(get_args(Dataset))}"
+        names = [name for name in get_args(Dataset) if name != "folder"]
+        hint = value_hint("data.dataset", data, names) or f"; allowed: {', '.join(names)}"
         raise RaysweepError(f"--data {data}: there is no such folder here, and no data set of that name{hint}")
     return parse_data({"dataset": "folder", "root": data}, f"raysweep new --data {data}")
 
@@ -138,6 +139,7 @@ def _copied(origin: str, name: str) -> tuple[str, str]:
     from raysweep.layout import SweepDirectory
     from raysweep.loading import load_spec
     from raysweep.newspace import record_text, renamed
+    from raysweep.plaintext import decoded
     from raysweep.search.description import described_spec
     from raysweep.search.review import open_sweep
     from raysweep.shipped import find_shipped
@@ -151,4 +153,4 @@ def _copied(origin: str, name: str) -> tuple[str, str]:
         return record_text(name, recorded, f"the sweep in {origin}"), f", what {origin} is the record of"
     load_spec(origin)  # says what is wrong with a file, or which ones there are
     shipped = ", which is shipped with raysweep" if path != Path(origin) else ""
-    return renamed(path.read_text(encoding="utf-8"), name, f"{origin}{shipped}"), f", a copy of {origin}{shipped}"
+    return renamed(decoded(path.read_bytes(), origin), name, f"{origin}{shipped}"), f", a copy of {origin}{shipped}"

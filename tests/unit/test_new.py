@@ -128,6 +128,24 @@ def test_what_cannot_be_written_is_one_message_and_writes_nothing(
     assert not list(here.iterdir())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{name: a, data: {dataset: digits}, trial: {seed: {choices: [0, 1]}}}",
+        "name: 'a'   # the name\r\ndata: {dataset: digits}\r\ntrial: {seed: {choices: [0, 1]}}\r\n",
+        "# name: no\ndata: {dataset: digits}\ntrial: {seed: {choices: [0, 1]}}\nclaims:\n- name: c\n  statement: s\n"
+        "  test: always\n  condition: rate_nats >= 0\n",
+        "# of München\ndata: {dataset: digits}\ntrial: {seed: {choices: [0, 1]}}\n",
+    ],
+)
+def test_a_file_of_ones_own_can_be_copied_however_it_is_written(text: str) -> None:
+    Path("a.yaml").write_bytes(text.encode())
+    code, output = run("new", "b.yaml", "--from", "a.yaml")
+    assert code == 0, output
+    spec = load_spec("a.yaml").as_mapping()
+    assert load_spec("b.yaml").as_mapping() == {**spec, "name": "a" if text.startswith("{") else "b"}
+
+
 def test_an_editor_is_told_of_the_schema_only_where_it_lies() -> None:
     run("new", "one.yaml")
     assert "yaml-language-server" not in Path("one.yaml").read_text()

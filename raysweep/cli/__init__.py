@@ -15,7 +15,7 @@ from raysweep import __version__
 from raysweep.cli.files import check, cluster, data
 from raysweep.cli.new import new
 from raysweep.cli.results import best, export, findings, report
-from raysweep.cli.status import status
+from raysweep.cli.standing import status
 from raysweep.cli.sweeps import resume, run
 from raysweep.cli.trial import show
 from raysweep.search.raythread import is_stuck

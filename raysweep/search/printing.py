@@ -78,7 +78,15 @@ class Printing:
 
     def tick(self, session: Session) -> None:
         if time.monotonic() - self._printed_at > QUIET_S:
-            self._print(f"... {standing_text(session)}")
+            begun = sum(record.ended_at is None for record in session.ledger.records())
+            self._print(f"... {standing_text(session)}; {begun} under way")
+
+    def idle(self, sweep: Sweep) -> None:
+        """Say that nothing was left to do, and how more is done."""
+        more = to_type("resume", sweep.directory.address, trials="+10")
+        self._print(
+            f"{sweep.name}  all {sweep.status().ended} trials have ended; nothing is left to do. Ten more: {more}"
+        )
 
     def conclude(self, sweep: Sweep) -> None:
         """Say what came of it and what to call next."""
@@ -103,6 +111,8 @@ class Printing:
 
 class Silence:
     """Nobody watches."""
+
+    def idle(self, sweep: Sweep) -> None: ...
 
     def begin(self, spec: SweepSpec, done: int = 0) -> None: ...
 

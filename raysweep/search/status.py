@@ -42,6 +42,14 @@ class SweepStatus:
     finalists: tuple[TrialRecord, ...]
     """The trials whose final metrics are measured, the best first: chosen on validation, measured on the test split."""
 
+    def __repr__(self) -> str:
+        """Say the counts and the best trial on one line."""
+        states = ", ".join(f"{count} {state.value}" for state, count in self.by_state.items())
+        return (
+            f"<{self.ended} of {self.trials} trials ended ({states or 'none started'}), {self.epochs_done} epochs "
+            f"trained, {self.epochs_saved} saved, best {self.best}>"
+        )
+
     @property
     def ended(self) -> int:
         return sum(self.by_state.get(state, 0) for state in ENDED)

@@ -177,7 +177,9 @@ def resume(
             if directory.unreported.exists():  # by a driver that was killed while it wrote the report, or before
                 read_sweep(directory, running=False).write_report()
     if session is None:
-        return read_sweep(directory, running=False)
+        sweep = read_sweep(directory, running=False)
+        _printing(observer, progress).idle(sweep)
+        return sweep
     sweep = _conclude(session, profiler)
     printed.conclude(sweep)
     return sweep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -17,6 +18,8 @@ from raysweep.layout import read_bounded, write_atomically
 from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 from raysweep.vae.trained import TrainedVAE
+
+_log = logging.getLogger("raysweep")
 
 FORMAT = "raysweep-model-1"
 WEIGHTS = "model.safetensors"
@@ -122,6 +125,11 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         model.config, model.origin = config, origin if isinstance(origin, dict) else {}
         images = model.origin.get("data")
         model.images = images if isinstance(images, dict) else None
+        if "fit" not in (model.images or {}):
+            _log.warning(
+                "%s: does not say how its images were prepared (origin.data in model.json), which raysweep.read_images "
+                "then has to be told: fit=...; exporting the trial again writes it", root,
+            )  # fmt: skip
     except (
         TensorFileError, OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, RecursionError,
     ) as error:  # fmt: skip

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +250,38 @@ def test_watching_a_sweep_that_has_ended_shows_it_once() -> None:
     assert len(run("status", "small", "--watch", "--json")[1].splitlines()) == 1
 
 
+def test_watching_ends_with_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysweep.cli.standing.LOOK_S", 0.01)
+    place = small_sweep()
+    is_driving, may_end = threading.Event(), threading.Event()
+
+    def drive() -> None:
+        with driving(place):
+            is_driving.set()
+            may_end.wait(60)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    assert is_driving.wait(60)
+    threading.Timer(0.5, may_end.set).start()
+    code, output = run("status", "small", "--watch")
+    driver.join()
+    assert code == 0
+    heads = [line for line in output.splitlines() if line.startswith("small")]
+    assert heads == ["small  running, 4 of 4 trials ended", "small  finished, 4 of 4 trials ended"]
+
+
+def test_ctrl_c_ends_the_watching_without_a_word_of_stopping() -> None:
+    place = small_sweep()
+    with driving(place):
+        timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        code, output = run("status", "small", "--watch", "--json")
+        timer.join()
+    assert (code, "stopped" in output) == (130, False), output
+    assert json.loads(output.splitlines()[0])["standing"] == "running"
+
+
 def test_a_report_by_another_objective_says_so_and_goes_back() -> None:
     place = small_sweep()
     code, output = run("report", "small", "--objective", "psnr_db")
@@ -328,10 +363,15 @@ def test_errors_name_arguments_where_a_program_is_the_reader() -> None:
     assert "--trials 3" in run("resume", "small", "--trials", "3")[1], "the command line is spoken to as before"
 
 
-def test_a_finished_sweep_is_gone_on_with_from_python_without_starting_anything() -> None:
+def test_a_finished_sweep_is_gone_on_with_from_python_without_starting_anything(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     place = small_sweep()
     again = raysweep.run(parse_spec(text_of()), place.root, resume=True)
     assert (again.standing, len(again.records)) == ("finished", 4)
+    assert "nothing is left to do. Ten more: raysweep.resume('small', trials='+10')" in capsys.readouterr().out
+    raysweep.resume(place.root, progress=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_what_python_shows_of_a_sweep_is_a_line() -> None:
@@ -342,7 +382,7 @@ def test_what_python_shows_of_a_sweep_is_a_line() -> None:
     assert repr(best).startswith("<trial 2: completed, 3 epochs, elbo_nats 305, kld_weight ")
     assert "\n" not in repr(best)
     assert repr(best.epochs[0]) == "<epoch 1: elbo_nats 300>"
-    assert len(repr(sweep.status())) < 1500
+    assert repr(sweep.status()).startswith("<4 of 4 trials ended (2 completed, 1 pruned, 1 failed), 7 epochs trained")
     assert repr(sweep.spec) == ("<search space small: 4 trials on digits, kld_weight searched by tpe, max elbo_nats>")
     html = sweep._repr_html_()
     assert "<th>kld_weight</th>" in html

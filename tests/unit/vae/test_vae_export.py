@@ -117,6 +117,18 @@ def test_the_readme_says_so_where_a_model_wants_binarised_images(tmp_path: Path,
     assert ("(x >= 0.5).float()" in text) == (how == "threshold")
 
 
+def test_an_export_that_does_not_say_how_images_were_prepared_loads_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(tmp_path / "trial")
+    export_model(tmp_path / "trial", tmp_path / "old", ORIGIN)
+    export_model(tmp_path / "trial", tmp_path / "new", {**ORIGIN, "data": {"fit": "pad"}})
+    assert load_model(tmp_path / "new").images == {"fit": "pad"}
+    assert caplog.text == ""
+    assert load_model(tmp_path / "old").images is None
+    assert "old: does not say how its images were prepared" in caplog.text
+
+
 def test_an_exported_folder_works_where_it_is_moved(tmp_path: Path) -> None:
     trained(tmp_path / "trial")
     export_model(tmp_path / "trial", tmp_path / "out", ORIGIN).rename(tmp_path / "moved")

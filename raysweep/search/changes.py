@@ -123,6 +123,8 @@ def taken_message(directory: SweepDirectory, before: SweepSpec, now: SweepSpec, 
     as_it_was = f"To go on with the sweep as it was, type: {to_type('resume', name)}\n{otherwise}"
     if objective is not None and all(change.is_compatible or _is_of_objective(change) for change in changes):
         return f"{head}\n{_rerank_advice(directory, str(objective.now))}{as_it_was}"
+    if all(change.is_compatible or change.key == "search.trials" for change in changes):
+        return f"{head}\nA total can only grow. {as_it_was}"
     return f"{head}\nTheir trials would not compare. {as_it_was}"
 
 

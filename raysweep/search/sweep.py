@@ -68,7 +68,7 @@ def run(
         spec: what to run, from `raysweep.load_spec`.
         output: the directory to make, or a URI such as s3://bucket/path; `results/<name>` if it is None.
         resume: go on with the sweep that `output` holds, if it holds one. `spec` may then differ in what no trial
-            depends on, such as more trials.
+            depends on, such as more trials; a sweep that has more trials than `spec` keeps them.
         observer: is told of each epoch and each end; with it, nothing is printed.
         progress: True prints a line when a trial ends, and what it came to at the end; False prints nothing. A function
             is told images done and in all while the data cache is built.
@@ -189,8 +189,10 @@ def _go_on_with(
     spec: SweepSpec, location: str, observer: Observer | None, progress: Progress | bool | None, warn: Warn | None,
     profiler: Profiler | None,
 ) -> Sweep:  # fmt: skip
-    """Go on with the sweep that is there, as `spec` has it."""
-    return resume(location, file=spec, observer=observer, progress=progress, warn=warn, profiler=profiler)
+    """Go on with the sweep that is there, as `spec` has it; more trials than `spec` has stay."""
+    before, _ = read_spec(at_hand(location))
+    trials = before.trials if before.trials > spec.trials else None
+    return resume(location, trials, file=spec, observer=observer, progress=progress, warn=warn, profiler=profiler)
 
 
 def _printing(observer: Observer | None, progress: Progress | bool | None) -> Printing | Silence:

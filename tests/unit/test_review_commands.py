@@ -325,6 +325,15 @@ def test_another_objective_for_a_finished_sweep_is_refused_with_how_to_rank_by_i
     assert (code, "would not compare" in output, "--metric psnr_db" in output) == (2, True, True)
 
 
+def test_fewer_trials_are_not_called_another_space() -> None:
+    small_sweep()
+    Path("fewer.yaml").write_text(text_of().replace("trials: 4", "trials: 2"))
+    code, output = run("run", "fewer.yaml", "--output", "small")
+    assert code == 2
+    assert "search.trials: 4 -> 2\nA total can only grow. To go on with the sweep as it was" in output
+    assert "would not compare" not in output
+
+
 def test_so_many_more_trials_are_counted_from_those_the_sweep_has() -> None:
     place = small_sweep()
     from raysweep.search.sweep import wanted_spec
@@ -370,6 +379,9 @@ def test_a_finished_sweep_is_gone_on_with_from_python_without_starting_anything(
     again = raysweep.run(parse_spec(text_of()), place.root, resume=True)
     assert (again.standing, len(again.records)) == ("finished", 4)
     assert "nothing is left to do. Ten more: raysweep.resume('small', trials='+10')" in capsys.readouterr().out
+    fewer = raysweep.run(parse_spec(text_of().replace("trials: 4", "trials: 2")), place.root, resume=True)
+    assert fewer.spec.trials == 4, "as a notebook that is run again after more trials were asked for"
+    capsys.readouterr()
     raysweep.resume(place.root, progress=False)
     assert capsys.readouterr().out == ""
 

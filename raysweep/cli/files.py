@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raysweep.cli.terminal import plain_console, preparing, reports_errors
+from raysweep.cli.terminal import plain_console, preparing, print_sentences, reports_errors
 from raysweep.layout import typed
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
     collapse = summary(prediction, spec.trial)
     console.print(plan_view(spec, description, collapse, slots, where, _remarks(cache)))
     for index, remark in enumerate(remarks_before(spec, description.sizes.train, prediction)):
-        console.print(f"{'' if index else chr(10)}warning  {remark}", soft_wrap=True)
+        if index == 0:
+            console.print()
+        print_sentences(console, f"warning  {remark}")
     console.print(f"\nTo run it, type: raysweep run {typed(file)}", soft_wrap=True)
 
 

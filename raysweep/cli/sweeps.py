@@ -12,6 +12,7 @@ from raysweep.cli.terminal import (
     display_of,
     plain_console,
     preparing,
+    print_sentences,
     reports_errors,
     tensorboard_lines,
     warner,
@@ -177,7 +178,9 @@ def _conclude(console: Console, sweep: Sweep) -> None:
         console.print(finals_view(tested))
     saved = f"{count_text(status.epochs_saved, 'epoch')} saved by early stopping ({status.saved_share:.0%})"
     for index, remark in enumerate(sweep.remarks()):
-        console.print(f"{'' if index else chr(10)}{remark}", soft_wrap=True)
+        if index == 0:
+            console.print()
+        print_sentences(console, remark)
     console.print(f"\n{summary_lines(status)}; {count_text(status.epochs_done, 'epoch')} trained, {saved}")
     for cause in causes(sweep.records):
         console.print(f"    {cause}", soft_wrap=True)

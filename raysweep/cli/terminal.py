@@ -97,7 +97,13 @@ def can_redraw(console: Console) -> bool:
 
 
 def warner(console: Console) -> Callable[[str], None]:
-    return lambda warning: console.print(f"warning  {warning}", soft_wrap=True, markup=False)
+    return lambda warning: print_sentences(console, f"warning  {warning}")
+
+
+def print_sentences(console: Console, text: str) -> None:
+    """Print text that breaks between words on a terminal; commands, and whatever goes into a pipe, stay whole."""
+    for line in text.splitlines():
+        console.print(line, soft_wrap=line.startswith("    ") or not console.is_terminal, markup=False)
 
 
 @contextmanager

@@ -159,7 +159,8 @@ def _of_two_winners(
     other = f" against {of_best:.4g}" if of_best is not None else ""
     return [
         f"{winner}; for samples trial {sampler.number} is the best of the {len(measured)} tested ({name} {kid:.4g}"
-        f"{other}, less is better): raysweep export {address} exported/{spec.name}-samples --trial {sampler.number}"
+        f"{other}, less is better). To have that one:\n"
+        f"    raysweep export {address} exported/{spec.name}-samples --trial {sampler.number}"
     ]
 
 
@@ -177,7 +178,8 @@ def _of_unfinished_learning(spec: SweepSpec, records: Sequence[TrialRecord], tra
     best = ranked(list(records), metric)[0]
     included = ", the best one among them" if len(improving) > 1 and len(whole) > 1 and best in improving else ""
     is_grey = best in improving and best.final is not None and best.final.collapsed
-    blur = " Even the best one still reconstructs each image as about the same grey one." if is_grey else ""
+    which = "Even the best one" if len(whole) > 1 else "It"
+    blur = f" {which} still reconstructs each image as about the same grey one." if is_grey else ""
     return [
         f"{of} {were} still improving at the last one{included}: longer training finds better models.{blur} "
         f"In a new sweep: {epochs_key(spec)}: {epochs}"

@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from raysweep.cli.terminal import display_of, plain_console
+from raysweep.cli.terminal import display_of, plain_console, print_sentences
 from raysweep.layout import SweepDirectory
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.search.ledger import Ledger
@@ -199,3 +199,18 @@ def test_a_narrow_table_drops_columns_and_names_them(
     assert "and 4 more columns (epochs, bits_per_dim, psnr_db, active_units)" in told
     assert "--format json" in told
     assert narrowest[0].split() == ["trial", "elbo_nats"]
+
+
+@pytest.mark.parametrize(("is_terminal", "lines"), [(True, 4), (False, 2)])
+def test_sentences_break_between_words_on_a_terminal_and_commands_never(is_terminal: bool, lines: int) -> None:
+    sentence = "Trial 12 is the best by elbo_nats, and of the 5 tested its samples are best."
+    command = "    raysweep export results/a-sweep exported/a-sweep-samples --trial 12"
+    console = Console(width=40, file=StringIO(), force_terminal=is_terminal, color_system=None)
+    with console.capture() as captured:
+        print_sentences(
+            console, "Trial 12 is the best by elbo_nats, and of the 5 tested its samples are best.\n" + command
+        )
+    told = [line.rstrip() for line in captured.get().splitlines()]
+    assert len(told) == lines - is_terminal
+    assert told[-1] == command
+    assert " ".join(told[:-1]) == sentence

@@ -131,14 +131,21 @@ def place_labels(
 
 
 def spare_marks(axes: Axes, texts: Sequence[Text], marks: Sequence[tuple[float, float]], apart: float) -> None:
-    """Hide those of the axes' texts that lie within `apart` points of a mark. It fixes the figure's layout first."""
+    """Hide those of the axes' texts that lie within `apart` points of a mark, or on a text before them.
+
+    It fixes the figure's layout first.
+    """
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
     places = _pixels(axes, marks)
+    shown: list[Bbox] = []
     for text in texts:
-        if _within(places, text.get_window_extent().padded(apart * figure.dpi / 72)).any():
+        box = text.get_window_extent()
+        if _within(places, box.padded(apart * figure.dpi / 72)).any() or any(box.overlaps(other) for other in shown):
             text.set_visible(False)
+        else:
+            shown.append(box)
 
 
 def _best_place(

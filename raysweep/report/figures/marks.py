@@ -260,8 +260,8 @@ def named(metric: str) -> str:
 def robust_limits(values: Sequence[float], mode: Mode, keep: Sequence[float] = ()) -> tuple[float, float]:
     """Return limits of an axis that show the good and the middling values and cut off what is far worse than those.
 
-    Far worse is more than twice as far from the best value as the worst of the better three quarters. What is in
-    `keep` is shown however bad it is, if it is finite.
+    Far worse is more than twice as far from the best value as the worst of the better three quarters; as the median, if
+    that quarter's end is a hundred times as far as it. What is in `keep` is shown however bad it is, if it is finite.
     """
     finite = sorted(value for value in values if math.isfinite(value))
     if not finite:
@@ -270,6 +270,9 @@ def robust_limits(values: Sequence[float], mode: Mode, keep: Sequence[float] = (
         low, high = robust_limits([-value for value in finite], "min", [-value for value in keep])
         return -high, -low
     best, usual, worst = finite[0], finite[(3 * (len(finite) - 1) + 3) // 4], finite[-1]
+    median = finite[(len(finite) - 1) // 2]
+    if usual - best > 100 * (median - best) > 0:  # a few trials, one of which came to 1e27
+        usual = median
     cut = best + 2 * (usual - best)
     edge = worst if worst <= cut or cut == best else max([cut, *(v for v in keep if math.isfinite(v))])
     margin = 0.06 * (edge - best) or 0.05 * abs(best) or 1.0

@@ -47,8 +47,13 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
     figure = canvas(WIDTH, 5.0)
     axes = figure.subplots()
     kept = [point for point in points if trials.is_special(point[0]) or point[0].state is TrialState.COMPLETED]
-    rates = robust_limits([0.0, *(rate for _, rate, _ in points)], "min", [rate for _, rate, _ in kept])
-    distortions = robust_limits([y for *_, y in points], "min", [y for *_, y in kept])
+    special = [point for point in points if trials.is_special(point[0])]
+    furthest = robust_limits([rate for _, rate, _ in kept], "min", [rate for _, rate, _ in special])[1]
+    highest = robust_limits([y for *_, y in kept], "min", [y for *_, y in special])[1]
+    rates = robust_limits(
+        [0.0, *(rate for _, rate, _ in points)], "min", [rate for _, rate, _ in kept if rate <= furthest]
+    )
+    distortions = robust_limits([y for *_, y in points], "min", [y for *_, y in kept if y <= highest])
     axes.set_xlim(*rates)
     axes.set_ylim(*distortions)
     elbos = _iso_elbo(axes)
@@ -96,6 +101,8 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
         ),
         Line2D([], [], color=palette.FAINT, lw=1.0, ls=(0, (5, 3)), label="equal ELBO [nats/image]"),
     ]
+    if all(record.state is TrialState.COMPLETED for record, *_ in points):
+        del handles[1]
     if beyond:
         handles.append(
             Line2D([], [], ls="none", marker="^", ms=6, color=palette.AXIS, label=f"off the axes ({beyond})")
@@ -160,14 +167,16 @@ def _iso_elbo(axes: Axes) -> list[Annotation]:
     texts = []
     for total in sums:
         axes.plot([left, right], [total - left, total - right], color=palette.FAINT, lw=1.0, ls=(0, (5, 3)), zorder=1)
+        elbo = 0.0 - float(total)
         x, y = (right, total - right) if total - right > low else (total - low, low)
         at_right = x == right
         # A label in a corner would lie on the frame or on its neighbour.
         margin_x, margin_y = 0.15 * (right - left), 0.08 * (high - low)
         if not ((at_right and low < y < high - margin_y) or (left < x < right - margin_x and low <= y)):
             continue
+        said = f"{elbo:.{digits}f}" if abs(elbo) < 1e5 else short(elbo)
         texts.append(axes.annotate(
-            f"{0.0 - float(total):.{digits}f}", (x, y), xytext=(-3 if at_right else 2, 4), textcoords="offset points",
+            said, (x, y), xytext=(-3 if at_right else 2, 4), textcoords="offset points",
             ha="right" if at_right else "left", va="bottom", fontsize=SIZE_SMALL, color=palette.AXIS,
             path_effects=HALO, zorder=2,
         ))  # fmt: skip

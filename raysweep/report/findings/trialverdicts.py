@@ -44,14 +44,16 @@ def decide_always(claim: Always, rows: Observations) -> Outcome:
     if not known:
         return undecided(unmeasured(rows, [claim.condition]) or "its condition is known for no row", 0, left_out)
     met = int(truth.true.sum())
-    what = "epochs" if claim.each == "epoch" else "trials"
+    noun = "epoch" if claim.each == "epoch" else "trial"
+    what = f"{noun}s"
     low, high = wilson_interval(met, known)
     figure = Figure(f"{what} that meet it", met / known, low, high, "95% Wilson", "share", known)
     if met == known:
-        return Outcome(Verdict.HOLDS, f"all {known} {what} meet it", (figure,), known, left_out)
+        reason = f"the only {noun} meets it" if known == 1 else f"all {known} {what} meet it"
+        return Outcome(Verdict.HOLDS, reason, (figure,), known, left_out)
     failing = np.flatnonzero(truth.known & ~truth.data.astype(bool))
     where = _examples(rows, failing, parse_expression(claim.condition, EPOCH_COLUMNS).names, claim.each == "epoch")
-    reason = f"{known - met} of {known} {what} do not meet it: {where}"
+    reason = f"{known - met} of {counted(known, noun)} do not meet it: {where}"
     return Outcome(Verdict.REFUTED, reason, (figure,), known, left_out)
 
 

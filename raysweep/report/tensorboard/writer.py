@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("raysweep")
 
-FIGURE_WIDTH = 1000
-"""Pixels. TensorBoard shows a picture in a card without smoothing, where a wider one is unreadable."""
+FIGURE_WIDTH = 700
+"""Pixels. TensorBoard shows a picture without smoothing, 350 pixels wide under Images, where every second pixel is left
+then; letters of a wider one lose their strokes."""
 MOST_RUNS = 500
 """Of trials that have ended: TensorBoard gets slow with more, and its list of runs too long to read."""
 SWEEP_RUN = "sweep"
@@ -55,8 +56,8 @@ SWEEP_RUN = "sweep"
 PICTURE_WIDTH = 1100
 """Pixels, about: grids of 32 x 32 images are too small to judge at their own size."""
 
-LATENTS_DPI = 130
-"""Makes a scatter of latents nearly FIGURE_WIDTH wide."""
+LATENTS_DPI = 110
+"""Makes a scatter of latents about FIGURE_WIDTH wide."""
 LATENTS_COLOURS = 64
 """A picture of thousands of points is four times as large in all its colours, and no clearer."""
 

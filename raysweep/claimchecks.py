@@ -32,6 +32,7 @@ from raysweep.expressions import KIND_NAMES, ExpressionError, Kind, Values, pars
 from raysweep.metrics import FINAL_METRICS, Mode
 from raysweep.space import Choices, Distribution, Scalar, TrialSpace
 from raysweep.spec import EvaluationSpec, SearchSpec
+from raysweep.wording import counted
 
 MOST_POINTS = 100_000
 """Points of a space beyond which none are counted; a grid has at most so many."""
@@ -310,7 +311,7 @@ def _fault_of_part(claim: Claim, space: TrialSpace, points: Points) -> ClaimFaul
         over = [float(point[claim.over] or 0) for point in points]
         inside = sum(value < edge if key == "below" else value > edge for value in over)
         if min(inside, len(over) - inside) < MIN_REPEATS:
-            sides = f"{inside} trials on the claimed side of {edge:g} and {len(over) - inside} on the other"
+            sides = f"{counted(inside, 'trial')} on the claimed side of {edge:g} and {len(over) - inside} on the other"
             return (key,), f"the grid has {sides}, at least {MIN_REPEATS} each are needed"
         return None
     values = {point[claim.over] for point in points}

@@ -14,6 +14,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 Count = Annotated[int, Strict(), Field(ge=1)]
 Whole = Annotated[int, Strict(), Field(ge=0)]
+MOST_EPOCHS = 100_000
+NEVER = 2**31 - 1
+"""The most epochs after which something may be asked to happen."""
+MOST_IMAGES = 10_000_000
+"""In a batch, or of a test split: more than any data set here has."""
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Strict(), Field(ge=0, le=1)]
@@ -151,9 +156,9 @@ class TrialConfig(BaseModel):
     """How the data term and the KL divergence are reduced before the weight applies: the convention of the weight."""
     kld_weight: NonNegative = 5e-4
     """Weight of the KL divergence in the training objective, under `reduction`."""
-    kld_warmup_epochs: Whole = 0
+    kld_warmup_epochs: Annotated[Whole, Field(le=NEVER)] = 0
     """Epochs over which the weight grows linearly from 0, step by step."""
-    kld_cycle_epochs: Whole = 0
+    kld_cycle_epochs: Annotated[Whole, Field(le=NEVER)] = 0
     """Epochs after which the warm-up starts again, each time; 0 warms up once."""
     free_bits_nats: NonNegative = 0.0
     """Nats of KL divergence that each latent has free of charge, averaged over the batch."""
@@ -181,16 +186,16 @@ class TrialConfig(BaseModel):
         str, BeforeValidator(_one_epoch_as_text), Strict(), _is_parsed_by(parse_epochs), WithJsonSchema(_EPOCHS)
     ] = ""
     """Epochs, from 1, that the schedule `step` begins with a smaller step size."""
-    learning_rate_patience_epochs: Whole = 10
+    learning_rate_patience_epochs: Annotated[Whole, Field(le=NEVER)] = 10
     """Epochs without a better `val_loss` after which the schedule `plateau` goes down."""
-    batch_size: Count = 64
+    batch_size: Annotated[Count, Field(le=MOST_IMAGES)] = 64
     """Images a step; the last batch of an epoch may be smaller."""
     precision: Precision = "float32"
     """Precision of the products of a training step: full, or less for the speed of GPUs that have it.
 
     Validation is in float32 always. On a CPU `tf32` is float32.
     """
-    epochs: Annotated[Count, Field(le=100_000)] = 10
+    epochs: Annotated[Count, Field(le=MOST_EPOCHS)] = 10
     """Epochs to train for, if nothing stops the trial early."""
     max_gradient_norm: Positive | None = None
     """L2 norm, over all parameters, to which longer gradients are scaled down; null leaves them alone."""

@@ -13,7 +13,8 @@ RaysweepError
 ├── ArgumentError            an option or an argument that cannot be meant; a ValueError too
 │   └── ModelInputError      images or latents that a model cannot take
 ├── CheckpointError          a checkpoint that is missing, torn or made by another configuration
-└── StorageError             a full, read-only or vanished file system
+├── StorageError             a full, read-only or vanished file system
+└── OutputError              a standard output that takes no more: a full disk, a closed pipe
 
 A message says what is wrong, where, what was found, what is allowed and what to type next. `cli/` prints it
 and exits with `exit_code`: 2 where the user can mend the input, 1 where the machine failed.
@@ -110,5 +111,11 @@ class CheckpointError(RaysweepError):
 
 class StorageError(RaysweepError):
     """A full, read-only or vanished file system."""
+
+    exit_code = 1
+
+
+class OutputError(RaysweepError):
+    """A standard output that takes no more: a full disk, a closed pipe."""
 
     exit_code = 1

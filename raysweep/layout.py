@@ -281,7 +281,7 @@ def shown(path: Path) -> str:
     """A path as a person would type it: relative to the working directory where it is below it."""
     try:
         return str(path.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # elsewhere, or the working directory was removed
         return str(path)
 
 

@@ -33,6 +33,7 @@ from raysweep.plaintext import NotPlainText, decoded
 from raysweep.shipped import find_shipped, shipped_hint
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
 from raysweep.spec import Dataset, DataSpec, EvaluationSpec, SearchSpec, SweepSpec
+from raysweep.wording import counted
 from raysweep.yamltext import (
     Faults,
     KeyPath,
@@ -40,6 +41,7 @@ from raysweep.yamltext import (
     as_written,
     check_duplicates,
     check_unseen,
+    in_plain_words,
     nearest,
     shown,
     yaml_fault,
@@ -281,7 +283,7 @@ def _check_value(name: str, value: Any, path: KeyPath, faults: Faults) -> Any:
             hint = written
         elif isinstance(value, str) and field_kind(name) != "other":
             hint = hint or _quotes_hint(value, faults.source)
-        message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        message = in_plain_words(detail)
         faults.add(path, f"{message}, got {shown(value)}{hint}")
         return value
 
@@ -382,12 +384,13 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> Trial
             most = space.grid_size() + len(search.enqueue)
             if (search.trials or 0) > most:
                 faults.add(
-                    ("search", "trials"), f"the grid and enqueue have {most} points together, got {search.trials}"
+                    ("search", "trials"),
+                    f"the grid and enqueue have {counted(most, 'point')} together, got {search.trials}",
                 )
             if most > MAX_GRID:
                 faults.add(("search", "sampler"), f"a grid has at most {MAX_GRID:,} points, this one has {most:,}")
     if search.trials is not None and len(search.enqueue) > search.trials:
-        points = f"{len(search.enqueue)} points are to run first"
+        points = f"{counted(len(search.enqueue), 'point')} {'is' if len(search.enqueue) == 1 else 'are'} to run first"
         faults.add(("search", "trials"), f"{points}, got {search.trials}; some would never run")
     stopping = search.early_stopping
     if stopping is None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Number = Annotated[int, Strict()] | Annotated[float, Strict()]
 Scalar = bool | int | float | str | None
 Kind = Literal["int", "float", "other"]
+MOST_STEPS = 1e9
+"""Of a range with a step."""
 
 
 class Range(BaseModel):
@@ -49,6 +51,8 @@ class Range(BaseModel):
             if not self.step > 0:
                 raise ValueError(f"step must be greater than 0, got {self.step}")
             steps = (self.high - self.low) / self.step
+            if steps > MOST_STEPS:
+                raise ValueError(f"step {self.step} is too small: from {self.low} to {self.high} are too many values")
             if abs(steps - round(steps)) > 1e-9 * max(1.0, steps):
                 raise ValueError(
                     f"step {self.step} does not divide the range from {self.low} to {self.high}; "

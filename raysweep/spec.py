@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from raysweep.claims import Claim
-from raysweep.config import Count
+from raysweep.config import MOST_EPOCHS, MOST_IMAGES, Count
 from raysweep.hints import metric_hint
 from raysweep.metrics import FINAL_METRICS, METRICS, OBJECTIVES, Mode
 from raysweep.space import Scalar, TrialSpace
@@ -32,6 +32,9 @@ BUNDLED: tuple[Dataset, ...] = ("mnist-5k", "digits")
 """Data sets that come with the installation and need no network."""
 
 DEFAULT_TRIALS = 20
+MOST_TRIALS = 1_000_000
+LONGEST_S = 1e9
+"""Of a time limit: 31 years. null is no limit."""
 SMALLEST_SHARE = 0.01
 """Of a CPU or a GPU that a process may ask for: a hundred on one device at most."""
 MOST_FUSED = 64
@@ -63,7 +66,7 @@ _SECONDS = {
     ]
 }
 Duration = Annotated[
-    float, BeforeValidator(parse_duration), Strict(), Field(gt=0, allow_inf_nan=False),
+    float, BeforeValidator(parse_duration), Strict(), Field(gt=0, le=LONGEST_S, allow_inf_nan=False),
     WithJsonSchema(_SECONDS),
 ]  # fmt: skip
 _FUSE = {"anyOf": [{"enum": ["auto", "off"]}, {"type": "integer", "minimum": 1, "maximum": MOST_FUSED}]}
@@ -157,11 +160,11 @@ class Objective(Section):
 class Asha(Section):
     """`search.early_stopping.asha:` asynchronous successive halving (Li et al., arXiv:1810.05934)."""
 
-    max_epochs: Count | None = None
+    max_epochs: Annotated[Count, Field(le=MOST_EPOCHS)] | None = None
     """Epochs of a trial that is never stopped; `trial.epochs` if it is not given."""
-    grace_epochs: Count = 1
+    grace_epochs: Annotated[Count, Field(le=MOST_EPOCHS)] = 1
     """Epochs every trial gets: the first rung."""
-    reduction_factor: Annotated[int, Strict(), Field(ge=2)] = 3
+    reduction_factor: Annotated[int, Strict(), Field(ge=2, le=MOST_TRIALS)] = 3
     """One in this many trials goes on past a rung, and rungs grow by this factor."""
 
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
@@ -184,7 +187,7 @@ class EarlyStopping(Section):
 class SearchSpec(Section):
     """`search:` how many points of the space are tried, chosen how, judged by what."""
 
-    trials: Count | None = None
+    trials: Annotated[Count, Field(le=MOST_TRIALS)] | None = None
     """Trials in all; the size of the grid for `sampler: grid`, else 20."""
     objective: Objective = Objective()
     """What trials are compared by."""
@@ -201,7 +204,7 @@ class SearchSpec(Section):
     epoch_timeout: Duration | None = 3600.0
     """Time without a finished epoch after which a trial hangs: its process is ended and it is tried once more. It
     bounds the test of a finalist too; null waits for ever."""
-    max_concurrent: Count | None = None
+    max_concurrent: Annotated[Count, Field(le=MOST_TRIALS)] | None = None
     """Most trials at once; as many as fit the machines if it is not given."""
     fuse: Annotated[Literal["auto", "off"] | int, WithJsonSchema(_FUSE)] = "auto"
     """Most trials of one shape that a process trains together, as one batched model: it pays for small models on a GPU.
@@ -254,9 +257,9 @@ class EvaluationSpec(Section):
         str, Field(json_schema_extra={"pattern": _FINALISTS, "examples": ["all", "none", "best 5"]})
     ] = "best 5"
     """Whose final metrics are measured: `all`, `none`, or `best 5` for the best five by the objective."""
-    images: Annotated[Count, Field(ge=50)] = 1000
+    images: Annotated[Count, Field(ge=50, le=MOST_IMAGES)] = 1000
     """Most test images that are measured, and as many samples."""
-    importance_samples: Count = 50
+    importance_samples: Annotated[Count, Field(le=100_000)] = 50
     """Latents drawn an image for the importance-weighted bound."""
 
     @field_validator("final_metrics")

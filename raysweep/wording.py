@@ -31,6 +31,11 @@ def worded_for(reader: Reader) -> Iterator[None]:
         _reader.reset(token)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return how many there are of something, such as `1 trial` or `2,000 trials`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def is_python() -> bool:
     """Return whether a program is the reader."""
     return _reader.get() == "python"

@@ -61,7 +61,46 @@ for _tag, _pattern, _first in (
 ):
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
-Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+MOST_DIGITS = 100
+"""Of a whole number: what has more is no number that a machine could count to, or take for a fraction."""
+
+
+def _whole_number(loader: Any, node: Any) -> int:
+    if len(node.value) > MOST_DIGITS:
+        raise yaml.MarkedYAMLError(
+            problem=f"a number of {len(node.value)} digits, {MOST_DIGITS} at most", problem_mark=node.start_mark
+        )
+    return int(str(node.value))
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+_IN_PLAIN_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is an unknown key",
+    "int_from_float": "must be a valid integer",
+    "int_parsing_size": "must be a valid integer of fewer digits",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "none_required": "must be null",
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "mapping_type", "dataclass_type"),
+                    "must be keys and values"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "iterable_type"), "must be a list"),
+    **dict.fromkeys(("too_short", "string_too_short"), "must have at least {min_length}"),
+    **dict.fromkeys(("too_long", "string_too_long"), "must have at most {max_length}"),
+    **dict.fromkeys(("string_pattern_mismatch", "string_unicode"), "must be a text of another form"),
+}  # fmt: skip
+"""What pydantic calls by the names of its own classes and of Python's, by its kinds of errors."""
+
+
+def in_plain_words(detail: Mapping[str, Any]) -> str:
+    """Return what an error of pydantic says, in the words of a search space file."""
+    plain = _IN_PLAIN_WORDS.get(detail["type"])
+    if plain is not None:
+        return plain.format(**detail.get("ctx", {}))
+    return re.sub(r"^(Value error|Assertion failed), |^Input should(?= be)", lambda found: "must"
+                  if found[1] is None else "", str(detail["msg"]))  # fmt: skip
 
 
 class Faults:
@@ -85,13 +124,9 @@ class Faults:
         ends: dict[KeyPath, str] = {}
         for detail in error.errors(include_url=False):
             below = tuple(part for part in detail["loc"] if _exists(raw, part, detail["loc"]))
-            message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            message = in_plain_words(detail)
             if detail["type"] == "missing":
-                below, message = (*below, detail["loc"][-1]), "is missing"
-            elif detail["type"] == "model_type":
-                message = "must be keys and values"
-            elif detail["type"] == "tuple_type":
-                message = "must be a list"
+                below = (*below, detail["loc"][-1])
             key = (*path, *below)
             messages = found.setdefault(key, [])
             if message not in messages:

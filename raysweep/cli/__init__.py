@@ -14,10 +14,12 @@ import click
 from raysweep import __version__
 from raysweep.cli.files import check, cluster, data
 from raysweep.cli.new import new
+from raysweep.cli.output import guarded_output
 from raysweep.cli.results import best, export, findings, report
 from raysweep.cli.standing import status
 from raysweep.cli.sweeps import resume, run
 from raysweep.cli.trial import show
+from raysweep.errors import OutputError
 from raysweep.search.raythread import is_stuck
 from raysweep.search.stopping import end_at_next_signal
 
@@ -47,7 +49,8 @@ def command() -> None:
     atexit.register(_close_the_terminal)  # the first to be registered is the last to be called
     atexit.register(gc.freeze)  # otherwise the interpreter looks for garbage in all that was imported: 0.6 s
     try:
-        main()
+        with guarded_output():
+            main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         raise
@@ -63,7 +66,7 @@ def command() -> None:
 def _end(code: int) -> None:
     """End this process with what it has printed, and without Python's clean-up."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads on, as `head` does not
+        with suppress(OSError, ValueError, OutputError):  # nobody reads on, as `head` does not
             stream.flush()
     os._exit(code)
 

@@ -61,11 +61,12 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
     description = describe(spec.data)
     spec = sized(spec, description.sizes.train)
     slots, where = _slots(spec)
-    shipped = f" (shipped with raysweep; for a copy to change, type: raysweep new my.yaml --from {file})"
-    console.print(f"{file}: sound{shipped if find_shipped(file) else ''}", soft_wrap=True)
     cache = _images(console, spec, description.is_present)
     prediction = _predicted_collapse(spec, cache)
     collapse = summary(prediction, spec.trial)
+    shipped = f" (shipped with raysweep; for a copy to change, type: raysweep new my.yaml --from {file})"
+    # Only now: the images may have a fault.
+    console.print(f"{file}: sound{shipped if find_shipped(file) else ''}", soft_wrap=True)
     console.print(plan_view(spec, description, collapse, slots, where, _remarks(cache)))
     for index, remark in enumerate(remarks_before(spec, description.sizes.train, prediction)):
         if index == 0:

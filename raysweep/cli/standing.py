@@ -10,6 +10,7 @@ import click
 
 from raysweep.cli.terminal import plain_console, reports_errors
 from raysweep.layout import typed
+from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -105,7 +106,7 @@ def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
     elapsed, left = sweep.elapsed_s(), sweep.left_s()
     saved = f"{state.epochs_saved} saved by early stopping ({state.saved_share:.0%})"
     parts: list[RenderableType] = [
-        f"{sweep.name}  {standing}, {state.ended} of {state.trials} trials ended",
+        f"{sweep.name}  {standing}, {state.ended} of {counted(state.trials, 'trial')} ended",
         f"trials   {summary_lines(state)}",
         f"epochs   {state.epochs_done} trained, {saved}",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from raysweep.cli.terminal import (
     warner,
 )
 from raysweep.layout import shown, typed
+from raysweep.search.stopping import at_work_on
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,6 +86,7 @@ def run(
     from raysweep.search.views import what_runs
     from raysweep.vae.preflight import summary
 
+    at_work_on(output if output is not None else Path("results") / spec.name)
     console = plain_console()
     console.print(f"{spec.name}  {what_runs(spec)}")
 
@@ -128,6 +131,7 @@ def resume(
     from raysweep.search.sweep import wanted_spec
     from raysweep.search.views import count_text
 
+    at_work_on(directory)
     console = plain_console()
     before = open_sweep(directory)
     spec, changes = wanted_spec(before.directory, trials, time_budget, file)

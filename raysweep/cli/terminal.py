@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from raysweep.errors import RaysweepError
+from raysweep.cli.output import tell
+from raysweep.errors import OutputError, RaysweepError
 from raysweep.layout import typed
 from raysweep.search.nativelines import kept_off_the_terminal
-from raysweep.search.stopping import AT_ONCE, end_at_next_signal, interrupting
+from raysweep.search.stopping import at_once, end_at_next_signal, interrupting, sweep_at_work
 from raysweep.wording import worded_for
 
 if TYPE_CHECKING:
@@ -34,18 +36,30 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            _require_working_directory()
             with worded_for("terminal"), interrupting(), kept_off_the_terminal():
                 return command(*args, **kwargs)
+        except OutputError as error:
+            sweep = sweep_at_work()
+            tell(f"{error}\nThe sweep is kept. To go on, type: raysweep resume {sweep}" if sweep else str(error))
+            raise SystemExit(error.exit_code) from error
         except RaysweepError as error:
-            click.echo(str(error), err=True)
+            tell(str(error))
             raise SystemExit(error.exit_code) from error
         except KeyboardInterrupt as stop:
             end_at_next_signal()
             number = getattr(stop, "number", signal.SIGINT)
-            click.echo(AT_ONCE, err=True)
+            tell(at_once())
             raise SystemExit(128 + number) from None
 
     return wrapped
+
+
+def _require_working_directory() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise RaysweepError("the working directory was removed; type: cd, to one that is there") from None
 
 
 def tensorboard_lines(runs: Path) -> list[str]:
@@ -79,7 +93,8 @@ class Duration(click.ParamType[float]):
 def plain_console() -> Console:
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(width=None if is_terminal else PLAIN_WIDTH, markup=False, highlight=False)
     if console.is_dumb_terminal:
         console.size = shutil.get_terminal_size()  # rich takes 80 for the width of each dumb terminal
     return console

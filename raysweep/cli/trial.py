@@ -14,6 +14,7 @@ import click
 
 from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, reports_errors
 from raysweep.layout import shown, typed
+from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -93,7 +94,7 @@ def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
         return [f"in epoch {done + 1} of {most}"]
     if record.state is TrialState.INTERRUPTED:
         command = f"raysweep resume {typed(sweep.directory.address)}"
-        return [f"interrupted after {done} of {most} epochs; to go on, type: {command}"]
+        return [f"interrupted after {done} of {counted(most, 'epoch')}; to go on, type: {command}"]
     judged = decisions(record, sweep.records, sweep.spec)
     if record.state is TrialState.PRUNED and judged and judged[-1].standing is not None:
         return [decision_text(judged[-1], sweep.objective)]
@@ -121,7 +122,10 @@ def _facts(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
     facts = [
         ("searched", params_text(record.params) + ("  (the file's own point)" if record.enqueued else "")),
         ("constant", "  ".join(f"{k} {'none' if v is None else value_text(v)}" for k, v in constants.items())),
-        ("trained", f"{len(record.epochs)} of {record.config.epochs} epochs, {duration_text(seconds)}{where}"),
+        (
+            "trained",
+            f"{len(record.epochs)} of {counted(record.config.epochs, 'epoch')}, {duration_text(seconds)}{where}",
+        ),
         ("when", _span(record.started_at, record.ended_at)),
     ]
     for index, decision in enumerate(decisions(record, sweep.records, sweep.spec)):

@@ -214,8 +214,9 @@ def _reminders(launcher: Launcher) -> Iterator[str]:
     for group in dict.fromkeys(named):
         yield f"what {group} lets in cannot be seen here; wanted: SSH from your address, everything within the group"
     for name, kind in launcher.workers.items():
-        if kind.get("min_workers", 0):
-            yield f"{kind['min_workers']} machines of type {name} cost money also while nothing runs (min_workers)"
+        if count := kind.get("min_workers", 0):
+            cost = "machine of type {} costs" if count == 1 else "machines of type {} cost"
+            yield f"{count} {cost.format(name)} money also while nothing runs (min_workers)"
         if not is_spot(launcher, name):
             yield f"machines of type {name} are on demand, which costs more than spot"
     if launcher.kind == "azure" and not launcher.provider.get("use_internal_ips"):

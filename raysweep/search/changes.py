@@ -9,7 +9,7 @@ from typing import Any
 from raysweep.errors import SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown
 from raysweep.spec import SweepSpec
-from raysweep.wording import is_python, option, to_type
+from raysweep.wording import counted, is_python, option, to_type
 from raysweep.yamltext import shown as shown_value
 
 COMPATIBLE = (
@@ -55,7 +55,7 @@ def require_compatible(directory: SweepDirectory, changes: Sequence[Change]) -> 
     if fewer and all(change.is_compatible for change in changes if change not in fewer):
         total = fewer[0].before
         raise SweepDirectoryError(
-            f"{name}: is a sweep of {total} trials; a total can only grow, got {fewer[0].now}. Nothing was "
+            f"{name}: is a sweep of {counted(total, 'trial')}; a total can only grow, got {fewer[0].now}. Nothing was "
             f"changed. Give a total of {total} or more with {option('trials')}, or how many more: "
             f"{option('trials', '+10')}"
         )

@@ -138,7 +138,8 @@ class Ledger:
         if not directory.journal.exists() or not directory.journal.stat().st_size:
             if writable and not directory.trials.exists():  # the driver that made the sweep died before its first trial
                 return cls.create(directory, spec)
-            raise LedgerError(f"{shown(directory.journal)}: is missing; bring it back, it is the record of the sweep")
+            found = "is empty" if directory.journal.exists() else "is missing"
+            raise LedgerError(f"{shown(directory.journal)}: {found}; bring it back, it is the record of the sweep")
         journal, study = _open_study(directory)
         # In a bucket there is a copy, and which of the two is newer is told by what the one begins with.
         if writable and directory.origin is None and is_worth_compacting(journal.line, study):

@@ -137,7 +137,7 @@ def _live_view(session: Session, height: int) -> RenderableType:
         body.add_row("" if index else "best", _standing(record, spec, "" if index else "bold green"))
     if status.leader is None:
         body.add_row("best", Text("no result yet", style="dim"))
-    saved = f"{count_text(status.epochs_saved, 'epoch')} of training saved by early stopping ({status.saved_share:.0%})"
+    saved = f"{count_text(status.epochs_saved, 'epoch')} of training, by early stopping ({status.saved_share:.0%})"
     body.add_row("saved", saved)
     bar = ProgressBar(total=max(1, status.trials), completed=status.ended)
     if session.testing:

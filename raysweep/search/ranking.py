@@ -12,7 +12,7 @@ from raysweep.loading import searched_in_the_loss
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, OBJECTIVES
 from raysweep.records import TrialRecord, rank, ranked
 from raysweep.spec import SweepSpec
-from raysweep.wording import is_python, option, to_type
+from raysweep.wording import counted, is_python, option, to_type
 from raysweep.yamltext import nearest
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ def _notes(sweeps: Sequence[Sweep], metric: str) -> list[str]:
     if metric in FINAL_METRICS:
         untested = sum(not math.isfinite(r.last(metric)) for s in sweeps for r in ranked(s.records, "elbo_nats"))
         if untested:
-            notes.append(f"{untested} trials are left out: {metric} was not measured of them")
+            left_out = ("is", "it") if untested == 1 else ("are", "them")
+            text = f"{counted(untested, 'trial')} {left_out[0]} left out: {metric} was not measured of {left_out[1]}"
+            notes.append(text)
     return list(dict.fromkeys(notes))
 
 

@@ -34,7 +34,7 @@ from raysweep.search.workingcopy import (
 )
 from raysweep.spec import Objective, SweepSpec
 from raysweep.vae.preflight import Preflight
-from raysweep.wording import is_python, option, to_type, worded_for
+from raysweep.wording import counted, is_python, option, to_type, worded_for
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -189,7 +189,7 @@ class Sweep:
         best = ""
         if status.best is not None:
             best = f", best trial {status.best.number} with {self.objective} {status.best.last(self.objective):.5g}"
-        counts = f"{status.ended} of {status.trials} trials ended"
+        counts = f"{status.ended} of {counted(status.trials, 'trial')} ended"
         return f"<sweep {self.name} in {self.directory.address}: {self.standing}, {counts}{best}>"
 
     def _repr_html_(self) -> str:

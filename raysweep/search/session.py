@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from raysweep.config import TrialConfig, fusion_key
-from raysweep.errors import RayLost, RaysweepError, StorageError
+from raysweep.errors import OutputError, RayLost, RaysweepError, StorageError
 from raysweep.layout import SweepDirectory, typed
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
@@ -236,7 +236,7 @@ class Session:
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
         if is_new:
             self._writer.add_epoch(record)
-            self._observer.epoch_done(self, record)
+            self._tell(self._observer.epoch_done, record)
         verdict = self._verdict(record)
         if verdict is not None:
             self._finish(number, *verdict)
@@ -344,7 +344,7 @@ class Session:
         if self.mirror is not None:
             self.mirror.fetch_trial(number, report.node)
         self._writer.add_tested(record)
-        self._observer.trial_tested(self, record)
+        self._tell(self._observer.trial_tested, record)
 
     def lose_test(self, number: int, fault: Fault, cause: str, error: str) -> bool:
         """Takes the news that the process that measured a finalist is gone; whether another one is to do it."""
@@ -387,8 +387,15 @@ class Session:
         """Whether finalists must not be measured any more; a spent time budget only ends training."""
         return self.signal is not None or self.failure is not None or self.stopped_by not in (None, TIME_BUDGET)
 
+    def _tell(self, observe: Callable[..., None], *what: TrialRecord) -> None:
+        """Tell the observer; if it cannot show anything any more the session ends, and what is done is kept."""
+        try:
+            observe(self, *what)
+        except OutputError as error:
+            self.stop("an error", error)
+
     def tick(self) -> None:
-        self._observer.tick(self)
+        self._tell(self._observer.tick)
         if self.mirror is not None and self.mirror.failure is not None:
             self.stop("a bucket that cannot be written", self.mirror.failure)
 
@@ -419,7 +426,10 @@ class Session:
             if not math.isfinite(getattr(metrics, name)):
                 return TrialState.DIVERGED, f"{name} was {getattr(metrics, name)} in epoch {metrics.epoch}"
         if metrics.epoch >= record.config.epochs:
-            return TrialState.COMPLETED, f"all {metrics.epoch} epochs done"
+            return (
+                TrialState.COMPLETED,
+                f"all {metrics.epoch} epochs done" if metrics.epoch > 1 else "its one epoch done",
+            )
         asha = self.spec.asha
         if asha is not None and metrics.epoch in asha.rungs(record.config.epochs):
             rung = self.ledger.values_at(metrics.epoch)
@@ -476,7 +486,7 @@ class Session:
         if self.mirror is not None:
             self.mirror.fetch_trial(number, record.node)
         self._writer.finish_trial(record)
-        self._observer.trial_ended(self, record)
+        self._tell(self._observer.trial_ended, record)
         now = time.monotonic()
         if now - self._last_report > max(REPORT_INTERVAL_S, 20 * self._report_cost_s):
             write_parquet(self.directory, self.ledger.records(), self.spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -10,24 +11,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from raysweep.layout import SweepDirectory, typed
 from raysweep.search.raythread import kill_processes
 
 if TYPE_CHECKING:
     from raysweep.search.session import Session
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-AT_ONCE = (
-    "stopped at once; if a sweep had begun, raysweep status DIR says what is done, raysweep resume DIR "
-    "goes on, and raysweep report DIR writes the report"
-)
 UNHEARD_S = 5.0
 """How long Python may take to handle a signal; it cannot while the main thread waits inside C, or imports."""
 AGAIN_UNHEARD_S = 0.5
 """The same, once another signal has come: at least as far apart as those that one key press can send."""
 
+_at_work: list[str] = []
+"""The sweep that this process trains, as one would type it."""
 _interrupted_by: list[int] = []
 """Numbers of the signals that have raised `Interrupted`."""
 AGAIN_S = 0.05
@@ -175,8 +176,32 @@ def _end_now(number: int) -> None:
     with suppress(OSError, ValueError):
         if sys.stdout.isatty():
             os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # a display that draws itself has hidden the cursor
-        os.write(sys.stderr.fileno(), f"{AT_ONCE}\n".encode())
+        os.write(sys.stderr.fileno(), f"{at_once()}\n".encode())
     os._exit(128 + number)
+
+
+def at_work_on(address: Path | str) -> None:
+    """Let messages name the sweep that this process trains from now on."""
+    _at_work[:] = [typed(address)]
+
+
+def sweep_at_work() -> str | None:
+    """Return the sweep that this process trains, as one would type it; None if it has not made one yet."""
+    for sweep in _at_work:
+        if "://" in sweep or SweepDirectory(Path(*shlex.split(sweep))).holds_a_sweep():
+            return sweep
+    return None
+
+
+def at_once() -> str:
+    """Return what a person is told who does not wait for a clean stop."""
+    sweep = sweep_at_work()
+    if sweep is None:
+        return "stopped at once"
+    return (
+        f"stopped at once; raysweep status {sweep} says what is done, raysweep resume {sweep} goes on, and raysweep "
+        f"report {sweep} writes the report"
+    )
 
 
 def end_at_next_signal() -> None:

@@ -48,7 +48,7 @@ from raysweep.search.stopping import stopping_on_signals
 from raysweep.search.workingcopy import at_hand, foreign_objects, is_taken, locate, remote_of
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
-from raysweep.wording import is_python, option, worded_for
+from raysweep.wording import counted, is_python, option, worded_for
 
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
@@ -333,7 +333,7 @@ def _with_overrides(
     """
     if trials is not None and trials < before.trials:
         raise SweepDirectoryError(
-            f"{directory.address}: is a sweep of {before.trials} trials; a total can only grow, got "
+            f"{directory.address}: is a sweep of {counted(before.trials, 'trial')}; a total can only grow, got "
             f"{option('trials', trials)}. For {trials} more, give {option('trials', f'+{trials}')}"
         )
     try:
@@ -341,7 +341,7 @@ def _with_overrides(
         return parse_spec(yaml_text(spec.as_mapping()), overrides=overrides)
     except SpecError as error:
         faults = "; ".join(fault.message for fault in error.faults)
-        wanted = f"{trials} trials" if trials is not None else f"a time budget of {time_budget} s"
+        wanted = counted(trials, "trial") if trials is not None else f"a time budget of {time_budget} s"
         raise SweepDirectoryError(f"{directory.address}: cannot have {wanted}: {faults}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from raysweep.config import TrialConfig
 from raysweep.errors import SpecError
+from raysweep.keys import all_keys
 from raysweep.loading import MAX_FILE_BYTES, load_spec, parse_spec
 from raysweep.space import Choices, Range
 
@@ -382,3 +384,66 @@ def test_a_number_that_pyyaml_took_for_a_text_is_told_so() -> None:
     assert fault.message.endswith(
         "got '5e-1'; a number is expected (yaml.safe_load takes 5e-6 for a text: load_spec(PATH) does not)"
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "most"),
+    [
+        ("search: {trials: N}", 1_000_000),
+        ("search: {max_concurrent: N}", 1_000_000),
+        ("search: {early_stopping: {asha: {max_epochs: N}}}", 100_000),
+        ("search: {early_stopping: {asha: {grace_epochs: N}}}", 100_000),
+        ("search: {early_stopping: {asha: {reduction_factor: N}}}", 1_000_000),
+        ("evaluation: {images: N}", 10_000_000),
+        ("evaluation: {importance_samples: N}", 100_000),
+        ("trial: {kld_weight: {low: 1, high: 2}, batch_size: N}", 10_000_000),
+        ("trial: {kld_weight: {low: 1, high: 2}, kld_warmup_epochs: N}", 2**31 - 1),
+        ("trial: {kld_weight: {low: 1, high: 2}, kld_cycle_epochs: N}", 2**31 - 1),
+        ("trial: {kld_weight: {low: 1, high: 2}, learning_rate_patience_epochs: N}", 2**31 - 1),
+    ],
+)
+def test_a_count_that_nobody_can_mean_is_refused_with_what_is_allowed(section: str, most: int) -> None:
+    text = "name: x\ndata: {dataset: digits}\n"
+    text += "" if section.startswith("trial") else "trial: {kld_weight: {low: 1, high: 2}}\n"
+    for count in (most + 1, 10**23):
+        with pytest.raises(SpecError, match=f"must be less than or equal to {most}, got {count}"):
+            parse_spec(text + section.replace("N", str(count)))
+
+
+def test_numbers_beyond_all_bounds_are_faults_and_no_overflow() -> None:
+    start = "name: x\ndata: {dataset: digits}\ntrial: "
+    for trial, message in {
+        f"{{kld_weight: {{low: 1, high: {'9' * 400}}}}}": "a number of 400 digits, 100 at most",
+        f"{{kld_weight: {{low: 1, high: {'9' * 5000}}}}}": "a number of 5000 digits, 100 at most",
+        "{kld_weight: {low: 0, high: 1e300, step: 1e-300}}": "step 1e-300 is too small",
+    }.items():
+        with pytest.raises(SpecError, match=message):
+            parse_spec(start + trial)
+    with pytest.raises(SpecError, match="time_budget: must be less than or equal to 1000000000"):
+        parse_spec(start + "{kld_weight: {low: 1, high: 2}}\nsearch: {time_budget: 1e300}")
+
+
+FOREIGN = re.compile(
+    r"Input should|instance of|dictionary|tuple|Field required|Extra inputs|Unable to parse|Value error|Assertion|"
+    r"should have|should match|pydantic|boolean|NoneType|_type\b|with a fractional part"
+)
+"""Words of pydantic and of Python, which no message has."""
+
+
+@pytest.mark.parametrize("value", ["3", "2.5", "true", "text", "[1, [2]]", "{a: {b: 1}}", "null", ".nan", "-1", "[]"])
+def test_no_message_has_the_words_of_a_library(value: str) -> None:
+    for key in [*all_keys(), "trial.kld_weight.low", "search.enqueue.0", "claims.0.first"]:
+        check_words(key, value)
+
+
+def check_words(key: str, value: str) -> None:
+    text = value
+    for part in reversed(key.split(".")):
+        text = f"[{text}]" if part == "0" else f"{{{part}: {text}}}"
+    if key.startswith("claims.0"):
+        text = f"{{claims: [{{name: a, statement: b, test: compare, expect: less, first: {value}}}]}}"
+    try:
+        parse_spec(f"--- {text}")
+    except SpecError as error:
+        for fault in error.faults:
+            assert not FOREIGN.search(fault.message.split(", got ")[0]), fault

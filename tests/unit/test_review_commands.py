@@ -174,7 +174,7 @@ def test_best_ranks_by_another_metric_of_the_test_split_too() -> None:
     assert trials_of(run("best", "small")[1]) == ["2", "0", "1"]
     code, output = run("best", "small", "--metric", "test_iwae_nats")
     assert (code, trials_of(output)) == (0, ["0", "2"]), output
-    assert "1 trials are left out: test_iwae_nats was not measured of them" in output
+    assert "1 trial is left out: test_iwae_nats was not measured of it" in output
     assert trials_of(run("best", "small", "--top", "1")[1]) == ["2"]
     one = json.loads(run("best", "small", "--format", "json")[1])
     assert (one["trial"], one["metrics"]["elbo_nats"], one["test_metrics"]["iwae_nats"]) == (2, 305.0, 90.0)

@@ -30,6 +30,7 @@ from raysweep.report.findings.verdicts import (
     unit_of,
 )
 from raysweep.space import Scalar
+from raysweep.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _about(sweep: SweepTables, label: str) -> str:
     rest = "".join(f", {count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
     missing = sweep.spec.trials - sweep.trials.num_rows
     rest += f", {missing} not started" if missing > 0 else ""
-    return f"{label}: {completed} of {sweep.spec.trials} trials on {sweep.spec.data.dataset} completed{rest}"
+    return f"{label}: {completed} of {counted(sweep.spec.trials, 'trial')} on {sweep.spec.data.dataset} completed{rest}"
 
 
 def _decide(claim: Claim, rows: Observations, ended: Observations) -> tuple[Outcome, tuple[Part, ...]]:

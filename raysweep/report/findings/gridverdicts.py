@@ -37,6 +37,7 @@ from raysweep.report.findings.verdicts import (
     with_note,
 )
 from raysweep.space import Scalar
+from raysweep.wording import counted
 
 
 def decide_best_at(claim: BestAt, rows: Observations) -> Outcome:
@@ -242,7 +243,7 @@ def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
         draws = np.array([rank_correlation(x[draw], y[:, draw])[0] for draw in resampled])
         low, high = (float(quantile) for quantile in np.quantile(draws, [0.025, 0.975]))
         interval, count, used = "95% bootstrap", len(x), len(x)
-        of = f"{count} trials"
+        of = counted(count, "trial")
     else:
         grid = build_grid(rows, claim.over, [metric])
         problem = too_few(grid, claim.over, rows)
@@ -254,7 +255,7 @@ def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
         correlations = rank_correlation(x, y)
         low, high = (min(1.0, max(-1.0, end)) for end in mean_interval(correlations))
         interval, count, used = "95% t", len(y), grid.rows
-        of = f"{count} seeds"
+        of = counted(count, "seed")
         means = zip(grid.values, y.mean(axis=0), strict=True)
         figures = tuple(
             Figure(f"{metric} at {claim.over} {number(value)}, mean", float(mean), unit=unit, n=count)

@@ -121,14 +121,14 @@ def unmeasured(rows: Observations, texts: Iterable[str]) -> str | None:
             continue
         empty = sorted(name for name in expression.names if not rows.columns[name].known.any())
         if not empty:
-            return f"`{text}` has a value for none of the {rows.count} trials"
+            return f"`{text}` has a value for none of {counted(rows.count, 'trial')}"
         remedy = ""
         if any(name.startswith("test_") for name in empty):
             if rows.columns["test_active_units"].known.any():
                 remedy = "; it is not defined for these models or images"
             else:
                 remedy = "; no final metrics were measured: set evaluation: {final_metrics: all}"
-        return f"{' and '.join(empty)} was measured for none of the {rows.count} trials{remedy}"
+        return f"{' and '.join(empty)} was measured for none of {counted(rows.count, 'trial')}{remedy}"
     return None
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, FinalMetrics, Metric
 from raysweep.records import TrialRecord
 from raysweep.report.figures.floors import floor_of
+from raysweep.wording import counted
 
 
 def trial_text(record: TrialRecord, objective: str) -> str:
     """A trial on a page of Markdown: how it ended, what it came to, its parameters."""
     lines = [f"**{record.state}**" + (f": {record.cause}" if record.cause else ""), ""]
     place = ", ".join(part for part in (record.device, record.node) if part)
-    lines += [f"{len(record.epochs)} epochs{f' on {place}' if place else ''}", ""]
+    lines += [f"{counted(len(record.epochs), 'epoch')}{f' on {place}' if place else ''}", ""]
     if record.tested is not None:
         lines += [*_tested_table(record.tested), ""]
     if record.final is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.search import stopping
 from raysweep.search.stopping import Interrupted, interrupting
 
 SLOW = "import time\nfor _ in range(100):\n    time.sleep(0.01)\nDONE = True\n"
@@ -119,3 +120,20 @@ def test_an_import_is_finished_before_a_signal_ends_the_work(tmp_path: Path) -> 
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30)[0] == "15 True\n"
+
+
+def test_whoever_does_not_wait_is_told_the_sweep_by_name_once_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "_at_work", [])
+    assert stopping.at_once() == "stopped at once"
+    place = tmp_path / "my sweep"
+    stopping.at_work_on(place)
+    assert stopping.at_once() == "stopped at once", "nothing is there yet to go on with"
+    place.mkdir()
+    (place / "sweep.yaml").touch()
+    message = stopping.at_once()
+    for command in ("status", "resume", "report"):
+        assert f"raysweep {command} '{place}' " in message
+    stopping.at_work_on("s3://bucket/kld")
+    assert "raysweep resume s3://bucket/kld goes on" in stopping.at_once()

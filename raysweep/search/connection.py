@@ -229,6 +229,29 @@ def _waiting_for_ports_in_steps(is_over: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _connecting_deaf(thread: RayThread, what: str) -> Iterator[None]:
+    """Guard the moment in which Ray connects this process to its raylet and holds all of Python.
+
+    The raylet answers when processes for trials have come up, so this is where one that cannot start is noticed.
+    """
+    from ray import _raylet
+    from ray._private import worker
+
+    def connect(*arguments: Any, **options: Any) -> Any:
+        logs = Path(worker._global_node.get_logs_dir_path())
+        message = (
+            f"{what}: no process for trials has come up within {START_S:g} s\n  its logs: {logs}\n"
+            "Type the same command once more; if it comes again, see these logs. They end with:\n"
+        )
+        with thread.deaf(START_S, logs / "raylet.err", message):
+            return core_worker(*arguments, **options)
+
+    core_worker: Any = getattr(_raylet, "CoreWorker", None)  # a Ray that has it by another name connects unguarded
+    with replaced(_raylet, CoreWorker=connect):
+        yield
+
+
 def _init_here(thread: RayThread, node: dict[str, float], processes: int, threads: int, folder: Path | None) -> None:
     """Start a Ray on this machine alone, from its thread."""
     import ray
@@ -243,6 +266,7 @@ def _init_here(thread: RayThread, node: dict[str, float], processes: int, thread
         _without_services(),
         _waiting_for_ports_in_steps(is_over),
         _starting_fast(processes, threads, is_over),
+        _connecting_deaf(thread, "Ray did not start on this machine"),
     ):
         ray.init(
             address="local",  # else it joins what Ray was started on this machine, and refuses our resources
@@ -305,7 +329,7 @@ def _joined(address: Address) -> RayThread:
         require_token()
         require_listener(there)
         _ask(thread, there, ANSWER_S)
-        thread.call(partial(_init_there, there), JOIN_S)
+        thread.call(partial(_init_there, thread, there), JOIN_S)
     except RaysweepError:
         raise
     except Exception as error:  # as above
@@ -363,10 +387,12 @@ def _only_one_here() -> Address:
     raise ConnectionError("no Ray runs on this machine")
 
 
-def _init_there(address: Address) -> None:
+def _init_there(thread: RayThread, address: Address) -> None:
+    """Join a cluster, from its thread."""
     import ray
 
-    ray.init(address=str(address), log_to_driver=False, logging_level=logging.CRITICAL)
+    with _connecting_deaf(thread, f"Ray does not answer at {VARIABLE}={address}"):
+        ray.init(address=str(address), log_to_driver=False, logging_level=logging.CRITICAL)
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,16 +7,23 @@ a child that shares its parent's fate together with the *thread* that made it.
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import subprocess
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 POLL_S = 0.05
 """How often to look whether a call has ended. A signal does not wait for it."""
+PREPARED_S = 2.0
+"""How long the thread that waits may take to change what signals do."""
 LAST_WORD_S = 2.0
 """How long a call may take to end once Ray's processes were killed below it."""
 R = TypeVar("R")
@@ -70,6 +77,9 @@ class RayThread:
         self.processes: list[subprocess.Popen[Any]] = []
         self.given_up = threading.Event()
         """Set once nobody waits any more: what waits in this thread should end."""
+        self.is_deaf = threading.Event()
+        """Set by a call, with `deaf`, while no other thread of Python can run."""
+        self._is_prepared = threading.Event()
         self._calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="raysweep-ray", daemon=True)
         self._thread.start()
@@ -96,6 +106,11 @@ class RayThread:
         until = time.monotonic() + timeout_s
         try:
             while not call.done.wait(POLL_S):
+                if self.is_deaf.is_set():
+                    with signals_ending_the_process():
+                        self._is_prepared.set()
+                        while self.is_deaf.is_set() and not call.done.wait(POLL_S):
+                            pass
                 for process in self.processes if watching else ():
                     if process.poll() is not None:
                         raise RayProcessDied(process)
@@ -105,6 +120,27 @@ class RayThread:
             self._give_up(call)
             raise
         return call.result()
+
+    @contextmanager
+    def deaf(self, timeout_s: float, log: Path, message: str) -> Iterator[None]:
+        """Guard a part of a call, made in this thread, in which Ray lets no other thread of Python run.
+
+        Signals end the process on the spot meanwhile, and another process ends it, with `message` and the end of `log`,
+        if the part takes longer than `timeout_s`.
+        """
+        self._is_prepared.clear()
+        self.is_deaf.set()
+        self._is_prepared.wait(PREPARED_S)
+        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("deadline.py"))]
+        terminal = None if sys.stderr is sys.__stderr__ else sys.stderr  # that of the command line is not descriptor 2
+        with subprocess.Popen(  # noqa: S603 (our own file)
+            [*command, str(os.getpid()), str(timeout_s), str(log), message], stdin=subprocess.PIPE, stderr=terminal,
+            process_group=0,
+        ):  # fmt: skip
+            try:
+                yield
+            finally:
+                self.is_deaf.clear()
 
     @property
     def is_stuck(self) -> bool:
@@ -130,6 +166,23 @@ class RayThread:
         """Let the thread end. What still lives of Ray's processes ends with it."""
         self._calls.put(None)
         self._thread.join(LAST_WORD_S)
+
+
+@contextmanager
+def signals_ending_the_process() -> Iterator[None]:
+    """As long as this lasts, signals that ask for an end do it without Python, which cannot run; the main thread's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def kill_processes() -> None:

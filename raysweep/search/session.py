@@ -352,7 +352,7 @@ class Session:
         if stacks:
             fault, error, cause = Fault.HANG, stacks, "it did not end within search.epoch_timeout"
         if self._retries.allows(number, fault, len(self.ledger.record(number).epochs)):
-            _log.warning("test of trial %d: %s; it is done again", number, cause)
+            _log.warning("test of trial %d: %s; it is done again\n%s", number, cause, error.rstrip())
             return True
         self.receive_tested(number, TestReport(None, "?", cause=f"{cause}, {fault.repeated}", error=error))
         return False
@@ -475,7 +475,8 @@ class Session:
                 return
             self._finish(number, TrialState.OUT_OF_MEMORY, f"{cause} ({wanted})", error)
         elif self._retries.allows(number, fault, epochs):
-            _log.warning("trial %d: %s; it goes on from epoch %d", number, cause, epochs)
+            said = f"\n{error.rstrip()}" if error else ""
+            _log.warning("trial %d: %s; it goes on from epoch %d%s", number, cause, epochs, said)
             self._queue.put_back([number])
         else:
             self._finish(number, TrialState.FAILED, f"{cause}, {fault.repeated}", error)

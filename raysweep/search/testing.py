@@ -19,6 +19,7 @@ from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.connection import LOOK_S, ray_has_ended
 from raysweep.search.measuring import measure
+from raysweep.search.raywords import plain, what_happened
 from raysweep.search.resources import cluster_nodes, fit
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
@@ -51,7 +52,7 @@ def run_tests(session: Session) -> None:
             try:
                 session.receive_tested(number, ray.get(task))
             except RayError as error:
-                if session.lose_test(number, *_what_happened(error), str(error)):
+                if session.lose_test(number, *_what_happened(error), plain(str(error))):
                     waiting.insert(0, number)
         for task, test in running.items():
             if test.since is not None and session.is_overdue(test.since):
@@ -92,4 +93,4 @@ def _what_happened(error: RayError) -> tuple[Fault, str]:
         return Fault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
     if isinstance(error, NodeDiedError):
         return Fault.NODE_LOSS, "its machine was lost"
-    return Fault.DEATH, "its process died"
+    return what_happened(str(error))

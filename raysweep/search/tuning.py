@@ -27,7 +27,7 @@ from raysweep.profiles import DriverPart
 from raysweep.search.autoscaling import refit
 from raysweep.search.connection import LOOK_S, ray_has_ended, replaced
 from raysweep.search.exchange import Share, TrialOrder
-from raysweep.search.retries import Fault
+from raysweep.search.raywords import plain, what_happened
 from raysweep.search.session import Session
 from raysweep.search.trial import ORDERS, REPORTS, TrialActor
 
@@ -186,9 +186,9 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An actor is gone: after a failure that it reported, or killed by somebody, or with its whole machine."""
         error = Path(trial.error_file)  # what Tune has of it that is not pickled
-        text = error.read_text(errors="replace") if error.exists() else ""
+        text = plain(error.read_text(errors="replace")) if error.exists() else ""
         try:
-            self._session.lose(self._holders.vacate(trial.trial_id), *_what_happened(text), text)
+            self._session.lose(self._holders.vacate(trial.trial_id), *what_happened(text), text)
         except RaysweepError as storage:
             self._session.stop("an error", storage)
 
@@ -199,15 +199,6 @@ class _Lost(BaseException):
 
 _kept: list[_Lost] = []
 """Holds what Tune had when Ray went: whoever collected it as garbage would ask Ray to clean up, and wait a minute."""
-
-
-def _what_happened(error: str) -> tuple[Fault, str]:
-    """Why a process is gone that told nothing, from Ray's own words."""
-    if "low on memory" in error:
-        return Fault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
-    if "node has died" in error:
-        return Fault.NODE_LOSS, "its machine was lost"
-    return Fault.DEATH, "its process died"
 
 
 def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+import raysweep
 from raysweep.search import connection
-from tests.integration.conftest import TINY
+from tests.chaos.processes import marked
+from tests.integration.conftest import TINY, call_raysweep, start_raysweep
 
 BEGIN = """
 import os, sys, time
@@ -67,7 +72,36 @@ try:
 except OSError as error:
     print(error)
 """
+FAILS_IN_WORKERS = """
+import importlib.abc, sys
 
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "raysweep.search.seat":
+            raise ImportError("libsomething.so.3: cannot open shared object file")
+
+if any("default_worker.py" in argument for argument in sys.orig_argv):
+    sys.meta_path.insert(0, Missing())
+"""
+TWICE = """
+import os, signal, subprocess, sys, threading, time
+from raysweep.search import connection, raythread
+
+frozen = []
+def freeze():  # the first GCS, as it appears; a machine with too much to do
+    while not frozen:
+        for process in (process for thread in list(raythread._all) for process in thread.processes):
+            if "gcs_server" in process.args[0]:
+                process.send_signal(signal.SIGSTOP)
+                frozen.append(process)
+        time.sleep(0.001)
+
+connection.START_S = 20.0
+threading.Thread(target=freeze, daemon=True).start()
+with connection.connected(warn=lambda line: print(line, flush=True)):
+    import ray
+    print(frozen[0].poll(), ray.get(ray.remote(lambda: "runs").remote()), flush=True)
+"""
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 
@@ -111,3 +145,62 @@ def test_a_process_whose_torch_is_broken_starts_and_says_what_is_wrong_when_it_i
         [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.stdout == "libcudart.so.12: cannot open shared object file\n", done.stderr
+
+
+@needs_proc
+def test_a_start_that_takes_too_long_is_told_and_tried_once_more(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(Path(raysweep.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.stdout == "Ray did not start within 20 s; it is started once more\n-9 runs\n", done.stderr
+
+
+@needs_proc
+def test_the_first_signal_ends_a_start_whose_gcs_hangs_and_all_that_it_has_started(
+    tmp_path: Path, tiny_file: Path
+) -> None:
+    mark = ("RAYSWEEP_CACHE", str(tmp_path / "cache"))
+    process = start_raysweep("run", tiny_file.name, cwd=tmp_path, **dict([mark]))
+    until, found = time.monotonic() + 120, []
+    while not found and time.monotonic() < until:
+        found = [pid for pid, title in marked(*mark).items() if title.split(" ")[0].endswith("/gcs_server")]
+    os.kill(found[0], signal.SIGSTOP)
+    time.sleep(0.5)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert time.monotonic() - sent < 15
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.startswith("stopped at once")
+    assert "Traceback" not in said
+    assert not marked(*mark)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_signal_ends_the_wait_for_an_address_that_accepts_and_never_answers(tmp_path: Path, tiny_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        process = start_raysweep("run", tiny_file.name, cwd=tmp_path, RAY_ADDRESS=address)
+        silent.settimeout(120)
+        accepted = [silent.accept()[0] for _ in range(2)]  # the first asks whether anybody listens
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+        for connected in accepted:
+            connected.close()
+    assert time.monotonic() - sent < 12
+    assert process.returncode == 128 + signal.SIGINT
+    assert said.startswith("stopped at once")
+    assert said.count("\n") == 1, said
+
+
+def test_a_process_for_trials_that_cannot_be_made_says_why(tmp_path: Path, tiny_file: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILS_IN_WORKERS)
+    path = f"{tmp_path}:{Path(raysweep.__file__).parents[1]}"
+    ran = call_raysweep("run", tiny_file.name, "--trials", "1", cwd=tmp_path, PYTHONPATH=path)
+    reason = "its process could not be made: ImportError: libsomething.so.3: cannot open shared object file"
+    assert f"failed: trial 0: {reason}, raised again when tried anew" in ran.stdout, ran.stdout + ran.stderr
+    log = (tmp_path / "results/tiny/raysweep.log").read_text()
+    assert f"trial 0: {reason}; it goes on from epoch 0\n" in log
+    assert "raised in its creation task" in log, "Ray's own words follow"

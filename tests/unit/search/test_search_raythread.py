@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,51 @@ def test_a_process_that_dies_ends_the_wait_and_is_named(monkeypatch: pytest.Monk
     assert thread.given_up.is_set()
     let_go.set()
     thread.close()
+
+
+DEAF = """
+import ctypes, sys
+from pathlib import Path
+from raysweep.search.raythread import RayThread
+thread = RayThread()
+def connect():
+    with thread.deaf(float(sys.argv[1]), Path("raylet.err"), "it did not start\\n"):
+        print("deaf", flush=True)
+        ctypes.PyDLL(None).sleep(int(sys.argv[2]))  # no other thread of Python runs meanwhile
+    return "came back"
+print(thread.call(connect, 60), flush=True)
+"""
+
+
+def deaf(tmp_path: Path, timeout_s: float, seconds: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", DEAF, str(timeout_s), str(seconds)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_process_all_of_whose_threads_wait_for_ray(number: signal.Signals, tmp_path: Path) -> None:
+    process = deaf(tmp_path, 60, 60)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "deaf\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=10) == ("", "")
+    assert process.returncode == -number
+
+
+def test_a_process_all_of_whose_threads_wait_for_ray_is_ended_at_a_deadline_with_the_end_of_rays_log(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "raylet.err").write_text("one\ntwo\n\nthree\na worker could not be started\n")
+    process = deaf(tmp_path, 0.3, 60)
+    said = process.communicate(timeout=20)[1]
+    assert said == "it did not start\n  two\n  three\n  a worker could not be started\n"
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_call_that_comes_back_before_the_deadline_goes_on(tmp_path: Path) -> None:
+    process = deaf(tmp_path, 30, 0)
+    assert process.communicate(timeout=20) == ("deaf\ncame back\n", "")
+    assert process.returncode == 0

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysweep.errors import StorageError
+from raysweep.home import expanded
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -210,7 +210,7 @@ def _aws_rights() -> dict[str, Any]:
     ]
     parser = configparser.RawConfigParser()
     try:
-        parser.read([Path(file).expanduser() for file in files], encoding="utf-8")
+        parser.read([expanded(file) for file in files], encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError, OSError) as error:
         raise NoConditions(f"the credentials in {' or '.join(files)} cannot be read: {_brief(error)}") from error
     section = next((name for name in (profile, f"profile {profile}") if parser.has_section(name)), None)

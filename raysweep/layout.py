@@ -223,14 +223,6 @@ class SweepDirectory:
                 elif not entry.is_file(follow_symlinks=False):
                     raise SweepDirectoryError(f"{shown(path)}: is neither a file nor a directory; remove it")
 
-    def require_writable(self) -> None:
-        """Raise StorageError, with what to type, if this user may read the sweep and not write it."""
-        if not os.access(self.root, os.W_OK | os.X_OK):
-            raise StorageError(
-                f"{self.address}: may only be read by this user, and its report is written into it. The report that is "
-                f"there stays; for another one, copy the sweep first: cp -r {typed(self.address)} mine"
-            )
-
     def remove_leftovers(self) -> None:
         """Removes what processes that were killed had begun to write beside the files that it would have become.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,6 +22,7 @@ from pydantic import (
 from raysweep.claims import Claim
 from raysweep.config import MOST_EPOCHS, MOST_IMAGES, Count
 from raysweep.hints import metric_hint
+from raysweep.home import expanded
 from raysweep.metrics import FINAL_METRICS, METRICS, OBJECTIVES, Mode
 from raysweep.space import Scalar, TrialSpace
 
@@ -109,12 +109,12 @@ class DataSpec(Section):
     @field_validator("root")
     @classmethod
     def _wherever_one_stands(cls, root: str | None) -> str | None:
-        try:
-            return None if root is None else str(Path(root).expanduser().absolute())
-        except RuntimeError:
-            raise ValueError(
-                f"root: {root} begins with a home directory, and there is none here; write it out"
-            ) from None
+        if root is None:
+            return None
+        path = expanded(root)
+        if path.parts and path.parts[0].startswith("~"):
+            raise ValueError(f"root: {root} begins with a home directory, and there is none here; write it out")
+        return str(path.absolute())
 
     @model_validator(mode="after")
     def _leaves_images_to_train_on(self) -> DataSpec:

@@ -13,6 +13,7 @@ from raysweep.cluster.kubernetes import check_job
 from raysweep.cluster.launcher import check_launcher
 from raysweep.cluster.slurm import check_script
 from raysweep.errors import Fault, SpecError
+from raysweep.home import expanded
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _check_placeholders(file: ClusterFile) -> None:
 
 def _check_token(file: ClusterFile) -> None:
     """The token that the cluster is to answer to: on this machine, and readable by nobody else."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    path = expanded(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
     try:
         status = path.stat()
     except OSError:

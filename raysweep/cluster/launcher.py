@@ -16,6 +16,7 @@ from pathlib import Path
 from raysweep.cluster.clouds import RULES, Found
 from raysweep.cluster.files import PINNED_RAY, PLACEHOLDER, ClusterFile, names_storage, same_version
 from raysweep.cluster.launchfile import Launcher, is_spot, mapping, sequence
+from raysweep.home import expanded
 from raysweep.yamltext import shown
 
 CLOUDS = ("aws", "gcp", "azure")
@@ -66,7 +67,7 @@ def _constraints(launcher: Launcher) -> str:
     if "constraints.txt" not in launcher.all_commands:
         return ""
     for local in mapping(launcher.config, "file_mounts").values():
-        path = Path(str(local)).expanduser()
+        path = expanded(str(local))
         path = path / "constraints.txt" if path.is_dir() else path
         if path.name == "constraints.txt" and path.is_file():
             return path.read_text(errors="replace")
@@ -179,14 +180,14 @@ def _token(launcher: Launcher) -> Found:
 
 def _local_files(launcher: Launcher) -> Found:
     for remote, local in mapping(launcher.config, "file_mounts").items():
-        path = Path(str(local)).expanduser()
+        path = expanded(str(local))
         if str(remote).endswith(MOUNTED):  # looked at on its own
             continue
         if not PLACEHOLDER.search(str(local)) and not path.exists():
             yield ("file_mounts", str(remote)), f"{local} is not on this machine; wanted: what is to be sent there"
     for key in ("ssh_private_key", "ssh_public_key"):
         named = mapping(launcher.config, "auth").get(key)
-        if isinstance(named, str) and not PLACEHOLDER.search(named) and not Path(named).expanduser().exists():
+        if isinstance(named, str) and not PLACEHOLDER.search(named) and not expanded(named).exists():
             make = named.removesuffix(".pub")
             yield ("auth", key), f"{named} is not on this machine; to make one, type: ssh-keygen -t ed25519 -f {make}"
 

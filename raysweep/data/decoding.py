@@ -173,8 +173,7 @@ def _rescaled(values: NDArray[Any], spans: Spans, remarks: set[Remark]) -> Image
     """
     is_float = values.dtype.kind == "f"
     span = spans.floats if is_float else spans.integers
-    if span is None:  # an image from elsewhere, of a kind that the folder has not
-        return _rescaled(values, _own_spans(values), remarks)
+    assert span is not None
     if not is_float and span.low >= 0:
         bits = max(8, int(span.high).bit_length())
         if bits not in (8, 16):

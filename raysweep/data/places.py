@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from raysweep.errors import StorageError
+from raysweep.home import expanded, home_directory
 
 _LOG = logging.getLogger("raysweep")
 
@@ -21,15 +22,13 @@ def cache_directory() -> Path:
     """Return `$RAYSWEEP_CACHE`, else `$XDG_CACHE_HOME/raysweep`, else `~/.cache/raysweep`; it need not exist yet."""
     own = os.environ.get("RAYSWEEP_CACHE")
     if own:
-        return Path(own).expanduser().absolute()
+        return expanded(own).absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
     # The XDG specification asks that a relative path be ignored.
     if shared and Path(shared).is_absolute():
         return Path(shared) / "raysweep"
-    try:
-        return Path.home() / ".cache" / "raysweep"
-    except RuntimeError:  # HOME is not set, and this user is in no list of users
-        return _temporary_directory()
+    home = home_directory()
+    return home / ".cache" / "raysweep" if home is not None else _temporary_directory()
 
 
 def writable_cache_directory() -> Path:

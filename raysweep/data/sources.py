@@ -19,6 +19,7 @@ from raysweep.data.idx import IDX_NAMES, IdxSource, find_idx_directory
 from raysweep.data.images import Source
 from raysweep.data.places import download_directories, download_directory
 from raysweep.errors import DataUnavailable
+from raysweep.home import expanded
 from raysweep.layout import storage_errors
 from raysweep.spec import BUNDLED, DataSpec
 
@@ -112,7 +113,7 @@ def _find_source(spec: DataSpec) -> Source | None:
         return BundledSource(spec.dataset)
     if spec.dataset == "folder":
         assert spec.root is not None
-        return FolderSource(Path(spec.root).expanduser(), spec.broken_images, spec.channels)
+        return FolderSource(expanded(spec.root), spec.broken_images, spec.channels)
     published = PUBLISHED[spec.dataset]
     for place in _places(spec):
         directory = published.find(place)
@@ -122,7 +123,7 @@ def _find_source(spec: DataSpec) -> Source | None:
 
 
 def _places(spec: DataSpec) -> list[Path]:
-    own = [Path(spec.root).expanduser()] if spec.root is not None else []
+    own = [expanded(spec.root)] if spec.root is not None else []
     return [*own, *download_directories(spec.dataset)]
 
 

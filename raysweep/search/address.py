@@ -7,10 +7,10 @@ import os
 import re
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from raysweep.errors import ResourcesError
+from raysweep.home import expanded
 
 _log = logging.getLogger("raysweep")
 
@@ -165,5 +165,5 @@ def running_here() -> list[Address]:
 def _has_token() -> bool:
     if os.environ.get("RAY_AUTH_TOKEN"):
         return True
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    path = expanded(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
     return path.is_file() and path.stat().st_size > 0

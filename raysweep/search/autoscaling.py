@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from raysweep.errors import ResourcesError
+from raysweep.home import expanded
 from raysweep.search.resources import Slots, cluster_nodes, fit
 from raysweep.spec import SweepSpec
 
@@ -60,7 +61,7 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
     nodes = cluster_nodes()
     here = f"node:{ray.util.get_node_ip_address()}"
     heads = [node for node in nodes if HEAD in node]
-    file = Path.home() / BOOTSTRAP
+    file = expanded("~") / BOOTSTRAP
     if file.is_file() and any(here in head for head in heads):
         config = _read(file, file.stat().st_mtime_ns)
         if config.get("provider", {}).get("type") == "local":  # machines of one's own: all are there, or out of reach

@@ -263,7 +263,7 @@ def _images(subject: Subject, features: FeatureNetwork, mixture: LatentMixture |
     rebuilt = _look(features, (model.reconstruct(x) for x in subject.seen.split(BATCH)))  # type: ignore[no-untyped-call]
     floor = _look(features, (splits.train.gather(rows) for rows in others.split(BATCH)))  # type: ignore[no-untyped-call]
     prior = _look(features, (model.decode(z) for z in subject.normal(count).split(BATCH)))  # type: ignore[no-untyped-call]
-    if count > 1 and bool((subject.shown == subject.shown[:1]).all()):
+    if bool((subject.shown == subject.shown[:1]).all()):
         # Features are scaled by how much images differ: where they do not, a distance is rounding, or 1e20.
         _log.warning("all test images that are measured are the same: how far samples are from them is left out")
         found: dict[str, Any] = {f"{prefix}{name}": None for prefix in ("", "floor_", "mixture_") for name in _SHARES}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from raysweep.data.folder import read_image
 from raysweep.data.images import Fitting
 from raysweep.data.survey import image_files
 from raysweep.errors import DataUnavailable, ModelInputError
+from raysweep.home import expanded
 from raysweep.search.pictures import seen_by_the_encoder
 from raysweep.spec import DataSpec
 from raysweep.vae.trained import TrainedVAE
@@ -43,12 +43,12 @@ def read_images(path: PathLike | Iterable[PathLike], model: TrainedVAE, *, fit: 
     """
     fitting, spans = _fitting(model, fit), _spans(model)
     if isinstance(path, str | os.PathLike):
-        given = Path(path).expanduser()
+        given = expanded(path)
         if not given.exists():
             raise DataUnavailable(f"{given}: there is no such file or directory")
         files = image_files(given) if given.is_dir() else [given]
     else:
-        files = [Path(one).expanduser() for one in path]
+        files = [expanded(one) for one in path]
         if not files:
             raise DataUnavailable("path: is an empty list; name at least one image")
     pixels = torch.from_numpy(np.stack([read_image(file, fitting, spans) for file in files]))

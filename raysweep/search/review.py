@@ -307,7 +307,6 @@ class Sweep:
         if self.running:
             raise SweepDirectoryError(f"{self.directory.address}: is running and writes its report itself")
         self.directory.refuse_foreign()
-        self.directory.require_writable()
         remote = remote_of(self.directory)
         if remote is not None:
             fetch_pictures(self.directory, remote)

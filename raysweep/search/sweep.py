@@ -257,8 +257,7 @@ def _resume(
     if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
             f"{directory.address}: was run on other images than {spec.data.dataset} has now; "
-            "trials on the two would not compare. Bring the images back, or start a new sweep "
-            "(docs/folders.md says when images are the same)"
+            "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
     left = spec.trials - sweep_status(ledger.records(), spec).ended
     with connected(spec, left, log=directory.log, warn=warn):

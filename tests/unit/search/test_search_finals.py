@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from raysweep.config import TrialConfig
 from raysweep.data.cache import prepare
@@ -182,21 +181,6 @@ def test_images_without_labels_are_compared_in_random_features(tmp_path: Path) -
     assert metrics.kid is not None
     assert metrics.floor_kid is not None
     assert metrics.floor_kid < metrics.kid
-
-
-def test_images_that_are_all_the_same_have_no_distances_and_everything_else_is_finite(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "images").mkdir()
-    for number in range(40):
-        Image.new("L", (16, 16)).save(tmp_path / "images" / f"{number:03d}.png")
-    data = DataSpec(dataset="folder", root=str(tmp_path / "images"), image_size=16)
-    metrics = measure_trial(trained(tmp_path / "sweep", data=data))
-    for name in ("kid", "precision", "recall", "density", "coverage"):
-        for prefix in ("", "floor_", "mixture_"):
-            assert getattr(metrics, prefix + name) is None
-    assert metrics.elbo_nats is not None
-    assert "all test images that are measured are the same" in caplog.text
 
 
 def test_one_importance_sample_gives_the_elbo_also_where_the_error_is_far_below_a_grey_level(tmp_path: Path) -> None:

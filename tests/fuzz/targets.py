@@ -238,20 +238,20 @@ def _cache(place: Path) -> Target:
 
 def replace_counts(source: BundledSource) -> BundledSource:
     """The first 60 digits alone, so that the header is a good part of the file."""
-    from raysweep.data.images import Counts
+    from raysweep.data.images import Counts, Source
 
     chunks = [
         replace(chunk, images=chunk.images, labels=chunk.labels) for chunk in source.chunks(Fitting(8, 1, "resize"))
     ]
 
-    class Few:
+    class Few(Source):
         name, origin, fingerprint, classes, channels = "digits", "60 digits", FINGERPRINT, source.classes, 1
-        counts, skipped = Counts(60, 0), 0
+        counts, size = Counts(60, 0), "8x8"
 
         def chunks(self, transform):  # type: ignore[no-untyped-def]
             yield replace(chunks[0], images=chunks[0].images[:60], labels=chunks[0].labels[:60])
 
-    return Few()  # type: ignore[return-value]
+    return Few()
 
 
 def _trials_table(place: Path) -> Target:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raysweep.cli.terminal import plain_console, preparing, print_sentences, reports_errors
+from raysweep.cli.terminal import plain_console, preparing, print_sentences, reports_errors, warner
 from raysweep.layout import typed
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _images(console: Console, spec: SweepSpec, is_present: bool) -> Path | Unpre
         return Unpredictable("the images are not on this machine yet")
     try:
         with preparing(console) as progress:
-            return prepare_cache(spec.data, progress)
+            return prepare_cache(spec.data, progress, lambda _: None)  # `plan_view` shows them, and more
     except StorageError as error:  # a file is no less sound for the disk of the machine that checks it
         return Unpredictable(str(error))
 
@@ -191,7 +191,8 @@ def prepare(name: str, root: str | None, image_size: int) -> None:
         spec = load_spec(name).data
     else:
         spec = parse_data({"dataset": name, "root": root, "image_size": image_size}, f"raysweep data prepare {name}")
-    with preparing(plain_console()) as progress:
-        path = prepare_cache(spec, progress)
+    console = plain_console()
+    with preparing(console) as progress:
+        path = prepare_cache(spec, progress, warner(console))
     info = open_cache(path).info
     click.echo(f"{info.count:,} images of {info.channels}x{info.height}x{info.width} from {info.origin}\n{path}")

@@ -92,7 +92,7 @@ def prepare(spec: DataSpec, progress: Progress | None = None, warn: Callable[[st
     """Return the cache file of a specification; build it if there is none or the one there is damaged.
 
     When several processes ask at once, one builds and the others wait for it. `warn` is told what of the files is not
-    used, and what was done to images that a person may not expect.
+    used, and what was done to images that a person may not expect; without it, the log is.
 
     Raises:
         DataUnavailable: if the data set is not on this machine and cannot be fetched.
@@ -107,10 +107,13 @@ def prepare(spec: DataSpec, progress: Progress | None = None, warn: Callable[[st
         with _locked(path):
             if not _is_sound(path):
                 write_cache(path, source, fitting, progress)
-    if warn is not None:
-        for note in (*_notes(source, fitting), *open_cache(path).info.remarks):
-            if note.is_warning:
-                warn(f"data: {note.subject}: {note.text}")
+    for note in (*_notes(source, fitting), *open_cache(path).info.remarks):
+        if note.is_warning:
+            line = f"data: {note.subject}: {note.text}"
+            if warn is None:
+                _LOG.warning("%s", line)
+            else:
+                warn(line)
     return path
 
 

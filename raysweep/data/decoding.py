@@ -95,8 +95,9 @@ def decode(
         if values is None:
             return _flattened(image, channels, remarks)
     # Asking for the spans reads other images, some of which may be large: no turn is held meanwhile.
-    grey = _rescaled(values, _own_spans(values) if spans is None else spans(), remarks)
-    return np.repeat(grey, channels, axis=2)
+    with _readable():
+        grey = _rescaled(values, _own_spans(values) if spans is None else spans(), remarks)
+        return np.repeat(grey, channels, axis=2)
 
 
 def measure(path: Path) -> Spans:
@@ -146,7 +147,7 @@ def _is_turned(opened: Image.Image) -> bool:
 def _deep_values(image: Image.Image) -> NDArray[Any] | None:
     """[height, width] of an image that has more than 8 bits a pixel, None of any other."""
     if image.mode in _INTEGER_MODES:
-        return np.asarray(image).astype(np.int64)
+        return np.asarray(image)
     if image.mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import shlex
 import signal
 import socket
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNHEARD_S = 5.0
 """How long Python may take to handle a signal; it cannot while the main thread waits inside C, or imports."""
+SESSION_UNHEARD_S = 30.0
+"""The same for the first signal of a session, which asks for a clean stop: a long write to a bucket may end first."""
 AGAIN_UNHEARD_S = 0.5
 """The same, once another signal has come: at least as far apart as those that one key press can send."""
 
@@ -31,6 +35,8 @@ _at_work: list[str] = []
 """The sweep that this process trains, as one would type it."""
 _interrupted_by: list[int] = []
 """Numbers of the signals that have raised `Interrupted`."""
+SAME_S = 0.25
+"""How long after a signal was handled word of its arrival may come: the two are told in an order of their own."""
 AGAIN_S = 0.05
 """After how long a signal comes again that came where nothing can be interrupted. In an import half a module would stay
 behind, or torch's C++ end the process; in a finalizer Python passes over whatever is raised."""
@@ -75,7 +81,7 @@ def stopping_on_signals(session: Session) -> Iterator[None]:
         _heard()
         session.stop(name_of(number), signal=number)
 
-    with _handled_by(handle):
+    with _patient_for(SESSION_UNHEARD_S), _handled_by(handle):
         yield
 
 
@@ -97,17 +103,24 @@ class _Ear:
 
     def __init__(self) -> None:
         self._arrivals, self._writer = socket.socketpair()
+        self._arrivals.setblocking(False)
         self._writer.setblocking(False)
         self.descriptor = self._writer.fileno()
+        self.patience_s: float | None = None
+        """How long the first signal may go unheard, if not for UNHEARD_S."""
         self._lock = threading.Lock()
         self._unheard: tuple[int, float] | None = None
         """Number of the first signal that is not handled yet, and until when it may be."""
+        self._heard_at = -math.inf
         self._sent_again = 0
         threading.Thread(target=self._listen, name="raysweep-signals", daemon=True).start()
 
     def heard(self) -> None:
+        """Note that Python has handled what has arrived so far, also what the thread has not come to count yet."""
         with self._lock:
+            self._sent_again = max(0, self._sent_again - len(self._read() or b""))
             self._unheard = None
+            self._heard_at = time.monotonic()
 
     def sending_again(self) -> None:
         """Note that the next signal is one that was counted already."""
@@ -124,24 +137,34 @@ class _Ear:
                     unheard = self._unheard
                 if unheard is not None and time.monotonic() > unheard[1]:
                     _end_now(unheard[0])
-                self._arrivals.settimeout(None if unheard is None else 0.1)
-                with suppress(TimeoutError):
-                    numbers = self._arrivals.recv(64)
-                    if not numbers:
+                ready, _, _ = select.select([self._arrivals], [], [], None if unheard is None else 0.1)
+                if not ready:
+                    continue
+                with self._lock:
+                    numbers = self._read()
+                    if numbers is None:
                         return
                     for number in numbers:
                         if number in SIGNALS:
                             self._arrived(number)
 
+    def _read(self) -> bytes | None:
+        """Return the numbers of the signals that have arrived since, None once it is closed."""
+        try:
+            return self._arrivals.recv(64) or None
+        except BlockingIOError:
+            return b""
+
     def _arrived(self, number: int) -> None:
         now = time.monotonic()
-        with self._lock:
-            if self._sent_again:
-                self._sent_again -= 1
-            elif self._unheard is None:
-                self._unheard = number, now + UNHEARD_S
-            else:
-                self._unheard = number, min(self._unheard[1], now + AGAIN_UNHEARD_S)
+        if self._sent_again:
+            self._sent_again -= 1
+        elif now < self._heard_at + SAME_S:
+            return
+        elif self._unheard is None:
+            self._unheard = number, now + (self.patience_s or UNHEARD_S)
+        else:
+            self._unheard = number, min(self._unheard[1], now + AGAIN_UNHEARD_S)
 
 
 _ear: _Ear | None = None
@@ -168,6 +191,20 @@ def _heard_in_time() -> Iterator[None]:
         _ear = None
         signal.set_wakeup_fd(before)
         ear.close()
+
+
+@contextmanager
+def _patient_for(seconds: float) -> Iterator[None]:
+    """As long as this lasts, Python may take so long to handle the first signal."""
+    if _ear is None:
+        yield
+        return
+    before, _ear.patience_s = _ear.patience_s, seconds
+    try:
+        yield
+    finally:
+        if _ear is not None:
+            _ear.patience_s = before
 
 
 def _end_now(number: int) -> None:

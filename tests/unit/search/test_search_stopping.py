@@ -35,6 +35,27 @@ with stopping.interrupting():
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"in C for minutes", b"", 1 << 30)
 """
+HEARD = """
+import os, signal, threading, time
+from raysweep.search import stopping
+stopping.UNHEARD_S = stopping.SESSION_UNHEARD_S = 0.4
+
+class Session:
+    signal = None
+    def stop(self, why, signal):
+        stopped.append(signal)
+
+stopped = []
+busy = threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True)
+with stopping.interrupting(), stopping.stopping_on_signals(Session()):
+    busy.start()  # has the other threads wait for their turn
+    for _ in range(20):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.07)
+    time.sleep(1.5)
+print(len(stopped), flush=True)
+os._exit(0)
+"""
 
 
 def send(number: int) -> None:
@@ -86,6 +107,15 @@ def test_a_signal_that_comes_within_a_finalizer_is_neither_lost_nor_shown(capfd:
     assert stop.value.number == signal.SIGTERM
     assert "Traceback" not in capfd.readouterr().err
     assert sys.unraisablehook is before
+
+
+def test_a_signal_that_is_handled_before_its_arrival_is_counted_does_not_end_the_process(tmp_path: Path) -> None:
+    """Whether the handler or the thread that counts comes first is chance: a busy thread makes both happen."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEARD], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "20\n")
 
 
 @pytest.mark.parametrize("signals", [1, 2])

@@ -437,7 +437,7 @@ def connected(
 
     Raises:
         ResourcesError: if no cluster answers at RAY_ADDRESS, or no trial of `spec` could ever start on this machine.
-        RayStartError: if none starts on this machine.
+        RayStartError: if none starts on this machine, or Ray cannot be imported.
     """
     address = wanted_address()
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
@@ -445,7 +445,7 @@ def connected(
         os.environ.update(CLOSED)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with timed(DriverPart.RAY):
-        import ray
+        ray = _imported()
     if ray.is_initialized():
         yield
         return
@@ -461,6 +461,28 @@ def connected(
             thread = _started_here(spec, trials, folder, warn)
         with followed_by(log), _held(thread):
             yield
+
+
+def _imported() -> Any:
+    """Import Ray and return it.
+
+    Raises:
+        RayStartError: if it cannot be imported.
+    """
+    if sys.flags.optimize > 1:
+        raise RayStartError(
+            "Ray reads docstrings, which Python leaves out with -OO or PYTHONOPTIMIZE=2; type: unset PYTHONOPTIMIZE"
+        )
+    try:
+        import ray
+    except Exception as error:  # a library of another machine raises OSError, a module that hides one anything
+        said = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise RayStartError(
+            f"Ray cannot be imported: {type(error).__name__}: {said}\n"
+            "If a file of yours in this directory bears a library's name, rename it; otherwise install Ray once more: "
+            'pip install --force-reinstall "ray[tune]"'
+        ) from error
+    return ray
 
 
 @contextmanager

@@ -1,7 +1,20 @@
-"""`python -m raysweep`, which is `raysweep`."""
+"""`python -m raysweep`, and the command `raysweep`."""
 
 from __future__ import annotations
 
-from raysweep.cli import command
+import signal
 
-command()
+
+def run() -> None:
+    """Run the command line; Ctrl-C ends it without a traceback while it is still being imported."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where it is ignored, as after `&` in a script
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from raysweep.cli import command
+
+    signal.signal(signal.SIGINT, before)
+    command()
+
+
+if __name__ == "__main__":
+    run()

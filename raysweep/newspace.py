@@ -22,6 +22,7 @@ from raysweep.defaults import (
 )
 from raysweep.keys import as_yaml
 from raysweep.spec import DEFAULT_TRIALS, SweepSpec
+from raysweep.wording import counted
 from raysweep.yamltext import Loader
 
 _SIDES = ((12, 8), (24, 16), (44, 32))
@@ -85,11 +86,6 @@ def validation_fraction(count: int) -> float:
     return 0.2 if count < FEW else 0.1
 
 
-def counted(count: int, one: str, several: str) -> str:
-    """Return a number of things with the word for them."""
-    return f"{count:,} {one if count == 1 else several}"
-
-
 def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
     """Return the text of a search space file for some images; `fits` are the ways of bringing them to one size."""
     size, epochs = images.image_size, images.epochs
@@ -99,7 +95,7 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
     fit = "resize" if images.is_square else next(way for way in ("crop", "letterbox", "resize") if way in fits)
     root = [("root", _text(images.root), "the folder of the images, from where raysweep is started")]
     lines = [
-        f"# A search space for {counted(images.count, 'image', 'images')} of {images.native} {kind}{classes}.",
+        f"# A search space for {counted(images.count, 'image')} of {images.native} {kind}{classes}.",
         "# Each line may be changed. raysweep check --fields lists all keys, with bounds, defaults and meaning.",
         "",
         f"name: {_text(name)}   # results go to results/{name}",

@@ -31,9 +31,9 @@ def worded_for(reader: Reader) -> Iterator[None]:
         _reader.reset(token)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return how many there are of something, such as `1 trial` or `2,000 trials`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, several: str | None = None) -> str:
+    """Return how many there are of something, such as `1 trial`, `2,000 trials` or `3 classes`."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def is_python() -> bool:

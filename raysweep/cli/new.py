@@ -10,6 +10,7 @@ import click
 
 from raysweep.cli.terminal import reports_errors
 from raysweep.layout import typed
+from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from raysweep.spec import DataSpec
@@ -95,7 +96,7 @@ def _write(path: Path, text: str) -> None:
 def _for_images(data: str | None, name: str) -> tuple[str, str]:
     """Return the text of a file for a folder of images or a data set, and what is said of it."""
     from raysweep.data.cache import describe
-    from raysweep.newspace import Images, counted, space_text, validation_fraction
+    from raysweep.newspace import Images, space_text, validation_fraction
     from raysweep.spec import DataSpec
 
     spec = _data_spec(data)

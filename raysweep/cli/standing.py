@@ -93,7 +93,6 @@ def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
     """Return the lines and tables that say where a sweep stands."""
     from raysweep.search.views import (
         causes,
-        count_text,
         duration_text,
         finals_view,
         params_text,
@@ -117,7 +116,7 @@ def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
         parts.append(f"time     {duration_text(elapsed)} from the first trial's start to the last news")
     if state.ended >= state.trials and state.finalists:
         done = len(state.finalists) - len(state.untested)
-        parts.append(f"tested   {done} of {count_text(len(state.finalists), 'finalist')}")
+        parts.append(f"tested   {done} of {counted(len(state.finalists), 'finalist')}")
     for record in state.running:
         result = value_text(record.last(sweep.objective)) if record.epochs else "no result yet"
         epochs = f"epoch {len(record.epochs)}/{record.config.epochs}"

@@ -20,6 +20,7 @@ from raysweep.cli.terminal import (
 )
 from raysweep.layout import shown, typed
 from raysweep.search.stopping import at_work_on
+from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +130,6 @@ def resume(
     from raysweep.search.status import sweep_status
     from raysweep.search.sweep import resume as resume_sweep
     from raysweep.search.sweep import wanted_spec
-    from raysweep.search.views import count_text
 
     at_work_on(directory)
     console = plain_console()
@@ -155,7 +155,7 @@ def resume(
         console.print(f"{directory}: {ended} ended; nothing is left to do.", soft_wrap=True)
         console.print(f"For ten more of them, type: raysweep resume {typed(directory)} --trials +10", soft_wrap=True)
         return
-    console.print(f"{before.spec.name}  resuming: {status.ended} of {count_text(spec.trials, 'trial')} done")
+    console.print(f"{before.spec.name}  resuming: {status.ended} of {counted(spec.trials, 'trial')} done")
     with display_of(console) as display, preparing(console) as progress:
         sweep = resume_sweep(
             directory, total, time_budget=time_budget, file=file, observer=display, progress=progress,
@@ -169,7 +169,7 @@ def _conclude(console: Console, sweep: Sweep) -> None:
 
     Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
     """
-    from raysweep.search.views import causes, count_text, finals_view, profile_lines, summary_lines, trials_view
+    from raysweep.search.views import causes, finals_view, profile_lines, summary_lines, trials_view
 
     address = sweep.directory.address
     status = sweep.status()
@@ -180,20 +180,20 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     if tested:
         console.print("\nOn the test split, beside real images:")
         console.print(finals_view(tested))
-    saved = f"{count_text(status.epochs_saved, 'epoch')} saved by early stopping ({status.saved_share:.0%})"
+    saved = f"{counted(status.epochs_saved, 'epoch')} saved by early stopping ({status.saved_share:.0%})"
     for index, remark in enumerate(sweep.remarks()):
         if index == 0:
             console.print()
         print_sentences(console, remark)
-    console.print(f"\n{summary_lines(status)}; {count_text(status.epochs_done, 'epoch')} trained, {saved}")
+    console.print(f"\n{summary_lines(status)}; {counted(status.epochs_done, 'epoch')} trained, {saved}")
     for cause in causes(sweep.records):
         console.print(f"    {cause}", soft_wrap=True)
     if status.ended < status.trials:
-        left = count_text(status.trials - status.ended, "trial")
+        left = counted(status.trials - status.ended, "trial")
         console.print(f"\nStopped by {sweep.stopped_by} with {left} to go. To go on, type:")
         console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
     elif status.untested:
-        console.print(f"\n{count_text(len(status.untested), 'finalist')} not tested yet. To go on, type:")
+        console.print(f"\n{counted(len(status.untested), 'finalist')} not tested yet. To go on, type:")
         console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
     for number, cause in sweep.untested.items():
         console.print(f"    trial {number} could not be tested: {cause}", soft_wrap=True)

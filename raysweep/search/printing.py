@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from raysweep.search.status import remaining_seconds, remaining_test_seconds, sweep_status
 from raysweep.search.views import (
     causes,
-    count_text,
     duration_text,
     finals_text,
     params_text,
@@ -17,7 +16,7 @@ from raysweep.search.views import (
     what_runs,
 )
 from raysweep.vae.preflight import summary
-from raysweep.wording import to_type
+from raysweep.wording import counted, to_type
 
 if TYPE_CHECKING:
     from raysweep.records import TrialRecord
@@ -65,7 +64,7 @@ class Printing:
             self._print(f"trial {record.number}: {_result(record, session.spec)} after epoch {len(record.epochs)}")
 
     def trial_ended(self, session: Session, record: TrialRecord) -> None:
-        epochs = count_text(len(record.epochs), "epoch")
+        epochs = counted(len(record.epochs), "epoch")
         self._print(
             f"trial {record.number} {record.state.value}: {_result(record, session.spec)} after {epochs}; "
             f"{params_text(record.params)}  [{standing_text(session)}]"

@@ -23,7 +23,6 @@ from raysweep.search.views import (
     GAP,
     STATE_STYLES,
     FittingLine,
-    count_text,
     duration_text,
     finals_text,
     finals_texts,
@@ -31,6 +30,7 @@ from raysweep.search.views import (
     params_text,
     value_text,
 )
+from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from raysweep.search.session import Session
@@ -98,7 +98,7 @@ class PlainDisplay:
         count = f"[{session.ledger.ended}/{session.spec.trials}]"
         self._print(
             f"trial {record.number} {record.state.value}: {_result(record, session.spec)} after "
-            f"{count_text(len(record.epochs), 'epoch')}; {params_text(record.params)} {count}"
+            f"{counted(len(record.epochs), 'epoch')}; {params_text(record.params)} {count}"
         )
 
     def trial_tested(self, session: Session, record: TrialRecord) -> None:
@@ -126,7 +126,7 @@ def _live_view(session: Session, height: int) -> RenderableType:
     at_once = f", {session.slots.trials} at once" if status.trials > 1 else ""
     elapsed = duration_text(time.monotonic() - session.begun)
     head.add_row(
-        Text.assemble((spec.name, "bold"), f"  {count_text(status.trials, 'trial')}{at_once}"),
+        Text.assemble((spec.name, "bold"), f"  {counted(status.trials, 'trial')}{at_once}"),
         Text(f"{elapsed}{_left(session, status, records)}", style="dim"),
     )
     body = Table.grid(padding=(0, GAP))
@@ -137,13 +137,13 @@ def _live_view(session: Session, height: int) -> RenderableType:
         body.add_row("" if index else "best", _standing(record, spec, "" if index else "bold green"))
     if status.leader is None:
         body.add_row("best", Text("no result yet", style="dim"))
-    saved = f"{count_text(status.epochs_saved, 'epoch')} of training, by early stopping ({status.saved_share:.0%})"
+    saved = f"{counted(status.epochs_saved, 'epoch')} of training, by early stopping ({status.saved_share:.0%})"
     body.add_row("saved", saved)
     bar = ProgressBar(total=max(1, status.trials), completed=status.ended)
     if session.testing:
         done = len(status.finalists) - len(status.untested)
         failed = f", {len(session.untested)} could not be" if session.untested else ""
-        of = count_text(len(status.finalists), "finalist")
+        of = counted(len(status.finalists), "finalist")
         body.add_row("testing", f"{done} of {of} measured on the test split{failed}")
         for record in [r for r in status.finalists if r.tested is not None][: max(1, height - _FIXED_LINES)]:
             body.add_row("", FittingLine([f"trial {record.number}", *finals_texts(record)]))

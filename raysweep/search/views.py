@@ -17,6 +17,7 @@ from raysweep.records import TrialRecord
 from raysweep.search.remarks import steps_text
 from raysweep.search.status import ENDED, SweepStatus
 from raysweep.space import Scalar
+from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from raysweep.data.cache import DataDescription
@@ -97,7 +98,7 @@ class FittingTable:
         yield table
         left_out = [column.name for column in self._columns if column not in kept]
         if left_out:
-            count = count_text(len(left_out), "more column")
+            count = counted(len(left_out), "more column")
             yield Text(f"... and {count} ({', '.join(left_out)}); {self._elsewhere}", style="dim")
 
 
@@ -146,10 +147,6 @@ def duration_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m {whole % 60:02d}s"
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-
-
-def count_text(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def trials_view(records: list[TrialRecord], spec: SweepSpec, limit: int = 5) -> FittingTable:
@@ -264,7 +261,7 @@ def causes(records: list[TrialRecord]) -> list[str]:
 
 
 def what_runs(spec: SweepSpec) -> str:
-    return f"{count_text(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}"
+    return f"{counted(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}"
 
 
 def data_lines(data: DataDescription, remarks: Sequence[Note]) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,6 @@ from raysweep.report.figures.marks import (
     Standing,
     Weights,
     canvas,
-    counted,
     legend_below,
     short,
     title,
@@ -44,6 +43,7 @@ from raysweep.report.figures.scales import (
 )
 from raysweep.space import Choices, Scalar
 from raysweep.spec import SweepSpec
+from raysweep.wording import counted
 
 SHOWN = ("iwae_nats", "kid", "coverage", "recall", "reconstruction_accuracy", "silhouette", "sample_sharpness")
 """Fields of `FinalMetrics` that have a panel; those measured of mixture samples too are in the same panel."""

@@ -23,6 +23,7 @@ from raysweep.report.figures.lettering import plain, text_width, wrap
 from raysweep.report.figures.repeats import configuration
 from raysweep.report.images import encode
 from raysweep.spec import SweepSpec
+from raysweep.wording import counted
 
 HALO = [withStroke(linewidth=3, foreground="white")]
 
@@ -174,11 +175,6 @@ def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[Tri
     wanted = MOST_DRAWN - len(chosen)
     chosen |= {others[index * len(others) // wanted].number for index in range(wanted)}
     return [record for record in records if record.number in chosen]
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number of things: `1 trial`, `1,200 trials`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def canvas(width: float, height: float) -> Canvas:

@@ -11,13 +11,14 @@ from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.report.figures.comparisons import COMPARED_SAID, comparable, compared, sides
-from raysweep.report.figures.marks import Drawn, Standing, Weights, counted, short
+from raysweep.report.figures.marks import Drawn, Standing, Weights, short
 from raysweep.report.figures.repeats import first_repeats
 from raysweep.report.figures.scales import categories_of, compared_parameters
 from raysweep.report.figures.strips import Strip, draw_strips, read_reconstructions, read_samples
 from raysweep.report.images import Pixels
 from raysweep.space import Choices, Range, Scalar
 from raysweep.spec import SweepSpec
+from raysweep.wording import counted
 
 MAX_ROWS = 8
 MAX_PARAMETERS = 6

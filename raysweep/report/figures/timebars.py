@@ -18,13 +18,13 @@ from raysweep.report.figures.marks import (
     WIDTH,
     Drawn,
     canvas,
-    counted,
     legend_below,
     styled,
     title,
     to_png,
 )
 from raysweep.report.findings.verdicts import percent
+from raysweep.wording import counted
 
 LABELLED = 0.07
 """Share of a bar from which on a piece has its share written on it."""

@@ -23,7 +23,6 @@ from raysweep.report.findings.verdicts import (
     Outcome,
     Verdict,
     conjunction,
-    counted,
     number,
     point_text,
     sides,
@@ -34,6 +33,7 @@ from raysweep.report.findings.verdicts import (
     with_note,
 )
 from raysweep.space import Scalar
+from raysweep.wording import counted
 
 
 def decide_always(claim: Always, rows: Observations) -> Outcome:

@@ -10,6 +10,7 @@ from raysweep.claims import BEST, COLUMN_UNITS, EPOCH_COLUMNS, Separates
 from raysweep.expressions import parse_expression
 from raysweep.report.findings.observations import Observations
 from raysweep.space import Scalar
+from raysweep.wording import counted
 
 
 class Verdict(StrEnum):
@@ -73,11 +74,6 @@ def percent(share: float) -> str:
     if 1e-6 < share < 0.001:
         return "<0.1%"
     return f"{share:.0%}" if 0.01 <= share <= 0.99 or round(share, 3) in (0.0, 1.0) else f"{share:.1%}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things: `1 trial`, `3 trials`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def either(values: Sequence[Scalar]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from pathlib import Path
 
 
 def run() -> None:
@@ -17,4 +19,6 @@ def run() -> None:
 
 
 if __name__ == "__main__":
+    if Path(sys.path[0]) != Path(__file__).parents[1]:
+        del sys.path[0]  # the working directory, whose files may bear the names of libraries
     run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from pathlib import Path
 
 
@@ -18,3 +20,23 @@ def home_directory() -> Path | None:
     """Return the user's home directory, None if there is none."""
     found = expanded("~")
     return found if found.is_absolute() else None
+
+
+def is_own(directory: Path) -> bool:
+    """Make a directory that nobody else can write; return False if somebody else has made it."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def give_a_home() -> None:
+    """Set HOME, if this user has no home directory, to one for this user alone among the temporary files.
+
+    Ray Tune and others cannot be imported without one. Processes that this one starts inherit it.
+    """
+    if home_directory() is None:
+        directory = Path(tempfile.gettempdir()) / f"raysweep-home-{os.getuid()}"
+        os.environ["HOME"] = str(directory) if is_own(directory) else tempfile.mkdtemp(prefix="raysweep-home-")

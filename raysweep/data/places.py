@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import tempfile
 from pathlib import Path
 
 from raysweep.errors import StorageError
-from raysweep.home import expanded, home_directory
+from raysweep.home import expanded, home_directory, is_own
 
 _LOG = logging.getLogger("raysweep")
 
@@ -40,9 +39,9 @@ def writable_cache_directory() -> Path:
         StorageError: if this user has no home, and somebody else has made that directory.
     """
     directory, instead = cache_directory(), _temporary_directory()
-    if directory == instead and not _is_own(instead):
+    if directory == instead and not is_own(instead):
         raise StorageError(f"{instead}: belongs to somebody else; set RAYSWEEP_CACHE to a directory of your own")
-    if os.environ.get("RAYSWEEP_CACHE") or _can_be_written(directory) or not _is_own(instead):
+    if os.environ.get("RAYSWEEP_CACHE") or _can_be_written(directory) or not is_own(instead):
         return directory
     _LOG.warning("%s: cannot be written; %s is used instead. Set RAYSWEEP_CACHE to choose another", directory, instead)
     return instead
@@ -51,7 +50,7 @@ def writable_cache_directory() -> Path:
 def cache_directories() -> list[Path]:
     """Return where caches may lie, the first choice first."""
     first, second = cache_directory(), _temporary_directory()
-    is_second = not os.environ.get("RAYSWEEP_CACHE") and second.is_dir() and _is_own(second)
+    is_second = not os.environ.get("RAYSWEEP_CACHE") and second.is_dir() and is_own(second)
     return [*([first] if first != second else []), *([second] if is_second else [])]
 
 
@@ -73,13 +72,3 @@ def _can_be_written(directory: Path) -> bool:
     """Return whether a directory can be written, or made."""
     there = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-
-
-def _is_own(directory: Path) -> bool:
-    """Make a directory that nobody else can write; return False if somebody else has made it."""
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        status = directory.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022

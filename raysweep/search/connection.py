@@ -17,6 +17,7 @@ from typing import Any
 
 from raysweep.clock import timed
 from raysweep.errors import RayStartError, RaysweepError, ResourcesError
+from raysweep.home import give_a_home
 from raysweep.profiles import DriverPart
 from raysweep.search.address import (
     VARIABLE,
@@ -440,6 +441,7 @@ def connected(
         RayStartError: if none starts on this machine, or Ray cannot be imported.
     """
     address = wanted_address()
+    give_a_home()
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     if address is None and "ray" not in sys.modules:  # Ray reads them as it is imported
         os.environ.update(CLOSED)

@@ -11,7 +11,7 @@ import pytest
 
 import raysweep
 from raysweep.data.places import cache_directory
-from raysweep.home import expanded, home_directory
+from raysweep.home import expanded, give_a_home, home_directory
 from raysweep.spec import DataSpec
 
 ROOT = Path(raysweep.__file__).parent
@@ -40,6 +40,22 @@ def test_without_a_home_directory_a_tilde_names_nothing_and_nothing_fails() -> N
     assert cache_directory().is_absolute()
     with pytest.raises(ValueError, match=r"~/images begins with a home directory, and there is none here"):
         DataSpec.model_validate({"dataset": "folder", "root": "~/images"})
+
+
+@pytest.mark.usefixtures("homeless")
+def test_who_has_no_home_is_given_one_that_nobody_else_can_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "")  # restored afterwards
+    monkeypatch.delenv("HOME")
+    give_a_home()
+    made = home_directory()
+    assert made is not None
+    assert made.parent == tmp_path
+    assert made.stat().st_mode & 0o077 == 0
+    give_a_home()
+    assert home_directory() == made
 
 
 def test_home_directories_are_asked_for_in_one_place_alone() -> None:

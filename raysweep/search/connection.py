@@ -300,11 +300,13 @@ def _started_here(spec: SweepSpec | None, trials: int, folder: Path | None, warn
             raise
         except Exception as error:  # Ray raises any kind, a plain Exception among them
             _clear_away(thread)
-            if left and _is_late(error) and not is_stuck():
-                warn(f"Ray did not start within {START_S:g} s; it is started once more")
+            why = why_it_ended(error, thread.processes, errors_said())
+            if left and _is_late(error, why) and not is_stuck():
+                cause = f" within {START_S:g} s" if isinstance(error, TimeoutError) else f": {why.splitlines()[0]}"
+                warn(f"Ray did not start{cause}; it is started once more")
                 continue
             raise RayStartError(
-                f"Ray did not start on this machine: {why_it_ended(error, thread.processes, errors_said())}\n"
+                f"Ray did not start on this machine: {why}\n"
                 "Type the same command once more; if it comes again, see these logs, and what this machine has left of "
                 "memory (free -m), disk (df -h) and processes (ulimit -u)"
             ) from error
@@ -312,9 +314,12 @@ def _started_here(spec: SweepSpec | None, trials: int, folder: Path | None, warn
     raise AssertionError("the last try returns or raises")
 
 
-def _is_late(error: Exception) -> bool:
-    """Return whether a start took too long, by our deadline or by one of Ray's own."""
-    said = str(error).lower()
+def _is_late(error: Exception, why: str) -> bool:
+    """Return whether a start took too long, by our deadline or by one of Ray's own.
+
+    A raylet ends itself if an agent of its own has not started within 15 s, and says so in its log alone.
+    """
+    said = f"{error} {why}".lower()
     return isinstance(error, TimeoutError) or "timed out" in said or "timeout" in said
 
 

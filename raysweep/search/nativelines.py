@@ -18,6 +18,8 @@ from typing import IO
 
 _RAY_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:,.]+ [EFC] .*?\] (?:\(\S+\) )?\S+: *(.*)$")
 """An error of Ray's C++ half, after time, process and place."""
+_OF_EVERY_FAILED_CHECK = re.compile(r"^An unexpected system state has occurred\..*? to fix it\. ")
+"""Asks for a report to Ray, whatever the check was."""
 _STACK = re.compile(r"\*\*\* |PC: |@ +0x| +\S+\(\+0x")
 """How a line of a stack begins, and one that follows a message on its line."""
 _MOST_BYTES = 1 << 20
@@ -108,5 +110,9 @@ def errors_said() -> list[str]:
 
 def errors_in(text: str) -> list[str]:
     """Return the errors in what Ray's C++ half wrote, each once."""
-    found = (match.group(1).strip() for line in text.splitlines() if (match := _RAY_LINE.match(line)))
+    found = (
+        _OF_EVERY_FAILED_CHECK.sub("", match.group(1).strip())
+        for line in text.splitlines()
+        if (match := _RAY_LINE.match(line))
+    )
     return list(dict.fromkeys(_STACK.split(line)[0] for line in found if line and not _STACK.match(line)))

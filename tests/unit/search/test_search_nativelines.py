@@ -7,10 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from raysweep.search.connection import _is_late
 from raysweep.search.nativelines import errors_in
 from raysweep.search.raythread import RayProcessDied
 from raysweep.search.startlogs import why_it_ended
 
+LATE = (
+    "[2026-11-27 23:54:59,122 C 16742 16742] (raylet) node_manager.cc:3636:  An unexpected system state has occurred. You "
+    "have likely discovered a bug in Ray. Please report this issue at https://github.com/ray-project/ray/issues and we'll "
+    "work with you to fix it. Check failed: statussetor3636.has_value() Timed out waiting for file "
+    "/tmp/ray/runtime_env_agent_port_dc067b\n"
+)
 WRITES = """
 import os, sys
 from pathlib import Path
@@ -47,6 +54,15 @@ def test_lines_of_libraries_stay_off_the_terminal_and_those_for_the_person_do_no
 
 def test_an_error_of_rays_is_told_without_place_and_stack() -> None:
     assert errors_in(SAID) == ["Unhandled exception. what(): Invalid argument [system:22]"]
+
+
+def test_a_raylet_that_waited_too_long_for_an_agent_is_late_and_says_what_it_waited_for() -> None:
+    """Ray's own deadline of 15 s, after which it calls it a bug of its own (ray-project/ray issue 65983)."""
+    (said,) = errors_in(LATE)
+    assert said.startswith("Check failed: ")
+    assert "Timed out waiting for file /tmp/ray/runtime_env_agent_port" in said
+    assert _is_late(RuntimeError("its raylet ended with exit code 1"), said)
+    assert not _is_late(RuntimeError("its raylet ended with exit code 1"), "Address already in use")
 
 
 def test_a_process_that_died_in_a_start_is_told_with_its_last_error_and_where_its_logs_are(tmp_path: Path) -> None:

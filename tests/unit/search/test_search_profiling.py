@@ -17,11 +17,11 @@ from raysweep.report.profile.table import read_profile
 from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.search.exchange import EpochReport, ImageFile, TestReport
 from raysweep.search.ledger import Ledger
+from raysweep.search.printing import Silence
 from raysweep.search.profiling import ProfiledSession, Profiler, profiling
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault
 from raysweep.search.session import Session
-from raysweep.search.sweep import _Silent
 from raysweep.spec import SweepSpec
 from tests.unit.search.conftest import epoch_metrics, final_metrics
 
@@ -43,7 +43,7 @@ def session(
     with ExitStack() as writers:
         writer = writers.enter_context(TensorBoardWriter(directory, spec))
         images = ImageFile(Path("cache.arrow"), "digits", "", 0)
-        yield ProfiledSession(profiler, directory, spec, ledger, Slots(1, 0, 2), images, writer, _Silent())
+        yield ProfiledSession(profiler, directory, spec, ledger, Slots(1, 0, 2), images, writer, Silence())
 
 
 def report(epoch: int, elbo_nats: float = 100.0) -> EpochReport:
@@ -69,7 +69,7 @@ def closed(session: ProfiledSession, profiler: Profiler) -> Profile:
 
 def test_orders_of_a_profiled_session_alone_ask_for_times(session: ProfiledSession, ledger: Ledger) -> None:
     plain = Session(
-        session.directory, session.spec, ledger, Slots(1, 0, 8), session._images, session._writer, _Silent()
+        session.directory, session.spec, ledger, Slots(1, 0, 8), session._images, session._writer, Silence()
     )
     asked, unasked = session.next_order(), plain.next_order()
     assert asked is not None

@@ -13,9 +13,9 @@ from raysweep.search.raythread import RayProcessDied
 from raysweep.search.startlogs import why_it_ended
 
 LATE = (
-    "[2026-11-27 23:54:59,122 C 16742 16742] (raylet) node_manager.cc:3636:  An unexpected system state has occurred. You "
-    "have likely discovered a bug in Ray. Please report this issue at https://github.com/ray-project/ray/issues and we'll "
-    "work with you to fix it. Check failed: statussetor3636.has_value() Timed out waiting for file "
+    "[2026-11-27 23:54:59,122 C 16742 16742] (raylet) node_manager.cc:3636:  An unexpected system state has occurred. "
+    "You have likely discovered a bug in Ray. Please report this issue at https://github.com/ray-project/ray/issues "
+    "and we'll work with you to fix it. Check failed: statussetor3636.has_value() Timed out waiting for file "
     "/tmp/ray/runtime_env_agent_port_dc067b\n"
 )
 WRITES = """

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from raysweep.errors import Fault
 from raysweep.plaintext import unseen
+from raysweep.wording import counted
 
 KeyPath = tuple[str | int, ...]
 """Where a key stands: `("claims", 0, "where")`."""
@@ -98,7 +99,10 @@ def in_plain_words(detail: Mapping[str, Any]) -> str:
     """Return what an error of pydantic says, in the words of a search space file."""
     plain = _IN_PLAIN_WORDS.get(detail["type"])
     if plain is not None:
-        return plain.format(**detail.get("ctx", {}))
+        noun = "character" if detail["type"].startswith("string") else "item"
+        context = dict(detail.get("ctx", {}))
+        lengths = {key: counted(context[key], noun) for key in ("min_length", "max_length") if key in context}
+        return plain.format(**context | lengths)
     return re.sub(r"^(Value error|Assertion failed), |^Input should(?= be)", lambda found: "must"
                   if found[1] is None else "", str(detail["msg"]))  # fmt: skip
 

@@ -75,6 +75,9 @@ LEAST_ANSWER_S = 3.0
 """The same, for each of many on this machine of which others have taken long."""
 END_S = 20.0
 """How long Ray may take to end before its processes are killed."""
+SETTLE_S = 45.0
+"""How long a start that was given up may take to come back, without which no other can be made: Ray looks for its GCS
+for 40 s at a time."""
 TRIES = 2
 """How often a Ray of our own is started that takes too long."""
 LOOK_S = 1.0
@@ -299,6 +302,8 @@ def _started_here(spec: SweepSpec | None, trials: int, folder: Path | None, warn
         except RaysweepError:
             raise
         except Exception as error:  # Ray raises any kind, a plain Exception among them
+            if thread.is_stuck:
+                thread.settle(SETTLE_S)
             _clear_away(thread)
             why = why_it_ended(error, thread.processes, errors_said())
             if left and _is_late(error, why) and not is_stuck():

@@ -156,6 +156,10 @@ class RayThread:
         if call.done.wait(LAST_WORD_S):
             self._thread.join(LAST_WORD_S)
 
+    def settle(self, seconds: float) -> None:
+        """Wait for a call that was given up: on a busy machine it takes a while to notice that its Ray is gone."""
+        self._thread.join(seconds)
+
     def kill(self) -> None:
         """Kill the processes that Ray started from this thread and that are still there."""
         for process in reversed(self.processes):  # the raylet before the GCS, of whose end it would complain

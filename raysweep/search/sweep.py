@@ -35,6 +35,7 @@ from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
+from raysweep.search.nativelines import followed_by
 from raysweep.search.preflight import count_training_images, preflight, sized_by_images
 from raysweep.search.printing import Printing, Silence
 from raysweep.search.profiling import ProfiledSession, Profiler, profiling
@@ -102,10 +103,11 @@ def run(
         train_images = count_training_images(spec, cache)
         for remark in remarks_before(spec, train_images, prediction):
             warn(remark)
-        with _made(directory.root), connected(spec, spec.trials, log=directory.log, warn=warn):
+        with _made(directory.root), connected(spec, spec.trials, warn=warn):
             slots = slots_of(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
-            with driving(directory), mirroring(directory, new=True) as mirror:
+            # The log begins once the directory is this sweep's: a copy of a bucket that holds anything is set aside.
+            with driving(directory), mirroring(directory, new=True) as mirror, followed_by(directory.log):
                 _refuse_taken(directory, spec, source)
                 description = describe_sweep(
                     spec, open_cache(cache).info, slots, cluster_nodes(), prediction, train_images

@@ -10,7 +10,7 @@ import raysweep
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.search.profiling import Profiler
-from tests.integration.test_lost_actors import NO_EARLY_STOPPING, SLOW_EPOCHS, epochs_of, kill, watching_the_log
+from tests.integration.test_lost_actors import NO_EARLY_STOPPING, SLOW_EPOCHS, epochs_of, kill, watching
 from tests.integration.test_sweep import Tiny
 
 pytestmark = [
@@ -92,7 +92,7 @@ def test_trials_whose_common_process_dies_go_on_by_themselves(tiny: Tiny, tmp_pa
             killed.append(pid)
             kill(pid)
 
-    with watching_the_log(directory, r"trial 2 trains on .* in process (\d+)", kill_once):
+    with watching(directory.log, r"trial 2 trains on .* in process (\d+)", kill_once):
         sweep = raysweep.run(spec, directory.root)
     log = directory.log.read_text()
     assert "trials 0, 1, 2, trained together: its process died; they go on" in log

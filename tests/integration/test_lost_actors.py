@@ -36,14 +36,14 @@ SLOW_EPOCHS = (("image_size: 16", "image_size: 32"), ("d_size: 4", "d_size: 16\n
 
 
 @contextmanager
-def watching_the_log(directory: SweepDirectory, pattern: str, act: Callable[[str], None]) -> Iterator[None]:
-    """Acts on what a pattern finds in the sweep's log, as it appears, each place once."""
+def watching(file: Path, pattern: str, act: Callable[[str], None]) -> Iterator[None]:
+    """Acts on what a pattern finds in a file of the sweep, as it appears, each place once."""
     done = threading.Event()
 
     def watch() -> None:
         seen = 0
         while not done.is_set():
-            text = directory.log.read_text() if directory.log.exists() else ""
+            text = file.read_text() if file.exists() else ""
             found = [match.group(1) for match in re.finditer(pattern, text)]
             for what in found[seen:]:
                 act(what)
@@ -72,7 +72,7 @@ def test_a_trial_that_dies_again_and_again_at_one_epoch_has_failed_and_the_other
 ) -> None:
     spec = tiny(("trials: 5", "trials: 2\n  max_concurrent: 1"), NO_EARLY_STOPPING, *SLOW_EPOCHS)
     directory = SweepDirectory.at(tmp_path / "lost")
-    with watching_the_log(directory, r"trial 0 trains on .* in process (\d+)", kill):
+    with watching(directory.log, r"trial 0 trains on .* in process (\d+)", kill):
         sweep = raysweep.run(spec, directory.root)
     lost, other = sweep.records
     assert (lost.state, lost.cause) == (TrialState.FAILED, "its process died, 4 times at the same epoch")
@@ -96,7 +96,7 @@ def test_a_frozen_trial_is_ended_and_goes_on_from_its_checkpoint(
             os.kill(int(pid), signal.SIGSTOP)
             frozen.append(int(pid))
 
-    with watching_the_log(directory, r"trial 0 trains on .* in process (\d+)", freeze):
+    with watching(directory.log, r"trial 0 trains on .* in process (\d+)", freeze):
         sweep = raysweep.run(spec, directory.root)
     (record,) = sweep.records
     assert record.state is TrialState.COMPLETED
@@ -129,14 +129,20 @@ def test_an_exception_that_repeats_ends_the_trial_and_one_that_does_not_is_forgo
     other = tiny(("trials: 5", "trials: 1"), NO_EARLY_STOPPING, ("d_size: 4", "d_size: 5\n  epochs: 1"))
     (foreign,) = raysweep.run(other, tmp_path / "other").directory.trial(0).glob("*.safetensors")
     directory = SweepDirectory.at(tmp_path / "sweep")
-    for number in (0, 1):
-        directory.trial(number).mkdir(parents=True)
-        shutil.copy(foreign, directory.trial(number))
+
+    def misplace(_: str) -> None:
+        """As soon as the sweep has begun: one does not begin in a directory that holds anything."""
+        for number in (0, 1):
+            directory.trial(number).mkdir(parents=True)
+            shutil.copy(foreign, directory.trial(number))
 
     def mend(number: str) -> None:
         (directory.trial(int(number)) / foreign.name).unlink()
 
-    with watching_the_log(directory, r"trial (1): CheckpointError.* it goes on", mend):
+    with (
+        watching(directory.spec, r"\A(.)", misplace),
+        watching(directory.log, r"trial (1): CheckpointError.* it goes on", mend),
+    ):
         sweep = raysweep.run(spec, directory.root)
     broken, mended = sweep.records
     assert broken.state is TrialState.FAILED

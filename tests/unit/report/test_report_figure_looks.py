@@ -20,6 +20,7 @@ from raysweep.report.figures.ratedistortion import rate_and_distortion
 from raysweep.report.figures.scales import category_labels, mark_collapse, scale_x, tilt_crowded_ticks
 from raysweep.report.figures.scatter import draw_latents
 from raysweep.report.latents import LatentTable
+from raysweep.space import Range
 
 
 @pytest.fixture(autouse=True)
@@ -76,9 +77,15 @@ def test_the_words_predicted_collapse_stand_where_collapse_is_predicted(record, 
     (words,) = [text for text in axes.texts if text.get_text() == "predicted collapse"]
     healthy = [position(one) for one in records if one.config.kld_weight < collapse[0]]
     beyond = [position(one) for one in records if one.config.kld_weight >= collapse[1]]
-    left = words.get_window_extent().x0
-    assert all(axes.transData.transform((x, 0))[0] < left for x in healthy)
     shaded = axes.patches[-1].get_extents()
+    if isinstance(spec.trial.searched["kld_weight"], Range):
+        edge = max(collapse[1], axes.get_xlim()[0])
+    else:  # halfway between the categories on either side
+        edge = sum(weight < collapse[1] for weight in (1e-4, 1e-3, 1e-2, 1e-1)) - 0.5
+    line = axes.transData.transform((edge, 0))[0]
+    assert shaded.x0 == pytest.approx(line)
+    assert line <= words.get_window_extent().x0 < line + 5 * figure.dpi / 72, "beside its line, on the collapsed side"
+    assert all(axes.transData.transform((x, 0))[0] < words.get_window_extent().x0 for x in healthy)
     assert all(shaded.x0 <= axes.transData.transform((x, 0))[0] <= shaded.x1 for x in beyond)
     assert not any(shaded.x0 <= axes.transData.transform((x, 0))[0] for x in healthy)
 

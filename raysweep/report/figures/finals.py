@@ -19,13 +19,11 @@ from raysweep.report.figures.comparisons import comparable, compared, sides
 from raysweep.report.figures.floors import floor_name
 from raysweep.report.figures.marks import (
     COLLAPSE_SAID,
-    PANELS_A_ROW,
     SIZE_TEXT,
-    WIDTH,
     Drawn,
     Standing,
     Weights,
-    canvas,
+    canvas_of_panels,
     legend_below,
     short,
     title,
@@ -39,7 +37,6 @@ from raysweep.report.figures.scales import (
     parameter_label,
     scale_x,
     tilt_crowded_ticks,
-    weight_categories,
 )
 from raysweep.space import Choices, Scalar
 from raysweep.spec import SweepSpec
@@ -74,12 +71,9 @@ def final_metrics(trials: Standing, spec: SweepSpec, collapse: Weights | None = 
     x_name = "kld_weight" if "kld_weight" in names else names[0]
     hue = _second(spec, tested, [name for name in names if name != x_name])
     series = _series(spec, hue, tested)
-    columns = min(PANELS_A_ROW, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = canvas(WIDTH, 2.3 * rows + 1.4 if columns > 1 else 4.2)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    figure, axes, _, lowest = canvas_of_panels(len(panels), row=2.3, rest=1.4, alone=4.2)
     marked = mixture = floored = False
-    for panel, name in zip(grid.flat, panels, strict=False):
+    for panel, name in zip(axes, panels, strict=True):
         positions = scale_x(panel, spec.trial, x_name, tested)
         in_order = isinstance(spec.trial.searched[x_name], Choices)
         for one in series:
@@ -94,11 +88,9 @@ def final_metrics(trials: Standing, spec: SweepSpec, collapse: Weights | None = 
         panel.set_ylabel(metric.unit)
         panel.margins(y=0.1)
         if x_name == "kld_weight" and collapse is not None:
-            marked |= mark_collapse(panel, spec.trial, collapse, None, weight_categories(spec.trial, tested))
-    for index, panel in enumerate(grid.flat):
-        panel.set_visible(index < len(panels))
-        if len(panels) - columns <= index < len(panels):  # the lowest of its column
-            panel.set_xlabel(parameter_label(x_name))
+            marked |= mark_collapse(panel, spec.trial, collapse, records=tested)
+    for panel in lowest:
+        panel.set_xlabel(parameter_label(x_name))
     handles: list[Artist] = [
         Line2D([], [], ls="none", marker=one.shape, ms=6, color=one.colour, label=one.label)
         for one in series

@@ -31,6 +31,7 @@ WIDTH = 6.4
 """Inches. Every figure has it: TensorBoard shows a figure in a card of some 450 pixels, whatever its own width is, so
 that letters in a figure of twice the width have half the size there."""
 PANELS_A_ROW = 2
+"""Of a figure with several panels of one kind."""
 
 SIZE_TITLE, SIZE_TEXT, SIZE_SMALL = 12.5, 11.0, 10.0
 """Points. In a card of 450 pixels the smallest are 10 pixels high."""
@@ -183,6 +184,38 @@ def canvas(width: float, height: float) -> Canvas:
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr,call-arg]
     FigureCanvasAgg(figure)  # which measures texts
     return figure
+
+
+class Panels(NamedTuple):
+    """A figure of several panels of one kind."""
+
+    figure: Canvas
+    each: list[Axes]
+    """Row by row."""
+    leftmost: list[Axes]
+    """The first of each row."""
+    lowest: list[Axes]
+    """The last of each column."""
+
+
+def canvas_of_panels(count: int, row: float, rest: float, alone: float, *, sharey: bool = False) -> Panels:
+    """Make an empty figure of so many panels, `PANELS_A_ROW` in a row.
+
+    Args:
+        count: panels, at least one.
+        row: inches that a row of panels is high.
+        rest: inches that title and legend take.
+        alone: inches that the figure is high if it has a single panel.
+        sharey: give all panels one vertical axis.
+    """
+    columns = min(PANELS_A_ROW, count)
+    rows = -(-count // columns)
+    figure = canvas(WIDTH, row * rows + rest if columns > 1 else alone)
+    grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
+    panels = list(grid.flat)
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return Panels(figure, panels[:count], list(grid[:, 0]), panels[count - columns : count])
 
 
 @contextmanager

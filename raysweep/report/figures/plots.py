@@ -19,14 +19,12 @@ from raysweep.report.figures.lettering import Label, place_labels
 from raysweep.report.figures.marks import (
     COLLAPSE_SAID,
     HALO,
-    PANELS_A_ROW,
     SAID,
     SIZE_SMALL,
-    WIDTH,
     Drawn,
     Standing,
     Weights,
-    canvas,
+    canvas_of_panels,
     kind,
     legend_below,
     legend_handle,
@@ -48,7 +46,6 @@ from raysweep.report.figures.scales import (
     parameter_label,
     scale_x,
     tilt_crowded_ticks,
-    weight_categories,
 )
 from raysweep.report.figures.scatter import latent_kl, winning_latents
 from raysweep.report.figures.sidebyside import reconstructions, side_by_side
@@ -86,11 +83,7 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights 
     if not names or not ended:
         return None
     pictured = [record for record in trials.drawn if record.final is not None or record.state is not TrialState.RUNNING]
-    columns = min(len(names), PANELS_A_ROW)
-    rows = -(-len(names) // columns)
-    figure = canvas(WIDTH, 2.7 * rows + 1.3 if columns > 1 else 4.4)
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    panels = list(grid.flat)
+    figure, panels, leftmost, _ = canvas_of_panels(len(names), row=2.7, rest=1.3, alone=4.4, sharey=True)
     marked = False
     low, high = _objective_limits(trials, ended)
     shown = Counter(kind(record, trials.value(record)) for record in ended)
@@ -98,17 +91,15 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights 
     off = sum(not low <= trials.value(r) <= high for r in ended if kind(r, trials.value(r)) != "no result")
     several_given = len([record for record in trials.baselines if record is not trials.winner]) > 1
     places: dict[Axes, list[_Place]] = {}
-    for panel, name in zip(panels, names, strict=False):
+    for panel, name in zip(panels, names, strict=True):
         panel.set_ylim(low, high)
         places[panel] = _draw_panel(panel, trials, spec, name, ended, pictured)
         if name == "kld_weight" and collapse is not None:
             marks = [(one.x, one.y) for one in places[panel]]
-            marked = mark_collapse(panel, spec.trial, collapse, marks, weight_categories(spec.trial, ended))
+            marked = mark_collapse(panel, spec.trial, collapse, marks, ended)
         panel.set_xlabel(parameter_label(name))
-    for panel in panels[len(names) :]:
-        panel.set_visible(False)
-    for row in grid:
-        row[0].set_ylabel(named(trials.metric))
+    for panel in leftmost:
+        panel.set_ylabel(named(trials.metric))
     legend_below(figure, _legend(trials, shown, off))
     figure.align_xlabels()
     text = f"{trials.metric} by {names[0] if len(names) == 1 else 'parameter'}: {trials.finding}"

@@ -78,7 +78,7 @@ def tilt_crowded_ticks(figure: Canvas) -> None:
 
 def mark_collapse(
     axes: Axes, space: TrialSpace, collapse: Weights, places: Sequence[tuple[float, float]] | None = None,
-    categories: Sequence[Scalar] = (),
+    records: Sequence[TrialRecord] = (),
 ) -> bool:  # fmt: skip
     """Shade where collapse was predicted on the axis of the KLD weight; False if that is off the axis.
 
@@ -91,14 +91,15 @@ def mark_collapse(
         collapse: the weights.
         places: where trials stand in the panel. The shade is named where the fewest of them are; without them a legend
             must name it.
-        categories: of the axis, in their order, if the weights are choices.
+        records: trials that `scale_x` was given, whose weights may be more than the choices.
     """
     least, most = collapse
     if not least > 0 or not math.isfinite(least):
         return False
-    if isinstance(space.searched["kld_weight"], Choices):
+    distribution = space.searched["kld_weight"]
+    if isinstance(distribution, Choices):
         # Between two categories, as they are in order.
-        weights = [float(c or 0) for c in categories or categories_of(space.searched["kld_weight"], [])]
+        weights = [float(c or 0) for c in categories_of(distribution, [record.config.kld_weight for record in records])]
         least, most = (sum(weight < edge for weight in weights) - 0.5 for edge in collapse)
     left, right = axes.get_xlim()
     if least >= right:
@@ -141,14 +142,6 @@ def categories_of(choices: Choices, values: Sequence[Scalar]) -> list[Scalar]:
     if all(isinstance(c, int | float) for c in categories):
         categories.sort(key=lambda c: float(c or 0))
     return categories
-
-
-def weight_categories(space: TrialSpace, records: Sequence[TrialRecord]) -> list[Scalar]:
-    """Return the categories of the axis of the KLD weight; none if it is searched over a range."""
-    distribution = space.searched["kld_weight"]
-    if not isinstance(distribution, Choices):
-        return []
-    return categories_of(distribution, [record.config.kld_weight for record in records])
 
 
 def _log_ticks(axes: Axes, low: float, high: float) -> None:

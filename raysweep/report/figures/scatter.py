@@ -19,12 +19,12 @@ from raysweep.report.figures import palette
 from raysweep.report.figures.lettering import Label, place_labels, shortened
 from raysweep.report.figures.marks import (
     HALO,
-    PANELS_A_ROW,
     SIZE_SMALL,
     WIDTH,
     Drawn,
     Standing,
     canvas,
+    canvas_of_panels,
     legend_below,
     legend_columns,
     short,
@@ -98,11 +98,8 @@ def latent_kl(trials: Standing) -> Drawn | None:
     shown = first_repeats(tested)[:MAX_PANELS]
     if not shown:
         return None
-    columns = min(PANELS_A_ROW, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = canvas(WIDTH, 2.2 * rows + 1.2 if columns > 1 else 3.8)
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for panel, record in zip(grid.flat, shown, strict=False):
+    figure, panels, leftmost, lowest = canvas_of_panels(len(shown), row=2.2, rest=1.2, alone=3.8, sharey=True)
+    for panel, record in zip(panels, shown, strict=True):
         assert record.tested is not None
         _bars(panel, record.tested)
         wins = record is trials.winner
@@ -111,13 +108,10 @@ def latent_kl(trials: Standing) -> Drawn | None:
             fontsize=SIZE_SMALL, color=palette.BEST if wins else palette.INK,
             fontweight="bold" if wins else "normal",
         )  # fmt: skip
-    for panel in list(grid.flat)[len(shown) :]:
-        panel.set_visible(False)
-    for row in grid:
-        row[0].set_ylabel("KL [nats/image]")
-    for column in range(columns):
-        last = max(row for row in range(rows) if row * columns + column < len(shown))
-        grid[last][column].set_xlabel("latents, the largest KL first")
+    for panel in leftmost:
+        panel.set_ylabel("KL [nats/image]")
+    for panel in lowest:
+        panel.set_xlabel("latents, the largest KL first")
     handles = [
         Line2D([], [], ls="none", marker="s", ms=7, color=palette.ACTIVE, label="active: mean varies by > 0.01"),
         Line2D([], [], ls="none", marker="s", ms=7, color=palette.FAINT, label="inactive"),

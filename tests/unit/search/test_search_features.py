@@ -68,7 +68,9 @@ def test_a_cache_that_may_only_be_read_is_enough_for_testing_finalists(
         if setpriv is None:
             pytest.skip("root may write anywhere, and setpriv (util-linux) is not there to become somebody else")
         become = [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        if subprocess.run([*become, sys.executable, "-c", "import torch"], capture_output=True, timeout=100, check=False).returncode:
+        if subprocess.run(
+            [*become, sys.executable, "-c", "import torch"], capture_output=True, timeout=100, check=False
+        ).returncode:
             pytest.skip(f"root may write anywhere, and nobody else may read the environment of {sys.executable}")
         command = [*become, *command]
         os.chown(place / "sweep", NOBODY, NOBODY)

@@ -1,0 +1,1 @@
+"""The parts of search_quality.py: problems whose best is known, trials in simulated time, rivals, and the measure."""

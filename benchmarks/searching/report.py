@@ -1,0 +1,103 @@
+"""The results of simulated sweeps: a table in Markdown, the same as Parquet, and a picture."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from searching.measures import epochs_to, estimate, fifth_percentile, interquartile_mean, mean
+
+Row = dict[str, Any]
+NEAR = (0.95, 0.99)
+
+
+def write_report(output: Path, rows: list[Row]) -> str:
+    """Write table, summary and picture of simulated sweeps. Return the table."""
+    summary = summarise(rows)
+    pq.write_table(pa.Table.from_pylist(summary), output / "summary.parquet")
+    table = as_markdown(summary)
+    (output / "table.md").write_text(table)
+    return table
+
+
+def groups(rows: list[Row]) -> dict[tuple[str, int], dict[str, list[Row]]]:
+    """Return the sweeps by problem and workers, then by method; synthetic problems are one."""
+    found: dict[tuple[str, int], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        problem = row["problem"].split("/")[0] if row["problem"].startswith("synthetic") else row["problem"]
+        found[problem, row["workers"]][row["method"]].append(row)
+    return found
+
+
+def summarise(rows: list[Row]) -> list[Row]:
+    """Return one row of figures for each problem, number of workers and method, the best method first."""
+    lines = []
+    for (problem, workers), methods in groups(rows).items():
+        ours = {(row["problem"], row["seed"]): row["true_end"][-1] for row in methods.get("raysweep", [])}
+        of_methods = []
+        for method, runs in methods.items():
+            in_hand = [run["in_hand"][-1] for run in runs]
+            true_end = [run["true_end"][-1] for run in runs]
+            line: Row = {"problem": problem, "workers": workers, "method": method, "seeds": len(runs)}
+            line["epochs"] = len(runs[0]["in_hand"])
+            for name, values in (("in_hand", in_hand), ("true_end", true_end)):
+                for statistic in (interquartile_mean, fifth_percentile):
+                    value, low, high = estimate(statistic, values)
+                    figure = f"{name}_{'iqm' if statistic is interquartile_mean else 'p5'}"
+                    line |= {figure: value, f"{figure}_low": low, f"{figure}_high": high}
+            for share in NEAR:
+                took = np.array([epochs_to(share, np.array(run["true_end"])) for run in runs])
+                name = f"epochs_to_{round(100 * share)}"
+                line |= {name: float(np.median(took)), f"{name}_share": float(np.mean(np.isfinite(took)))}
+            keys = [(run["problem"], run["seed"]) for run in runs]
+            gains = [end - ours[key] for key, end in zip(keys, true_end, strict=True) if key in ours]
+            if gains:
+                value, low, high = estimate(mean, gains)
+                line |= {"gain": value, "gain_low": low, "gain_high": high}
+                line["wins"] = float(np.mean(np.array(gains) > 0))
+            line["cpu_ms_a_suggestion"] = float(np.median([run["cpu_ms_a_suggestion"] for run in runs]))
+            line["trials"] = float(np.median([run["trials"] for run in runs]))
+            of_methods.append(line)
+        lines += sorted(of_methods, key=lambda line: -float(line["true_end_iqm"]))
+    return lines
+
+
+def as_markdown(summary: list[Row]) -> str:
+    """Return the tables, one for each problem and number of workers."""
+    lines: list[str] = []
+    heading: tuple[str, int] | None = None
+    for line in summary:
+        if (line["problem"], line["workers"]) != heading:
+            heading = line["problem"], line["workers"]
+            lines += [
+                "", f"### {line['problem']}, {line['workers']} workers, {line['epochs']} epochs", "",
+                "| method | in hand | 5th percentile | true end | 5th percentile | epochs to 95 % | to 99 % | "
+                "over raysweep | CPU | seeds |",
+                "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            ]  # fmt: skip
+        gain = "" if "gain" not in line or line["method"] == "raysweep" else (
+            f"{line['gain']:+.3f} ({line['gain_low']:+.3f} to {line['gain_high']:+.3f})"
+        )  # fmt: skip
+        cells = [
+            line["method"], _interval(line, "in_hand_iqm"), _interval(line, "in_hand_p5"),
+            _interval(line, "true_end_iqm"), _interval(line, "true_end_p5"), _took(line, 95), _took(line, 99), gain,
+            f"{line['cpu_ms_a_suggestion']:.0f} ms", str(line["seeds"]),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines).strip() + "\n"
+
+
+def _interval(line: Row, key: str) -> str:
+    return f"{line[key]:.3f} ({line[f'{key}_low']:.3f} to {line[f'{key}_high']:.3f})"
+
+
+def _took(line: Row, percent: int) -> str:
+    """Return the median of the epochs it took, and in how many sweeps it came so far at all."""
+    median, share = line[f"epochs_to_{percent}"], line[f"epochs_to_{percent}_share"]
+    epochs = f"{median:.0f}" if np.isfinite(median) else f"> {line['epochs']}"
+    return f"{epochs} ({share:.0%})"

@@ -17,18 +17,15 @@ from raysweep.clock import timed
 from raysweep.metrics import TrialState
 from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
-from raysweep.search.printing import QUIET_S, standing_text
+from raysweep.search.printing import ProgressLines, result_text
 from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, remaining_test_seconds, sweep_status
 from raysweep.search.views import (
     GAP,
     STATE_STYLES,
     FittingLine,
     duration_text,
-    finals_text,
     finals_texts,
     param_texts,
-    params_text,
-    value_text,
 )
 from raysweep.wording import counted
 
@@ -75,44 +72,17 @@ class LiveDisplay:
             self._due = now + max(_REDRAW_S, (time.monotonic() - now) / _REDRAW_SHARE)
 
 
-class PlainDisplay:
-    """Prints a line when a trial ends, one for the session's first result, and one after half a minute without any."""
+class PlainDisplay(ProgressLines):
+    """Prints lines where nothing can be redrawn: in a pipe, or on a terminal with TERM=dumb."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._first = True
-        self._printed_at = time.monotonic()
+        super().__init__(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
 
     def __enter__(self) -> PlainDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
-
-    def epoch_done(self, session: Session, record: TrialRecord) -> None:
-        if self._first:
-            self._first = False
-            self._print(f"trial {record.number}: {_result(record, session.spec)} after epoch {len(record.epochs)}")
-
-    def trial_ended(self, session: Session, record: TrialRecord) -> None:
-        count = f"[{session.ledger.ended}/{session.spec.trials}]"
-        self._print(
-            f"trial {record.number} {record.state.value}: {_result(record, session.spec)} after "
-            f"{counted(len(record.epochs), 'epoch')}; {params_text(record.params)} {count}"
-        )
-
-    def trial_tested(self, session: Session, record: TrialRecord) -> None:
-        status = sweep_status(session.ledger.records(), session.spec)
-        done = f"{len(status.finalists) - len(status.untested)}/{len(status.finalists)}"
-        self._print(f"trial {record.number} tested: {finals_text(record)} [{done}]")
-
-    def tick(self, session: Session) -> None:
-        if time.monotonic() - self._printed_at > QUIET_S:
-            self._print(f"... {standing_text(session)}")
-
-    def _print(self, line: str) -> None:
-        self._printed_at = time.monotonic()
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _live_view(session: Session, height: int) -> RenderableType:
@@ -206,7 +176,4 @@ def _running(record: TrialRecord, spec: SweepSpec) -> FittingLine:
 
 
 def _result(record: TrialRecord, spec: SweepSpec) -> str:
-    metric = spec.search.objective.metric
-    if record.final is None:
-        return "no result yet"
-    return f"{metric} {value_text(getattr(record.final, metric))}"
+    return result_text(record, spec) if record.epochs else "no result yet"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from raysweep.cli.terminal import display_of, plain_console, print_sentences
 from raysweep.layout import SweepDirectory
+from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.search.ledger import Ledger
+from raysweep.search.printing import Printing
 from raysweep.search.progress import LiveDisplay, PlainDisplay, _live_view
 from raysweep.search.session import Session
+from raysweep.search.status import SweepStatus, sweep_status
 from raysweep.search.views import trials_view
 from raysweep.spec import SweepSpec
 from tests.unit.search.conftest import OpenSession, epoch_metrics, final_metrics, report, train_to_the_end
@@ -155,6 +159,56 @@ def test_lines_say_that_a_long_trial_or_test_goes_on(
     session.testing, clock[0] = True, 80.0
     display.tick(session)
     assert out.getvalue().splitlines()[-1] == "... 6/6; best trial 0, elbo_nats 1; 0/5 tested"
+
+
+def test_a_pipe_and_a_program_are_told_the_same_lines(
+    ledger: Ledger, open_session: OpenSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, _ = open_session(ledger)
+    out = StringIO()
+    watching = (PlainDisplay(Console(file=out, width=40)), Printing())
+    session.next_order()
+    session.receive(0, report(1, 3.5))
+    for one in watching:
+        one.epoch_done(session, ledger.record(0))
+        one.epoch_done(session, ledger.record(0))
+    train_to_the_end(session, 0)
+    for one in watching:
+        one.trial_ended(session, ledger.record(0))
+        one.trial_ended(session, replace(ledger.record(0), state=TrialState.FAILED, epochs=()))
+    ledger.add_tested(0, final_metrics(12.5))
+    for one in watching:
+        one.trial_tested(session, ledger.record(0))
+    lines = capsys.readouterr().out
+    assert out.getvalue() == lines
+    first, ended, failed, tested = lines.splitlines()
+    assert first == "trial 0: elbo_nats 3.5 after epoch 1"
+    assert re.match(r"trial 0 completed: elbo_nats 1 after 4 epochs; .*  \[1/6\]  best trial \d", ended)
+    assert failed.startswith("trial 0 failed: no result after 0 epochs")
+    assert tested.startswith("trial 0 tested: iwae_nats 12.5")
+
+
+def test_of_thousands_of_trials_a_line_says_seldom_which_is_ahead(
+    ledger: Ledger, open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = open_session(ledger)
+    session.next_order()
+    train_to_the_end(session, 0)
+    clock, look = [0.0], sweep_status
+
+    def slow(*arguments: Any) -> SweepStatus:
+        clock[0] += 1.0
+        return look(*arguments)
+
+    monkeypatch.setattr("raysweep.search.printing.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("raysweep.search.printing.sweep_status", slow)
+    out = StringIO()
+    display = PlainDisplay(Console(file=out, width=200))
+    for clock[0] in (0.0, 2.0, 19.0, 21.0):
+        display.trial_ended(session, ledger.record(0))
+    said = ["best trial 0" in line for line in out.getvalue().splitlines()]
+    assert said == [True, False, False, True], "a look of one second in twenty"
+    assert out.getvalue().count("[1/6]") == 4
 
 
 @pytest.mark.parametrize(("term", "kind"), [("xterm", LiveDisplay), ("dumb", PlainDisplay), ("unknown", PlainDisplay)])

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from raysweep.clock import timed
 from raysweep.conditional import ConditionalObject, conditional_object
-from raysweep.errors import StorageError, SweepDirectoryError
-from raysweep.layout import replacing
+from raysweep.errors import ArgumentError, StorageError, SweepDirectoryError
+from raysweep.layout import replacing, typed
 from raysweep.profiles import DriverPart
 
 if TYPE_CHECKING:
@@ -48,6 +48,33 @@ def is_remote(location: str | os.PathLike[str]) -> bool:
     """Whether this is a directory in a bucket, or some other URI, rather than a path on this machine."""
     text = os.fspath(location)
     return "://" in text and not text.startswith("file://")
+
+
+def local_path(location: str | os.PathLike[str], purpose: str, advice: str, given_as: str = "") -> Path:
+    """Return a path on this machine; an address that begins with file:// is one, too.
+
+    Args:
+        location: a path or an address.
+        purpose: what it is for, in a clause: `a model is written to a folder of this machine`.
+        advice: what to do instead, in a clause or a sentence.
+        given_as: the option that was given it, if there was one: `--data`.
+
+    Raises:
+        ArgumentError: if it is the address of a bucket, or of something else that is not on this machine.
+    """
+    text = os.fspath(location)
+    if is_remote(text):
+        advice = advice[:1].upper() + advice[1:]
+        raise ArgumentError(f"{given_as} {text}: is an address, but {purpose}. {advice}".lstrip())
+    return Path(unquote(text.removeprefix("file://").removeprefix("localhost")) if "://" in text else text)
+
+
+def to_copy(source: str, target: str) -> str:
+    """Say how a folder is copied from or to a bucket, in a clause."""
+    for scheme, tool in (("s3", "aws s3 cp"), ("gs", "gcloud storage cp")):
+        if f"{scheme}://" in source + target:
+            return f"type: {tool} --recursive {typed(source)} {typed(target)}"
+    return f"copy {source} to {target}"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from raysweep.config import MOST_EPOCHS, MOST_IMAGES, Count
 from raysweep.hints import metric_hint
 from raysweep.home import expanded
 from raysweep.metrics import FINAL_METRICS, METRICS, OBJECTIVES, Mode
+from raysweep.remote import local_path, to_copy
 from raysweep.space import Scalar, TrialSpace
 
 Dataset = Literal["mnist-5k", "digits", "mnist", "fashion_mnist", "cifar10", "folder"]
@@ -111,7 +112,7 @@ class DataSpec(Section):
     def _wherever_one_stands(cls, root: str | None) -> str | None:
         if root is None:
             return None
-        path = expanded(root)
+        path = expanded(local_path(root, "images are read from a folder of this machine", to_copy(root, "images")))
         if path.parts and path.parts[0].startswith("~"):
             raise ValueError(f"root: {root} begins with a home directory, and there is none here; write it out")
         return str(path.absolute())

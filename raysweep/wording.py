@@ -7,15 +7,17 @@ changes nothing below the command line. A message that is made outside of both i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Literal
 
 from raysweep.layout import typed
 
 Reader = Literal["terminal", "python"]
 _reader: ContextVar[Reader | None] = ContextVar("reader", default=None)
+_given_as: ContextVar[Mapping[str, str]] = ContextVar("given_as", default=MappingProxyType({}))
 
 
 @contextmanager
@@ -29,6 +31,21 @@ def worded_for(reader: Reader) -> Iterator[None]:
         yield
     finally:
         _reader.reset(token)
+
+
+@contextmanager
+def given_as(key: str, flag: str) -> Iterator[None]:
+    """Name a key of a search space file by the flag that its value was given with, while this lasts."""
+    token = _given_as.set({**_given_as.get(), key: flag})
+    try:
+        yield
+    finally:
+        _given_as.reset(token)
+
+
+def key_given(key: str) -> str:
+    """Return how the reader has given the value of a key: `data.root`, or the flag of a command such as `--data`."""
+    return _given_as.get().get(key, key)
 
 
 def counted(number: int, noun: str, several: str | None = None) -> str:

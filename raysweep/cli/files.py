@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from raysweep.cli.terminal import plain_console, preparing, print_sentences, reports_errors, warner
 from raysweep.layout import typed
+from raysweep.wording import given_as
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,14 +187,18 @@ def prepare(name: str, root: str | None, image_size: int) -> None:
     from raysweep.data.cache import open_cache
     from raysweep.data.cache import prepare as prepare_cache
     from raysweep.loading import load_spec, parse_data
+    from raysweep.remote import local_path, to_copy
     from raysweep.shipped import find_shipped
 
-    if name.endswith((".yaml", ".yml")) or find_shipped(name):
+    is_file = bool(name.endswith((".yaml", ".yml")) or find_shipped(name))
+    if root is not None:
+        root = str(local_path(root, "images are read from a folder of this machine", to_copy(root, "images"), "--root"))
+    if is_file:
         spec = load_spec(name).data
     else:
         spec = parse_data({"dataset": name, "root": root, "image_size": image_size}, f"raysweep data prepare {name}")
     console = plain_console()
-    with preparing(console) as progress:
+    with preparing(console) as progress, nullcontext() if is_file else given_as("data.root", "--root"):
         path = prepare_cache(spec, progress, warner(console))
     info = open_cache(path).info
     click.echo(f"{info.count:,} images of {info.channels}x{info.height}x{info.width} from {info.origin}\n{path}")

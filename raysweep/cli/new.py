@@ -10,7 +10,7 @@ import click
 
 from raysweep.cli.terminal import reports_errors
 from raysweep.layout import typed
-from raysweep.wording import counted
+from raysweep.wording import counted, given_as
 
 if TYPE_CHECKING:
     from raysweep.spec import DataSpec
@@ -62,8 +62,9 @@ def _path_of_new(file: str) -> Path:
     """
     from raysweep.errors import RaysweepError
     from raysweep.loading import NAME
+    from raysweep.remote import local_path
 
-    path = Path(file)
+    path = local_path(file, "a search space file is written on this machine", "Name a file, such as my.yaml")
     fault = None
     if path.is_dir():
         fault = f"is a directory; name a file, such as {path / 'my.yaml'}"
@@ -100,7 +101,8 @@ def _for_images(data: str | None, name: str) -> tuple[str, str]:
     from raysweep.spec import DataSpec
 
     spec = _data_spec(data)
-    description = describe(spec)
+    with given_as("data.root", "--data"):
+        description = describe(spec)
     spec = spec.model_copy(update={"validation_fraction": validation_fraction(description.count)})
     description = describe(spec)
     images = Images(
@@ -122,6 +124,7 @@ def _data_spec(data: str | None) -> DataSpec:
     from raysweep.errors import RaysweepError
     from raysweep.hints import value_hint
     from raysweep.loading import parse_data
+    from raysweep.remote import local_path, to_copy
     from raysweep.spec import Dataset
 
     if data is None:
@@ -132,7 +135,8 @@ def _data_spec(data: str | None) -> DataSpec:
         names = [name for name in get_args(Dataset) if name != "folder"]
         hint = value_hint("data.dataset", data, names) or f"; allowed: {', '.join(names)}"
         raise RaysweepError(f"--data {data}: there is no such folder here, and no data set of that name{hint}")
-    return parse_data({"dataset": "folder", "root": data}, f"raysweep new --data {data}")
+    folder = local_path(data, "images are read from a folder of this machine", to_copy(data, "images"), "--data")
+    return parse_data({"dataset": "folder", "root": str(folder)}, f"raysweep new --data {data}")
 
 
 def _copied(origin: str, name: str) -> tuple[str, str]:

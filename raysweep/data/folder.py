@@ -26,6 +26,7 @@ from raysweep.data.images import Chunk, Counts, Fitting, Images, Note, Source, T
 from raysweep.data.survey import ARCHIVE_SUFFIXES, Entry, survey
 from raysweep.errors import DataError, DataUnavailable
 from raysweep.layout import printable
+from raysweep.wording import key_given
 
 _LOG = logging.getLogger("raysweep")
 
@@ -87,7 +88,9 @@ class FolderSource(Source):
                 what = "is an archive, which is not opened; unpack it"
             elif root.is_symlink() and not root.exists():
                 what = f"is a link to {printable(root.readlink())}, which is not there"
-            raise DataUnavailable(f"{printable(root)}: {what}; data.root must name the folder of the images")
+            raise DataUnavailable(
+                f"{printable(root)}: {what}; {key_given('data.root')} must name the folder of the images"
+            )
         self.origin = f"the images in {printable(root)}"
         self._root = root
         self._broken_images = broken_images

@@ -22,6 +22,7 @@ from raysweep.errors import DataUnavailable
 from raysweep.home import expanded
 from raysweep.layout import storage_errors
 from raysweep.spec import BUNDLED, DataSpec
+from raysweep.wording import key_given
 
 _DOWNLOAD_TIMEOUT_S = 15
 _DIGITS = tuple(str(digit) for digit in range(10))
@@ -129,10 +130,10 @@ def _places(spec: DataSpec) -> list[Path]:
 
 def _unavailable(spec: DataSpec, published: Published, tried: str) -> DataUnavailable:
     looked = " and ".join(str(place) for place in _places(spec))
+    other = "" if spec.root else f", or any directory that {key_given('data.root')} names"
     return DataUnavailable(
         f"data set {spec.dataset} is not on this machine: looked in {looked}; {tried}.\n"
-        f"  Put these files into {_places(spec)[0]}{'' if spec.root else ', or any directory that data.root names'}: "
-        f"{published.files}.\n"
+        f"  Put these files into {_places(spec)[0]}{other}: {published.files}.\n"
         f"  These run without any files: {', '.join(f'dataset: {name}' for name in BUNDLED)}"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from raysweep.data.images import Fitting
 from raysweep.data.survey import image_files
 from raysweep.errors import DataUnavailable, ModelInputError
 from raysweep.home import expanded
+from raysweep.remote import local_path, to_copy
 from raysweep.search.pictures import seen_by_the_encoder
 from raysweep.spec import DataSpec
 from raysweep.vae.trained import TrainedVAE
@@ -38,22 +40,28 @@ def read_images(path: PathLike | Iterable[PathLike], model: TrainedVAE, *, fit: 
     Returns [images, channels, height, width], float32 in [0, 1], on the model's device.
 
     Raises:
+        ArgumentError: if a path is the address of a bucket.
         DataError: if a file is missing or cannot be decoded.
         ModelInputError: if the model does not say how its images were prepared, and `fit` is not given.
     """
     fitting, spans = _fitting(model, fit), _spans(model)
     if isinstance(path, str | os.PathLike):
-        given = expanded(path)
+        given = _file(path)
         if not given.exists():
             raise DataUnavailable(f"{given}: there is no such file or directory")
         files = image_files(given) if given.is_dir() else [given]
     else:
-        files = [expanded(one) for one in path]
+        files = [_file(one) for one in path]
         if not files:
             raise DataUnavailable("path: is an empty list; name at least one image")
     pixels = torch.from_numpy(np.stack([read_image(file, fitting, spans) for file in files]))
     images = pixels.to(model.posterior.weight.device).to(torch.float32).mul_(1 / 255)
     return seen_by_the_encoder(images, model.config)
+
+
+def _file(path: PathLike) -> Path:
+    purpose = "images are read from files of this machine"
+    return expanded(local_path(path, purpose, to_copy(os.fspath(path), "images")))
 
 
 def _fitting(model: TrainedVAE, fit: str | None) -> Fitting:

@@ -18,6 +18,7 @@ from raysweep.layout import SweepDirectory, shown, typed, write_atomically
 from raysweep.metrics import FINAL_METRICS
 from raysweep.profiles import DriverPart, Profile
 from raysweep.records import TrialRecord, ranked
+from raysweep.remote import local_path, to_copy
 from raysweep.search.description import read_spec
 from raysweep.search.driving import is_driven
 from raysweep.search.lease import holder
@@ -328,11 +329,13 @@ class Sweep:
         """Writes a trial's model, the best one's if `trial` is None, as a folder for `raysweep.load_model`.
 
         Raises:
+            ArgumentError: if `out` is the address of a bucket.
             CheckpointError: if the trial has no checkpoint, or `out` is not empty.
             SweepDirectoryError: if there is no such trial.
         """
         from raysweep.vae.export import export_model
 
+        folder = local_path(out, "a model is written to a folder of this machine", self._export_to(out, trial))
         if trial is None:
             best = self.best()
             if not best:
@@ -349,8 +352,17 @@ class Sweep:
         if self.spans is not None:
             data["spans"] = self.spans
         origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value, "data": data}
-        export_model(self.directory.trial(record.number), Path(out), origin)
+        export_model(self.directory.trial(record.number), folder, origin)
         return record
+
+    def _export_to(self, address: str | os.PathLike[str], trial: int | None) -> str:
+        """Say how a model gets to an address."""
+        folder = f"exported/{self.spec.name}"
+        if is_python():
+            first = f"sweep.export({folder!r}{'' if trial is None else f', {trial}'})"
+        else:
+            first = to_type("export", self.directory.address, folder, trial=trial)
+        return f"first type: {first}. Then {to_copy(folder, os.fspath(address))}"
 
 
 def _claims_of(sweeps: Sequence[Sweep]) -> list[Claim]:

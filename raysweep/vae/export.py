@@ -15,6 +15,7 @@ import torch
 from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError, StorageError
 from raysweep.layout import read_bounded, write_atomically
+from raysweep.remote import local_path, to_copy
 from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 from raysweep.vae.trained import TrainedVAE
@@ -105,9 +106,10 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     """Load the model that `raysweep export` wrote, ready to encode, decode, reconstruct, interpolate and sample.
 
     Raises:
+        ArgumentError: if it is the address of a bucket.
         CheckpointError: if the folder holds no model, or a damaged one.
     """
-    root = Path(folder)
+    root = local_path(folder, "a model is read from a folder of this machine", to_copy(os.fspath(folder), "model"))
     try:
         description = json.loads(read_bounded(root / DESCRIPTION, MAX_DESCRIPTION_BYTES))
         if description["format"] != FORMAT:

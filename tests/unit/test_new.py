@@ -271,3 +271,42 @@ def test_a_folder_of_images_taken_for_a_file_says_how_to_write_one() -> None:
     code, output = run("run", "photos")
     assert code == 2
     assert "type: raysweep new my.yaml --data photos" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("new", "my.yaml", "--data", "missing/"), "missing: there is no such directory; --data must name"),
+        (("data", "prepare", "folder", "--root", "missing"), "missing: there is no such directory; --root must name"),
+        (("new", "my.yaml", "--data", "s3://b/x"), "--data s3://b/x: is an address, but images"),
+        (("data", "prepare", "folder", "--root", "s3://b/x"), "--root s3://b/x: is an address, but images"),
+        (("new", "s3://b/my.yaml"), "s3://b/my.yaml: is an address, but a search space file"),
+        (("check", "bucket.yaml"), "data.root: s3://b/x: is an address, but images"),
+        (("check", "missing.yaml"), "missing: there is no such directory; data.root must name"),
+    ],
+)
+def test_a_folder_that_is_not_there_is_named_as_it_was_typed(arguments: tuple[str, ...], named: str) -> None:
+    for name, root in (("bucket", "s3://b/x"), ("missing", "missing")):
+        Path(f"{name}.yaml").write_text(f"name: a\ndata: {{dataset: folder, root: '{root}', image_size: 16}}\n")
+    code, output = run(*arguments)
+    assert code == 2
+    assert named in output
+    assert ("data.root" in output) == (arguments[0] == "check")
+    assert not Path("my.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "copied"),
+    [
+        ("s3://b/m", "Then type: aws s3 cp --recursive exported/tiny s3://b/m"),
+        ("gs://b/m", "Then type: gcloud storage cp --recursive exported/tiny gs://b/m"),
+        ("abfss://c@a.dfs.core.windows.net/m", "Then copy exported/tiny to abfss://c@a.dfs.core.windows.net/m"),
+    ],
+)
+def test_an_export_into_a_bucket_is_refused_with_what_to_type(address: str, copied: str) -> None:
+    make_sweep("results/tiny")
+    code, output = run("export", "results/tiny", address, "--trial", "3")
+    assert code == 2
+    assert output.startswith(f"{address}: is an address, but a model is written to a folder of this machine")
+    assert f"First type: raysweep export results/tiny exported/tiny --trial 3. {copied}" in output
+    assert sorted(path.name for path in Path().iterdir()) == ["results"]

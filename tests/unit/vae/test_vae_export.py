@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tensor_images import TensorImages, discs, small_config, small_training, untimed
 
-from raysweep.errors import CheckpointError, ModelInputError, StorageError
+from raysweep.errors import ArgumentError, CheckpointError, ModelInputError, StorageError
 from raysweep.metrics import METRICS, EpochMetrics
 from raysweep.vae.checkpoint import save_checkpoint
 from raysweep.vae.export import export_model, load_model
@@ -372,3 +372,14 @@ def test_a_number_of_samples_that_there_cannot_be_is_refused(model: TrainedVAE, 
 
 def test_a_model_says_what_it_is_on_one_line(model: TrainedVAE) -> None:
     assert repr(model) == "<TrainedVAE of 16x16 grey images, 3 latents, sweep kld, trial 7>"
+
+
+def test_a_model_in_a_bucket_is_refused_with_how_to_copy_it() -> None:
+    with pytest.raises(ArgumentError, match=r"s3://b/m: is an address.* Type: aws s3 cp --recursive s3://b/m model$"):
+        load_model("s3://b/m")
+
+
+def test_a_model_is_loaded_from_an_address_of_this_machine(tmp_path: Path) -> None:
+    trained(tmp_path / "trial")
+    export_model(tmp_path / "trial", tmp_path / "a b", ORIGIN)
+    load_model((tmp_path / "a b").as_uri())

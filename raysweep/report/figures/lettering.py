@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
@@ -80,6 +81,17 @@ class Label(NamedTuple):
     """Points between the middle of the point's mark and the text."""
 
 
+def settled(axes: Axes) -> Figure:
+    """Lay out the figure of these axes for good, so that texts can be measured and placed, and return it."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    return figure
+
+
 _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
 
 
@@ -96,9 +108,7 @@ def place_labels(
         marks: the points that are drawn.
         taken: texts that are drawn within the axes.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
+    figure = settled(axes)
     per_point = figure.dpi / 72
     inside = axes.get_window_extent().padded(-_CLEAR * per_point)
     places = _pixels(axes, list(marks))
@@ -135,9 +145,7 @@ def spare_marks(axes: Axes, texts: Sequence[Text], marks: Sequence[tuple[float, 
 
     It fixes the figure's layout first.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
+    figure = settled(axes)
     places = _pixels(axes, marks)
     shown: list[Bbox] = []
     for text in texts:

@@ -63,11 +63,16 @@ def category_labels(categories: Sequence[Scalar], most: int = 14) -> list[str]:
 
 
 def tilt_crowded_ticks(figure: Canvas) -> None:
-    """Turn the labels of an axis of categories where two of them would touch. It fixes the figure's layout first."""
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        if not axes.get_visible() or not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
-            continue
+    """Turn the labels of an axis of categories where two of them would touch."""
+    of_categories = [
+        axes for axes in figure.axes
+        if axes.get_visible() and isinstance(axes.xaxis.get_major_locator(), FixedLocator)
+    ]  # fmt: skip
+    engine = figure.get_layout_engine()
+    if not of_categories or engine is None:
+        return
+    engine.execute(figure)
+    for axes in of_categories:
         labels = [label for label in axes.get_xticklabels() if label.get_text()]
         boxes = [label.get_window_extent() for label in labels]
         room = 3.0 * figure.dpi / 72

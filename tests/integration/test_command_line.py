@@ -16,14 +16,7 @@ import raysweep
 from raysweep.metrics import TrialState
 from raysweep.search.connection import CLOSED
 from tests.chaos.processes import marked
-from tests.integration.conftest import TINY, call_raysweep, start_raysweep
-
-
-def wait_for(path: Path, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.02)
+from tests.integration.conftest import TINY, call_raysweep, start_raysweep, wait_for
 
 
 def test_a_sweep_is_stopped_by_ctrl_c_and_resumed_to_the_end_it_would_have_had(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +100,10 @@ def read_options() -> argparse.Namespace:
 
 
 def is_there(method: str) -> bool:
-    """Return whether this version of raysweep has the method; say so if it has not."""
+    """Return whether the method is installed, or this version of raysweep has it; say so if not."""
+    if method.startswith("Syne Tune") and find_spec("syne_tune") is None:
+        print(f"{method}: left out; to have it, type: pip install syne-tune statsmodels")
+        return False
     if method not in OURS:
         return True
     try:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from searching.measures import epochs_to, estimate, fifth_percentile, interquartile_mean, mean
+from searching.picture import regret_picture
 
 Row = dict[str, Any]
 NEAR = (0.95, 0.99)
@@ -20,6 +21,7 @@ def write_report(output: Path, rows: list[Row]) -> str:
     """Write table, summary and picture of simulated sweeps. Return the table."""
     summary = summarise(rows)
     pq.write_table(pa.Table.from_pylist(summary), output / "summary.parquet")
+    (output / "regret.png").write_bytes(regret_picture(groups(rows)))
     table = as_markdown(summary)
     (output / "table.md").write_text(table)
     return table

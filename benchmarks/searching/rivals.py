@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
 
-from raysweep.space import optuna_distribution
+from raysweep.space import Choices, field_kind, optuna_distribution
 from raysweep.spec import Asha, SweepSpec
 from searching.problems import cube_size, from_cube
 from searching.simulation import Job, Searcher
@@ -92,6 +94,56 @@ class Optuna:
         pass
 
 
+class SyneTune:
+    """Syne Tune's BOHB, which is its ASHA with a searcher of kernel densities: `pip install syne-tune`."""
+
+    def __init__(self, spec: SweepSpec, seed: int) -> None:
+        from syne_tune.backend.trial_status import Trial  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from syne_tune.optimizer.baselines import BOHB  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+        logging.getLogger("syne_tune").setLevel(logging.ERROR)
+        self._make_trial = Trial
+        self._scheduler = BOHB(
+            _syne_space(spec), "value", "epoch", spec.max_epochs, do_minimize=False, random_seed=seed,
+            **_with_our_rungs(spec),
+        )  # fmt: skip
+        self._trials: dict[int, Any] = {}
+
+    def next_job(self) -> Job | None:
+        suggestion = self._scheduler.suggest()
+        if suggestion is None:
+            return None
+        trial = self._make_trial(len(self._trials), suggestion.config, datetime.now(UTC))
+        self._trials[trial.trial_id] = trial
+        self._scheduler.on_trial_add(trial)
+        return Job(trial.trial_id, dict(trial.config))
+
+    def report(self, trial: int, epoch: int, value: float) -> bool:
+        known, result = self._trials[trial], {"epoch": epoch, "value": value}
+        if self._scheduler.on_trial_result(known, result) == "CONTINUE":
+            return True
+        self._scheduler.on_trial_complete(known, result)
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def _syne_space(spec: SweepSpec) -> dict[str, Any]:
+    """Return the space in Syne Tune's terms."""
+    from syne_tune import config_space as syne  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    space = {}
+    for name, searched in spec.trial.searched.items():
+        if isinstance(searched, Choices):
+            space[name] = syne.choice(list(searched.choices))
+        elif field_kind(name) == "int":
+            space[name] = (syne.lograndint if searched.log else syne.randint)(int(searched.low), int(searched.high))
+        else:
+            space[name] = (syne.loguniform if searched.log else syne.uniform)(float(searched.low), float(searched.high))
+    return space
+
+
 class Random:
     """Random points trained to their end."""
 
@@ -167,5 +219,6 @@ RIVALS: dict[str, Callable[[SweepSpec, int], Searcher]] = {
     "Optuna TPE + halving": lambda spec, seed: Optuna(spec, optuna.samplers.TPESampler(seed=seed), _halving(spec)),
     "Optuna TPE + Hyperband": lambda spec, seed: Optuna(spec, optuna.samplers.TPESampler(seed=seed), _hyperband(spec)),
     "Optuna GP + halving": lambda spec, seed: Optuna(spec, optuna.samplers.GPSampler(seed=seed), _halving(spec)),
+    "Syne Tune BOHB": SyneTune,
 }
 """By name; each is made from a space and a seed."""

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from raysweep.report.figures import palette
 from raysweep.report.figures.marks import PANELS_A_ROW, canvas_of_panels, legend_below, styled, title, to_png
-from searching.measures import Array, interquartile_means
+from searching.measures import interquartile_means
+from searching.problems import Array
 
 LOOKS = {
     "raysweep": ("#0072B2", "-"),

@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.neighbors import KNeighborsRegressor
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
 from raysweep.spec import SweepSpec
 from searching.problems import Array, Landscape, Point, features
@@ -98,7 +99,8 @@ class Gaussian:
         self._scale = weights.std(axis=0) + 1e-12
         kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(x.shape[1], 0.5), (0.05, 20.0), nu=2.5)
         kernel = kernel + WhiteKernel(0.05, (1e-4, 1.0))
-        with warnings.catch_warnings():
+        # Two threads on matrices this small take twenty times as long as one.
+        with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: the field does not matter
             self._processes = [
                 GaussianProcessRegressor(kernel, random_state=0).fit(x, column) for column in (weights / self._scale).T

@@ -32,7 +32,7 @@ from raysweep.search.address import (
 from raysweep.search.nativelines import errors_said, followed_by
 from raysweep.search.raythread import RayThread, is_stuck
 from raysweep.search.resources import local_nodes, needed_processes
-from raysweep.search.socketdir import socket_folder
+from raysweep.search.socketdir import memory_folder, socket_folder
 from raysweep.search.startlogs import why_it_ended
 from raysweep.spec import SweepSpec
 
@@ -281,6 +281,7 @@ def _init_here(thread: RayThread, node: dict[str, float], processes: int, thread
             _memory=int(node["memory"]) if "memory" in node else None,  # Ray sees the outermost limit alone
             _system_config={"preload_python_modules": [WARM]},
             _temp_dir=str(folder) if folder is not None else None,
+            _plasma_directory=memory_folder(folder),
             log_to_driver=False,
             logging_level=logging.CRITICAL,
         )

@@ -19,6 +19,7 @@ BELOW = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 NEEDED_BYTES = 32 << 20
 """Room that logs and sockets of a Ray need at least."""
 VARIABLES = ("RAY_TMPDIR", "TMPDIR")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Ray has its memory on Linux)
 PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (a folder of our own is made in one of them, for us alone)
 
 
@@ -53,6 +54,24 @@ def _wished() -> tuple[str, Path]:
         if name in os.environ:  # also if it is empty: Ray takes it as it is
             return f"{name}={os.environ[name]}", Path(os.environ[name], "ray")
     return "/tmp/ray", Path("/tmp/ray")  # noqa: S108 (where Ray has it)
+
+
+def memory_folder(folder: Path | None, shared: Path = SHARED_MEMORY) -> str | None:
+    """Return the folder for the memory that Ray's processes share: None if `shared` serves, where Ray has it on Linux.
+
+    In some containers that is missing, or read-only. raysweep needs little of that memory, so a disk does as well.
+
+    Args:
+        folder: what `socket_folder` gave.
+        shared: a folder in memory.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        Path(tempfile.mkdtemp(prefix=".raysweep-", dir=shared)).rmdir()
+    except OSError:
+        return str(folder) if folder is not None else tempfile.gettempdir()
+    return None
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
 from raysweep.errors import RayStartError
 from raysweep.search import socketdir
-from raysweep.search.socketdir import BELOW, SOCKET_PATH_BYTES, fault_of, socket_folder
+from raysweep.search.socketdir import BELOW, SOCKET_PATH_BYTES, fault_of, memory_folder, socket_folder
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +101,13 @@ def test_no_folder_at_all_is_one_message_with_each_that_was_tried(monkeypatch: p
     assert "\n  /sys: " in said
     assert "export RAY_TMPDIR=" in said
     assert refused.value.exit_code == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Ray keeps it on a disk anyway")
+def test_shared_memory_is_on_a_disk_where_there_is_none_or_none_that_can_be_written(tmp_path):
+    assert memory_folder(tmp_path, shared=tmp_path) is None
+    for shared in (tmp_path / "missing", Path("/proc")):
+        assert memory_folder(tmp_path, shared=shared) == str(tmp_path)
+        place = memory_folder(None, shared=shared)
+        assert place is not None
+        assert Path(place).is_dir()

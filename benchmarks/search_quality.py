@@ -40,13 +40,13 @@ from raysweep.spec import SweepSpec
 CURVES = Path(__file__).parent / "curves"
 BUDGET = 300
 """Epochs of a simulated sweep with 2 workers: what a run of kld.yaml spends. More workers get more."""
-OURS: dict[str, dict[str, Any]] = {
-    "raysweep": {},
-    "raysweep gp": {"search": {"sampler": "gp"}},
-    "raysweep promote": {"search": {"early_stopping": {"asha": {"promote": True}}}},
-    "raysweep gp + promote": {"search": {"sampler": "gp", "early_stopping": {"asha": {"promote": True}}}},
+OURS = {
+    "raysweep TPE + ASHA": ("tpe", False),
+    "raysweep GP + ASHA": ("gp", False),
+    "raysweep TPE + promotion": ("tpe", True),
+    "raysweep GP + promotion": ("gp", True),
 }
-"""What a search space file would say besides, by name of the method."""
+"""raysweep's own samplers, each with trials that stop on a rung and trials that pause there until they are promoted."""
 
 
 class Run(NamedTuple):
@@ -107,7 +107,7 @@ def is_there(method: str) -> bool:
     if method not in OURS:
         return True
     try:
-        Raysweep(space_of("kld"), 1, 0, OURS[method]).close()
+        Raysweep(space_of("kld"), 1, 0, *OURS[method]).close()
     except SpecError as error:
         print(f"{method}: left out, this version has no such setting ({error.faults[0].message})")
         return False
@@ -164,7 +164,7 @@ def make_problem(name: str) -> Problem:
 
 def make_searcher(method: str, problem: Problem, workers: int, seed: int) -> Searcher:
     if method in OURS:
-        return Raysweep(problem.spec, workers, seed, OURS[method])
+        return Raysweep(problem.spec, workers, seed, *OURS[method])
     return RIVALS[method](problem.spec, seed)
 
 

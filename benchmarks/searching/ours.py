@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from raysweep.search.exchange import EpochReport, ImageFile
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
 from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.spec import Asha, SweepSpec
 from searching.problems import changed_spec
 from searching.simulation import Job
 
@@ -34,10 +33,11 @@ class Silent:
 class Raysweep:
     """Drives a `Session` as a driver does; only the trainings behind its orders are simulated."""
 
-    def __init__(self, spec: SweepSpec, workers: int, seed: int, overrides: Mapping[str, Any]) -> None:
-        """`overrides` changes the search space file, such as {"search": {"sampler": "random"}}."""
-        spec = changed_spec(spec, {"search": {"trials": TRIALS, "seed": seed, "enqueue": [], "fuse": "off"}})
-        self._spec = changed_spec(spec, overrides)
+    def __init__(self, spec: SweepSpec, workers: int, seed: int, sampler: str, promote: bool) -> None:
+        search: dict[str, Any] = {"trials": TRIALS, "seed": seed, "enqueue": [], "fuse": "off", "sampler": sampler}
+        if promote or "promote" in Asha.model_fields:
+            search["early_stopping"] = {"asha": {"promote": promote}}
+        self._spec = changed_spec(spec, {"search": search})
         self._sign = 1.0 if spec.search.objective.direction == "max" else -1.0
         memory = "/dev/shm"
         self._place = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))

@@ -14,10 +14,10 @@ from searching.measures import interquartile_means
 from searching.problems import Array
 
 LOOKS = {
-    "raysweep": ("#0072B2", "-"),
-    "raysweep gp": ("#56B4E9", "-"),
-    "raysweep promote": ("#009E73", "-"),
-    "raysweep gp + promote": ("#D55E00", "-"),
+    "raysweep TPE + ASHA": ("#0072B2", "-"),
+    "raysweep GP + ASHA": ("#56B4E9", "-"),
+    "raysweep TPE + promotion": ("#009E73", "-"),
+    "raysweep GP + promotion": ("#D55E00", "-"),
     "OptunaSearch + ASHA, our rungs": ("#332288", "--"),
     "Optuna TPE + Hyperband": ("#AA4499", "--"),
     "Syne Tune BOHB": ("#999933", "--"),

@@ -14,6 +14,8 @@ from searching.measures import epochs_to, estimate, fifth_percentile, interquart
 from searching.picture import regret_picture
 
 Row = dict[str, Any]
+BASE = "raysweep TPE + ASHA"
+"""What each other method is compared with, seed by seed."""
 NEAR = (0.95, 0.99)
 
 
@@ -40,7 +42,7 @@ def summarise(rows: list[Row]) -> list[Row]:
     """Return one row of figures for each problem, number of workers and method, the best method first."""
     lines = []
     for (problem, workers), methods in groups(rows).items():
-        ours = {(row["problem"], row["seed"]): row["true_end"][-1] for row in methods.get("raysweep", [])}
+        ours = {(row["problem"], row["seed"]): row["true_end"][-1] for row in methods.get(BASE, [])}
         of_methods = []
         for method, runs in methods.items():
             in_hand = [run["in_hand"][-1] for run in runs]
@@ -79,10 +81,10 @@ def as_markdown(summary: list[Row]) -> str:
             lines += [
                 "", f"### {line['problem']}, {line['workers']} workers, {line['epochs']} epochs", "",
                 "| method | in hand | 5th percentile | true end | 5th percentile | epochs to 95 % | to 99 % | "
-                "over raysweep | CPU | seeds |",
+                f"over {BASE} | CPU | seeds |",
                 "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             ]  # fmt: skip
-        gain = "" if "gain" not in line or line["method"] == "raysweep" else (
+        gain = "" if "gain" not in line or line["method"] == BASE else (
             f"{line['gain']:+.3f} ({line['gain_low']:+.3f} to {line['gain_high']:+.3f})"
         )  # fmt: skip
         cells = [

@@ -151,7 +151,7 @@ def test_points_of_the_cube_are_points_of_the_space():
 
 def test_raysweeps_own_session_ends_trials_at_its_rungs_or_their_end():
     problem = synthetic_problem("bowl", 1)
-    searcher = Raysweep(problem.spec, 2, 0, {"search": {"sampler": "random"}})
+    searcher = Raysweep(problem.spec, 2, 0, "random", promote=False)
     history = simulate(problem, searcher, 2, 120, seed=0)
     searcher.close()
     lengths = Counter(e.trial for e in history.epochs)

@@ -22,14 +22,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from searching.measures import found
 from searching.ours import Raysweep
-from searching.problems import Problem, features, problem_of
+from searching.problems import Point, Problem, cube_size, features, from_cube, problem_of
 from searching.report import write_report
 from searching.rivals import RIVALS
 from searching.simulation import Searcher, simulate
-from searching.surrogates import MODELS, Surrogate, held_out, read_recording
+from searching.surrogates import MODELS, Surrogate, held_out, rank_correlations, read_recording
 from searching.synthetic import DIMENSIONS, FAMILIES, synthetic_problem
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
@@ -130,16 +131,37 @@ def surrogate_errors(name: str) -> dict[str, Any]:
 
 
 def described_surrogates(name: str) -> str:
-    """Return a table of how well each model predicts curves that it has not seen."""
-    recording = read_recording(CURVES / f"{name}.parquet", space_of(name))
+    """Return how well each model predicts curves that it has not seen, and how much early epochs tell of the end."""
+    spec = space_of(name)
+    recording = read_recording(CURVES / f"{name}.parquet", spec)
     trainings = sum(map(len, recording.repeats))
-    lines = [f"{name}: {len(recording.points)} points, {trainings} repeats; held-out error of the end"]
+    lines = [f"{name}: {len(recording.points)} points, {trainings} repeats"]
     for model, errors in surrogate_errors(name).items():
         lines.append(
-            f"  {model:10}  {errors.error:.3f} of the spread of ends, {errors.error_of_best:.3f} among the best tenth; "
-            f"rank correlation {errors.rank:.3f}"
+            f"  {model:10}  held-out error of the end {errors.error:.3f} of the spread of ends, "
+            f"{errors.error_of_best:.3f} among the best tenth; rank correlation {errors.rank:.3f}"
         )
+    epochs = [1, 2, 3, 5, 10]
+    rng = np.random.default_rng(0)
+    model = best_surrogate(name)
+    surrogate = make_problem(f"{name}/{model}").landscape
+    points: list[Point] = [from_cube(spec.trial, row) for row in rng.random((300, cube_size(spec.trial)))]
+    means = surrogate.mean(points)
+    curves = means + np.stack([surrogate.noise(point, rng) for point in points])
+    told = {
+        "recorded": rank_correlations(recording.curves, recording.curves[:, -1], epochs),
+        model: rank_correlations(curves, means[:, -1], epochs),
+    }
+    for kind, found_of in told.items():
+        shown = ", ".join(f"{value:.2f}" for value in found_of)
+        lines.append(f"  rank correlation of epochs {', '.join(map(str, epochs))} with the end, {kind}: {shown}")
     return "\n".join(lines)
+
+
+def best_surrogate(name: str) -> str:
+    """Return the model with the least held-out error; that of the nearest curve is for a check."""
+    errors = surrogate_errors(name)
+    return min(("forest", "gaussian", "neighbours"), key=lambda model: float(errors[model].error))
 
 
 def problem_names(name: str, seed: int, surrogate: str) -> list[str]:
@@ -147,10 +169,7 @@ def problem_names(name: str, seed: int, surrogate: str) -> list[str]:
     if name == "synthetic":
         problems = [f"synthetic/{family}/{index}" for index in range(len(DIMENSIONS)) for family in FAMILIES]
         return [problems[seed % len(problems)]]
-    if surrogate == "best":
-        errors = surrogate_errors(name)
-        surrogate = min(("forest", "gaussian", "neighbours"), key=lambda model: errors[model].error)
-    return [f"{name}/{surrogate}"]
+    return [f"{name}/{best_surrogate(name) if surrogate == 'best' else surrogate}"]
 
 
 @cache

@@ -158,7 +158,14 @@ def held_out(name: str, x: Array, curves: Array) -> HeldOut:
 
 
 class Surrogate(Landscape):
-    """A landscape that a model makes of recorded curves, with the noise of the repeated points."""
+    """A landscape that a model makes of recorded curves, with noise as it was recorded.
+
+    The noise of a training is how one of the repeats departed from the mean of its point: of the repeated point whose
+    end is nearest. Where no point was repeated, it is how a recorded curve departs from the model: one of the
+    `NEAREST` whose ends are nearest. Without it, early epochs would tell more of the end than they do.
+    """
+
+    NEAREST = 15
 
     def __init__(self, spec: SweepSpec, recording: Recording, model: str) -> None:
         self.spec = spec
@@ -167,20 +174,32 @@ class Surrogate(Landscape):
         self._model.fit(self._x, recording.curves)
         self._seconds = Neighbours()
         self._seconds.fit(self._x, np.log(recording.epoch_s)[:, None])
-        # The curves of `nearest` have the noise of their own training in them.
-        repeats = [] if model == "nearest" else recording.repeats
-        self._levels = np.array([np.median(group[:, -1]) for group in repeats])
-        self._noises = [group - group.mean(axis=0) for group in repeats]
+        self._levels, self._noises = self._recorded_noise(recording)
+        if model == "nearest":  # its curves have the noise of their own training in them
+            self._levels, self._noises = np.zeros(1), [np.zeros((1, spec.max_epochs))]
+
+    def _recorded_noise(self, recording: Recording) -> tuple[Array, list[Array]]:
+        """Return the ends of the points whose noise is known, and the noise of each: [training, epoch]."""
+        if recording.repeats:
+            noises = [group - group.mean(axis=0) for group in recording.repeats]
+            return np.array([np.median(group[:, -1]) for group in recording.repeats]), noises
+        modelled = np.asarray(self._model.predict(self._x))
+        departures = recording.curves - modelled
+        ends = modelled[:, -1]
+        near = np.argsort(np.abs(ends[:, None] - ends), axis=1)[:, : self.NEAREST]
+        return ends, list(departures[near])
 
     def mean(self, points: list[Point]) -> Array:
         return np.asarray(self._model.predict(features(self.spec.trial, points)), dtype=np.float64)
 
     def noise(self, point: Point, rng: np.random.Generator) -> Array:
-        """Return how one repeat departed from its mean: of the repeated point whose end is nearest."""
-        if not self._noises:
-            return np.zeros(self.spec.max_epochs)
         nearest = int(np.argmin(np.abs(self._levels - self.mean([point])[0, -1])))
         return np.asarray(rng.choice(self._noises[nearest], axis=0))
 
     def epoch_s(self, point: Point) -> float:
         return float(np.exp(self._seconds.predict(features(self.spec.trial, [point]))[0, 0]))
+
+
+def rank_correlations(curves: Array, ends: Array, epochs: list[int]) -> list[float]:
+    """Return how well the order after each of these epochs, from 1, tells the order of the ends."""
+    return [float(spearmanr(curves[:, epoch - 1], ends).statistic) for epoch in epochs]

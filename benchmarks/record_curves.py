@@ -5,7 +5,8 @@
 First `--points` points drawn at random, each with a trial seed of its own. Then `--repeats` more trainings, with other
 seeds, of three of them: the best, the one at the upper quartile and the median one. They show the noise of training.
 Both are sweeps below `--work`; Ctrl-C stops them, and the same command goes on. What is recorded so far stands in
-benchmarks/curves/ under the name of the space, as Parquet with one row an epoch.
+benchmarks/curves/ under the name of the space, as Parquet with one row an epoch. Points that stand there already are
+not trained again: with another `--work` the command records repeats for them.
 """
 
 from __future__ import annotations
@@ -46,19 +47,28 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     spec = load_spec(options.space)
-    is_done = record(options.space, spec, options.work / "points", options.points, [], options.max_concurrent)
-    parts = [packed(options.work / "points", spec, [None] * options.points)]
-    if is_done and options.repeats:
-        chosen = points_to_repeat(parts[0], spec)
-        given = [point for _, point in chosen for _ in range(options.repeats)]
-        is_done = record(options.space, spec, options.work / "repeats", len(given), given, options.max_concurrent)
-        numbers = [number for number, _ in chosen for _ in range(options.repeats)]
-        parts.append(packed(options.work / "repeats", spec, numbers))
     target = CURVES / f"{spec.name}.parquet"
+    points, is_done = recorded_points(options, spec, target)
+    parts = [points]
+    if is_done and options.repeats:
+        chosen = points_to_repeat(points, spec) * options.repeats
+        given = [point for _, point in chosen]
+        is_done = record(options.space, spec, options.work / "repeats", len(given), given, options.max_concurrent)
+        parts.append(packed(options.work / "repeats", spec, [number for number, _ in chosen]))
     pq.write_table(pa.concat_tables(parts), target, compression="zstd")
     print(f"{target}: {sum(map(len, parts))} epochs, {target.stat().st_size / 1e6:.2f} MB")
     if not is_done:
         raise SystemExit("not all is recorded yet; to go on, type the same command again")
+
+
+def recorded_points(options: argparse.Namespace, spec: SweepSpec, target: Path) -> tuple[pa.Table, bool]:
+    """Return the epochs of random points, and whether all of them are trained: recorded now, or found in `target`."""
+    place = options.work / "points"
+    if target.exists() and not SweepDirectory.at(str(place)).holds_a_sweep():
+        known = pq.read_table(target)
+        return known.filter(pc.is_null(known["repeats"])), True
+    is_done = record(options.space, spec, place, options.points, [], options.max_concurrent)
+    return packed(place, spec, [None] * options.points), is_done
 
 
 def record(

@@ -25,7 +25,7 @@ LOOKS = {
 }
 """Colour and line of the methods that are drawn; a table has the others."""
 LEAST = 0.003
-"""Regret at the lower border."""
+"""Less regret is drawn as this much."""
 EVERY = 4
 """Epochs between two points of a line."""
 RESAMPLES = 300
@@ -46,7 +46,7 @@ def regret_picture(groups: dict[tuple[str, int], dict[str, list[dict[str, Any]]]
                 axes.plot(epochs + 1, middle, color=colour, ls=line, lw=1.6)
                 shown += [method] if method not in shown else []
             axes.set_yscale("log")
-            axes.set_ylim(LEAST, 1.3)
+            axes.set_ylim(top=1.3)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set_title(f"{problem.split('/')[0]}, {workers} workers", fontsize="medium", loc="left")

@@ -81,7 +81,7 @@ def as_markdown(summary: list[Row]) -> str:
             lines += [
                 "", f"### {line['problem']}, {line['workers']} workers, {line['epochs']} epochs", "",
                 "| method | in hand | 5th percentile | true end | 5th percentile | epochs to 95 % | to 99 % | "
-                f"over {BASE} | CPU | seeds |",
+                f"over {BASE.removeprefix('raysweep ')} | CPU | seeds |",
                 "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             ]  # fmt: skip
         gain = "" if "gain" not in line or line["method"] == BASE else (

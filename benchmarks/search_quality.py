@@ -42,6 +42,7 @@ BUDGET = 300
 OURS: dict[str, dict[str, Any]] = {
     "raysweep": {},
     "raysweep gp": {"search": {"sampler": "gp"}},
+    "raysweep tpe": {"search": {"sampler": "tpe"}},
     "raysweep promote": {"search": {"early_stopping": {"asha": {"promote": True}}}},
     "raysweep gp + promote": {"search": {"sampler": "gp", "early_stopping": {"asha": {"promote": True}}}},
 }

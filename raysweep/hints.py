@@ -219,6 +219,8 @@ _VALUES = {
     },
     "trial.binarise": {"threshold": "true fixed static", "sampled": "dynamic stochastic random", "none": "false no"},
     "search.sampler": {
+        "auto": "default",
+        "gp": "gaussian_process bayesopt botorch gpsampler mobster",
         "tpe": "bayes bayesian bo optuna hyperopt tpesampler",
         "random": "rand uniform randomsearch",
         "grid": "gridsearch exhaustive",

@@ -167,6 +167,8 @@ class Asha(Section):
     """Epochs every trial gets: the first rung."""
     reduction_factor: Annotated[int, Strict(), Field(ge=2, le=MOST_TRIALS)] = 3
     """One in this many trials goes on past a rung, and rungs grow by this factor."""
+    promote: Annotated[bool, Strict()] = False
+    """Trials pause on a rung and go on when they are among the best there; otherwise the poor ones stop for good."""
 
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
         """The epochs at which trials are compared: grace, grace * factor, grace * factor^2, ... below `max_epochs`."""

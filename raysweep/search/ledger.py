@@ -3,7 +3,8 @@
 Every transition of a trial stands in this module. A trial is RUNNING in the study from `ask` until `finish`; whatever
 the study says is RUNNING when a driver opens it was left unfinished and goes on. An epoch's metrics are a user
 attribute of its trial, its objective an intermediate value; reports, early stopping and resuming follow from these.
-Final metrics are user attributes of the study, since Optuna closes a trial once it is told.
+Final metrics are user attributes of the study, since Optuna closes a trial once it is told. A trial that early stopping
+pauses has no entry that says so: it is RUNNING, and its last epoch is a rung (`records.stands_on_a_rung`).
 
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch
@@ -31,7 +32,7 @@ from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.profiles import DriverPart
-from raysweep.records import EpochRecord, TrialRecord
+from raysweep.records import EpochRecord, TrialRecord, stands_on_a_rung
 from raysweep.search.compaction import compact, is_worth_compacting
 from raysweep.search.entries import (
     ENQUEUED,
@@ -84,6 +85,7 @@ class Ledger:
         """Those that were asked for, by epoch."""
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
+        self._paused: dict[int, int] = {}
         if writable:
             self._settle()
         trials = study.get_trials(deepcopy=False)
@@ -96,6 +98,7 @@ class Ledger:
                 raise LedgerError(f"trial {frozen.number}: has no value of {', '.join(missing)}")
             self._trial_ids[frozen.number] = frozen._trial_id
             self._records[frozen.number] = self._read(frozen, unfinished)
+            self.pause(frozen.number)
 
     @classmethod
     @timed(DriverPart.LEDGER)
@@ -170,6 +173,27 @@ class Ledger:
     def unfinished(self) -> list[int]:
         """Numbers of the trials that have not ended."""
         return [number for number, record in sorted(self._records.items()) if record.ended_at is None]
+
+    @property
+    def paused(self) -> Mapping[int, int]:
+        """The epoch at which each paused trial stands, by number; the mapping is the ledger's own."""
+        return self._paused
+
+    def pause(self, number: int) -> bool:
+        """Take note that no process trains a trial; return whether it is paused, since it stands on a rung."""
+        record = self._records[number]
+        if not stands_on_a_rung(record, self._spec):
+            return False
+        self._paused[number] = len(record.epochs)
+        self._records[number] = dataclasses.replace(record, state=TrialState.PAUSED)
+        read_epochs(self._frozen(number))  # Puts its epochs in their short form: it may have to wait for long.
+        return True
+
+    def go_on(self, number: int) -> TrialRecord:
+        """Take note that a paused trial is handed to a process."""
+        del self._paused[number]
+        self._records[number] = dataclasses.replace(self._records[number], state=TrialState.RUNNING)
+        return self._records[number]
 
     @timed(DriverPart.LEDGER)
     def ask(self) -> TrialRecord:
@@ -246,6 +270,7 @@ class Ledger:
         """
         self._end(self._trial_ids[number], self._records[number].epochs, state, cause, error)
         self._records[number] = self._read(self._frozen(number), TrialState.RUNNING)
+        self._paused.pop(number, None)
         return self._records[number]
 
     @timed(DriverPart.LEDGER)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STATE_STYLES = {
     TrialState.RUNNING: "cyan",
+    TrialState.PAUSED: "blue",
     TrialState.COMPLETED: "green",
     TrialState.PRUNED: "yellow",
     TrialState.DIVERGED: "red",

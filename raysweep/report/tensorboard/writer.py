@@ -130,6 +130,11 @@ class TensorBoardWriter:
             self._keep_the_best(record)
 
     @timed(DriverPart.TENSORBOARD)
+    def pause_trial(self, record: TrialRecord) -> None:
+        """Write where a trial stands that has been paused, as `finish_trial` does, and close its file."""
+        self.finish_trial(record)
+
+    @timed(DriverPart.TENSORBOARD)
     def add_tested(self, record: TrialRecord) -> None:
         """Writes the trial's final metrics, as scalars and into its page of text, and the pictures made with them.
 

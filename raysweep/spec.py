@@ -302,6 +302,13 @@ class SweepSpec(Section):
         stopping = self.search.early_stopping
         return stopping.asha if stopping else None
 
+    def with_promotion(self, promote: bool) -> SweepSpec:
+        """Return the specification with what its file leaves open of `asha.promote`; what it says stays."""
+        if self.asha is None or "promote" in self.asha.model_fields_set:
+            return self
+        stopping = EarlyStopping(asha=self.asha.model_copy(update={"promote": promote}))
+        return self.model_copy(update={"search": self.search.model_copy(update={"early_stopping": stopping})})
+
     @property
     def max_epochs(self) -> int:
         """Epochs of the longest trial there can be."""

@@ -259,6 +259,8 @@ class Ledger:
         self._records[number] = dataclasses.replace(record, epochs=epochs, node=node, device=device)
         if metrics.epoch in self._rungs:
             self._rungs[metrics.epoch][number] = self._objective(metrics)
+        if "_ranking" in vars(self):
+            self._ranking.add(self._frozen(number))
         return self._records[number]
 
     @timed(DriverPart.LEDGER)
@@ -326,6 +328,7 @@ class Ledger:
             if outcome is not None:
                 state, cause, error = outcome
                 self._end(trial_id, epochs, state, cause, error)
+        vars(self).pop("_ranking", None)  # made before the last of these were settled
 
     def _objective(self, metrics: EpochMetrics) -> float:
         return float(getattr(metrics, self._metric))
@@ -364,13 +367,18 @@ class Ledger:
     def _suggest(self, number: int) -> dict[str, Any]:
         """The point of trial `number`, a function of the specification and of what the other trials came to."""
         given = self._point(number) or {}
-        running = [self._study._storage.get_trial(trial_id) for trial_id in self._open.values()]
+        trials = self._study.get_trials(deepcopy=False)
+        running = [trials[open_number] for open_number in self._open if open_number not in self._ranking]
         return suggest(self._spec, self._study, number, given, self._distributions, [*self._ranking.view(), *running])
 
     @cached_property
     def _ranking(self) -> Ranking:
         """What the sampler learns from; made when it is first asked, for who only reads needs none."""
-        ranking = Ranking(self._spec.search.objective.direction)
+        asha = self._spec.asha
+        # Only TPE cannot read the values of trials that are RUNNING.
+        pauses = asha is not None and asha.promote and self._spec.search.sampler == "tpe"
+        rungs = asha.rungs(self._spec.max_epochs) if asha is not None and pauses else ()
+        ranking = Ranking(self._spec.search.objective.direction, rungs)
         for frozen in self._study.get_trials(deepcopy=False):
             ranking.add(frozen)
         return ranking

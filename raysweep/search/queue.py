@@ -51,7 +51,7 @@ class Queue:
 
     def __len__(self) -> int:
         waiting = len(self._unfinished) + self._to_ask + len(self._last)
-        return waiting + len(self._going_on() or self._led())
+        return waiting + len(self.sent_on())
 
     def peek(self) -> int | None:
         """Return the number of the trial that is next; None if that is a new one, or if there is none."""
@@ -83,7 +83,7 @@ class Queue:
         Args:
             ahead: how many trials may be put by, in all, that were asked for in vain.
         """
-        going_on = self._going_on() or self._led()
+        going_on = self.sent_on()
         others_wait = bool(self._put_by or going_on)
         if others_wait and self._passed >= GROUPS_PAST * ahead:
             return None
@@ -119,6 +119,10 @@ class Queue:
     def put_last(self, number: int) -> None:
         """Train this trial after all others."""
         self._last.append(number)
+
+    def sent_on(self) -> list[int]:
+        """Return the paused trials that are to go on, the next one first: the leader, if nothing else is left to do."""
+        return self._going_on() or self._led()
 
     def _going_on(self) -> list[int]:
         """Return the paused trials that are to go on, the next one first."""

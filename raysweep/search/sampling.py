@@ -12,7 +12,8 @@ import hashlib
 import math
 import warnings
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -36,21 +37,50 @@ BEST_IN_VIEW = 25
 
 
 class Ranking:
-    """The ended trials that a sampler learns from, ranked as Optuna's TPE ranks them.
+    """The trials that a sampler learns from, ranked as Optuna's TPE ranks them: those that ended, or stand on a rung.
 
     Completed ones come first, by value; then pruned ones, the further they came the better; then those that diverged.
+    One that stands on a rung counts as pruned there. TPE takes what runs for bad, and in a sweep whose trials pause
+    nearly all of them run until its end. A trial that has just been sent on counts so until its next epoch: whether it
+    has a process is not in the ledger.
+
+    Args:
+        rungs: the epochs at which trials pause.
     """
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, rungs: Collection[int] = ()) -> None:
         self._sign = 1.0 if mode == "min" else -1.0
+        self._rungs = frozenset(rungs)
         self._ranked: list[int] = []
         self._trials: dict[int, FrozenTrial] = {}
 
+    def __contains__(self, number: int) -> bool:
+        return number in self._trials
+
     def add(self, trial: FrozenTrial) -> None:
-        """Takes a trial that has ended; one that failed says nothing about its point, and is left out."""
-        if trial.state in (Told.COMPLETE, Told.PRUNED) and trial.number not in self._trials:
-            self._trials[trial.number] = trial
+        """Take a trial as it is now; leave it out if it trains, or failed, which says nothing of its point."""
+        known, shown = self._trials.get(trial.number), self._shown(trial)
+        if shown is known:
+            return
+        if known is not None:
+            self._ranked.remove(trial.number)
+            del self._trials[trial.number]
+        if shown is not None:
+            self._trials[trial.number] = shown
             insort(self._ranked, trial.number, key=lambda number: (self._rank(self._trials[number]), number))
+
+    def _shown(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Return the trial as a sampler sees it; None if it does not."""
+        if trial.state in (Told.COMPLETE, Told.PRUNED):
+            return trial
+        step = max(trial.intermediate_values, default=0)
+        if trial.state is not Told.RUNNING or step not in self._rungs:
+            return None
+        if not math.isfinite(trial.intermediate_values[step]):
+            return None
+        stopped = copy(trial)
+        stopped.state = Told.PRUNED
+        return stopped
 
     def view(self) -> list[FrozenTrial]:
         """All of them, or the best and an even choice of the others, by number."""

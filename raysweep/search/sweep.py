@@ -225,6 +225,8 @@ def wanted_spec(
         spec = load_spec(file) if file is not None else edited_spec(directory) or before
     if spec.unsized:
         spec = sized_like(spec, before)
+    if before.asha is not None:
+        spec = spec.with_promotion(before.asha.promote)
     total = None if trials is None else total_trials(trials, before.trials)
     if total is not None or time_budget is not None:
         spec = _with_overrides(directory, before, spec, total, time_budget)
@@ -445,6 +447,8 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
                 f"{name}: holds a sweep already, which cannot be read: {error}\n"
                 f"For a new one, give another directory with {option('output')}, or move {name} away"
             ) from error
+        if before.asha is not None:
+            spec = spec.with_promotion(before.asha.promote)
         raise SweepDirectoryError(taken_message(directory, before, spec, source))
     if root.exists() and not root.is_dir():
         raise SweepDirectoryError(f"{name}: is a file; give another directory with {option('output')}")

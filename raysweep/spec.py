@@ -171,6 +171,8 @@ class Asha(Section):
     """Epochs every trial gets: the first rung."""
     reduction_factor: Annotated[int, Strict(), Field(ge=2, le=MOST_TRIALS)] = 3
     """One in this many trials goes on past a rung, and rungs grow by this factor."""
+    promote: Annotated[bool, Strict()] = False
+    """Trials pause on a rung and go on when they are among the best there; otherwise the poor ones stop for good."""
 
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
         """The epochs at which trials are compared: grace, grace * factor, grace * factor^2, ... below `max_epochs`."""
@@ -306,6 +308,13 @@ class SweepSpec(Section):
     def asha(self) -> Asha | None:
         stopping = self.search.early_stopping
         return stopping.asha if stopping else None
+
+    def with_promotion(self, promote: bool) -> SweepSpec:
+        """Return the specification with what its file leaves open of `asha.promote`; what it says stays."""
+        if self.asha is None or "promote" in self.asha.model_fields_set:
+            return self
+        stopping = EarlyStopping(asha=self.asha.model_copy(update={"promote": promote}))
+        return self.model_copy(update={"search": self.search.model_copy(update={"early_stopping": stopping})})
 
     @property
     def max_epochs(self) -> int:

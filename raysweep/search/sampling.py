@@ -12,7 +12,8 @@ import hashlib
 import math
 import warnings
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,33 +45,60 @@ FAILED_FOR_GP = 50
 
 
 class Ranking:
-    """The ended trials that a sampler learns from, ranked as Optuna's TPE ranks them.
+    """The trials that a sampler learns from, ranked as Optuna's TPE ranks them: those that ended, or stand on a rung.
 
     Completed ones come first, by value; then pruned ones, the further they came the better; then those that diverged.
+    One that stands on a rung counts as pruned there. TPE takes what runs for bad, and in a sweep whose trials pause
+    nearly all of them run until its end. A trial that has just been sent on counts so until its next epoch: whether it
+    has a process is not in the ledger.
     """
 
-    def __init__(self, mode: Mode, best: int = BEST_IN_VIEW, failed: int = 0) -> None:
+    def __init__(self, mode: Mode, best: int = BEST_IN_VIEW, failed: int = 0, rungs: Collection[int] = ()) -> None:
         """Make a ranking without trials.
 
         Args:
             best: of many trials, how many of the best are seen.
             failed: how many of those that failed are seen, the newest first; they say nothing about their points.
+            rungs: the epochs at which trials pause, if those that do are to count as pruned there.
         """
         self._sign = 1.0 if mode == "min" else -1.0
         self._best, self._most_failed = best, failed
+        self._rungs = frozenset(rungs)
         self._ranked: list[int] = []
         self._trials: dict[int, FrozenTrial] = {}
         self._failed: dict[int, FrozenTrial] = {}
 
+    def __contains__(self, number: int) -> bool:
+        return number in self._trials
+
     def add(self, trial: FrozenTrial) -> None:
-        """Take a trial that has ended."""
+        """Take a trial as it is now; leave it out if it trains. One that failed is kept apart, and seen as such."""
         if trial.state is Told.FAIL and self._most_failed:
             self._failed[trial.number] = trial
             if len(self._failed) > self._most_failed:
                 del self._failed[min(self._failed)]
-        if trial.state in (Told.COMPLETE, Told.PRUNED) and trial.number not in self._trials:
-            self._trials[trial.number] = trial
+        known, shown = self._trials.get(trial.number), self._shown(trial)
+        if shown is known:
+            return
+        if known is not None:
+            self._ranked.remove(trial.number)
+            del self._trials[trial.number]
+        if shown is not None:
+            self._trials[trial.number] = shown
             insort(self._ranked, trial.number, key=lambda number: (self._rank(self._trials[number]), number))
+
+    def _shown(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Return the trial as a sampler sees it; None if it does not."""
+        if trial.state in (Told.COMPLETE, Told.PRUNED):
+            return trial
+        step = max(trial.intermediate_values, default=0)
+        if trial.state is not Told.RUNNING or step not in self._rungs:
+            return None
+        if not math.isfinite(trial.intermediate_values[step]):
+            return None
+        stopped = copy(trial)
+        stopped.state = Told.PRUNED
+        return stopped
 
     def view(self) -> list[FrozenTrial]:
         """Return all of them, or the best and an even choice of the others, by number; those that failed come last."""
@@ -213,9 +241,15 @@ def make_sampler(
 
 
 def ranking_for(spec: SweepSpec) -> Ranking:
-    """Return the ranking, still empty, of the ended trials that the sampler of a sweep is to see."""
+    """Return the ranking, still empty, of the trials that the sampler of a sweep is to see.
+
+    The Gaussian process reads the values of trials that are running. TPE cannot: it sees those that pause as stopped.
+    """
     mode = spec.search.objective.direction
-    return Ranking(mode, BEST_FOR_GP, FAILED_FOR_GP) if spec.search.sampler == "gp" else Ranking(mode)
+    if spec.search.sampler == "gp":
+        return Ranking(mode, BEST_FOR_GP, FAILED_FOR_GP)
+    promotes = spec.asha is not None and spec.asha.promote
+    return Ranking(mode, rungs=_rungs(spec) if promotes else ())
 
 
 def epochs_kept(spec: SweepSpec) -> frozenset[int]:

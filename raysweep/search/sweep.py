@@ -226,6 +226,8 @@ def wanted_spec(
     if spec.unsized:
         spec = sized_like(spec, before)
     spec = settled_like(spec, before)
+    if before.asha is not None:
+        spec = spec.with_promotion(before.asha.promote)
     total = None if trials is None else total_trials(trials, before.trials)
     if total is not None or time_budget is not None:
         spec = _with_overrides(directory, before, spec, total, time_budget)
@@ -446,6 +448,8 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
                 f"{name}: holds a sweep already, which cannot be read: {error}\n"
                 f"For a new one, give another directory with {option('output')}, or move {name} away"
             ) from error
+        if before.asha is not None:
+            spec = spec.with_promotion(before.asha.promote)
         raise SweepDirectoryError(taken_message(directory, before, settled_like(spec, before), source))
     if root.exists() and not root.is_dir():
         raise SweepDirectoryError(f"{name}: is a file; give another directory with {option('output')}")

@@ -30,7 +30,7 @@ class SweepStatus:
     by_state: dict[TrialState, int]
     epochs_done: int
     epochs_saved: int
-    """Epochs that pruned, paused and diverged trials would still have trained."""
+    """Epochs that pruned and diverged trials would still have trained; what paused ones are spared shows at the end."""
     images_per_s: float
     """Training throughput of the running trials together, from their last epochs."""
     best: TrialRecord | None
@@ -88,7 +88,7 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
     best_ended = next((record for record in best if record.state not in unended), None)
     ahead = [record for record in (best_ended, *running, *paused) if record and math.isfinite(record.last(metric))]
     sign = -1.0 if spec.search.objective.direction == "max" else 1.0
-    spared = [r for r in records if r.state in (TrialState.PRUNED, TrialState.PAUSED, TrialState.DIVERGED)]
+    spared = [r for r in records if r.state in (TrialState.PRUNED, TrialState.DIVERGED)]
     return SweepStatus(
         trials=spec.trials,
         by_state=dict(Counter(record.state for record in records)),

@@ -71,11 +71,13 @@ def _promotion(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], 
     assert spec.asha is not None
     factor, mode = spec.asha.reduction_factor, spec.search.objective.direction
     arrived = record.epochs[epoch - 1].recorded_at
+    # By a clock that was set back, a trial can have ended before its last epoch came.
+    ended = None if record.ended_at is None else max(arrived, record.ended_at)
     went_on = len(record.epochs) > epoch or record.state not in (TrialState.PAUSED, TrialState.PRUNED)
     if not went_on:
-        place = standing(record.number, _rung(records, epoch, spec, record.ended_at), factor, mode, promote=True)
+        place = standing(record.number, _rung(records, epoch, spec, ended), factor, mode, promote=True)
         return RungDecision(epoch, False, place, waits=record.state is not TrialState.PRUNED)
-    begun = record.ended_at
+    begun = ended
     if len(record.epochs) > epoch:
         after = record.epochs[epoch]
         begun = max(arrived, after.recorded_at - timedelta(seconds=after.value("epoch_s")))
@@ -145,7 +147,7 @@ def decision_text(decision: RungDecision, metric: str) -> str:
     if decision.led:
         goes = "nothing else was left to train"
     text = f"{what} epoch {decision.epoch}: {metric} {value}, {ordinal(place.place)} of {place.of}, {goes}"
-    if decision.went_on or place.needed is None:
+    if decision.went_on or place.survives or place.needed is None:
         return text
     return f"{text}, {needed} {'is' if decision.waits else 'was'} needed"
 

@@ -27,7 +27,7 @@ from tests.unit.search.conftest import IMAGES, SPACE, Watcher, report
 from tests.unit.search.test_search_cuts import all_of
 from tests.unit.search.test_search_decisions import NoWriter
 
-PROMOTING = SPACE.replace("reduction_factor: 2", "reduction_factor: 2, promote: true")
+PROMOTING = SPACE.replace("factor: 2", "factor: 2, promote: true").replace("trials: 6", "trials: 6\n  sampler: tpe")
 
 
 @pytest.fixture

@@ -219,7 +219,9 @@ _VALUES = {
     },
     "trial.binarise": {"threshold": "true fixed static", "sampled": "dynamic stochastic random", "none": "false no"},
     "search.sampler": {
-        "tpe": "bayes bayesian bo optuna hyperopt tpesampler",
+        "gp": "bayes bayesian bo gaussian_process bayesopt botorch gpsampler dehb mobster",
+        "tpe": "optuna hyperopt tpesampler",
+        "auto": "default best none",
         "random": "rand uniform randomsearch",
         "grid": "gridsearch exhaustive",
     },

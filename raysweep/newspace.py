@@ -126,7 +126,7 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
         *_entries(
             ("trials", str(DEFAULT_TRIALS), "configurations that are tried"),
             ("objective", "{metric: elbo_nats}", "how well the model explains validation images; no weight changes it"),
-            ("sampler", "tpe", "learns from the trials so far; also random and grid"),
+            ("sampler", "auto", "gp, which learns from curves, or grid if few points; also tpe and random"),
             ("enqueue", as_yaml(default_enqueue(size)), "runs first: a point that mostly works"),
         ),
         "  early_stopping:",

@@ -150,6 +150,7 @@ def describe_sweep(
             "checksum": info.checksum,
             **({} if spans is None else {"spans": spans}),
         },
+        **({"sampler": f"{spec.search.sampler} (auto: {spec.sampler_reason})"} if spec.sampler_reason else {}),
         "preflight": prediction.to_mapping(),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,6 +27,7 @@ import optuna
 from optuna.storages import JournalStorage
 
 from raysweep.clock import timed
+from raysweep.defaults import settled
 from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
@@ -48,7 +49,7 @@ from raysweep.search.entries import (
     tested_key,
 )
 from raysweep.search.journal import Journal, described_cut, repair_journal
-from raysweep.search.sampling import Ranking, suggest
+from raysweep.search.sampling import Ranking, epochs_kept, suggest
 from raysweep.space import Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
 
@@ -56,8 +57,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY = "raysweep"
-SPEC, DESCRIPTION = "spec", "description"
-"""Attributes of the study: the specification the sweep is run with, and what else sweep.yaml says of it."""
+SPEC, DESCRIPTION, CHOICES = "spec", "description", "choices"
+"""Attributes of the study: the specification the sweep is run with, what else sweep.yaml says of it, and whether TPE
+takes numbers among choices in their order."""
+ORDERED = "ordered"
+"""What `CHOICES` is in a sweep that does; sweeps of earlier versions do not have it, and go on as they began."""
 CONSTRAINT = "diverged"
 _log = logging.getLogger("raysweep")
 
@@ -70,7 +74,8 @@ class Ledger:
     ) -> None:
         self._journal = journal
         self._study = study
-        self._spec = spec
+        self._spec = spec = settled(spec)
+        self._epochs_kept = epochs_kept(spec)
         self._distributions = {name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()}
         self._metric = spec.search.objective.metric
         self._open: dict[int, int] = {}
@@ -84,6 +89,7 @@ class Ledger:
         """Those that were asked for, by epoch."""
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
+        self._are_choices_ordered = study.user_attrs.get(CHOICES) == ORDERED or not study.get_trials(deepcopy=False)
         if writable:
             self._settle()
         trials = study.get_trials(deepcopy=False)
@@ -203,7 +209,8 @@ class Ledger:
             StorageError: if the journal cannot be written.
         """
         rest = {key: value for key, value in description.items() if key != SPEC}
-        wanted = {SPEC: self._spec.as_mapping(), **({DESCRIPTION: rest} if rest else {})}
+        wanted: dict[str, Any] = {} if self._records else {CHOICES: ORDERED}
+        wanted |= {SPEC: self._spec.as_mapping(), **({DESCRIPTION: rest} if rest else {})}
         known = self._study.user_attrs
         with self._journal.at_once():
             for name, value in wanted.items():
@@ -340,7 +347,8 @@ class Ledger:
         """The point of trial `number`, a function of the specification and of what the other trials came to."""
         given = self._point(number) or {}
         running = [self._study._storage.get_trial(trial_id) for trial_id in self._open.values()]
-        return suggest(self._spec, self._study, number, given, self._distributions, [*self._ranking.view(), *running])
+        seen = [*self._ranking.view(), *running]
+        return suggest(self._spec, self._study, number, given, self._distributions, seen, self._are_choices_ordered)
 
     @cached_property
     def _ranking(self) -> Ranking:
@@ -369,7 +377,7 @@ class Ledger:
     def _read(self, frozen: FrozenTrial, unfinished: TrialState) -> TrialRecord:
         record = read_trial(frozen, self._spec, self._distributions, unfinished, self._tested.get(frozen.number))
         if record.ended_at is not None:
-            lighten(frozen, record)
+            lighten(frozen, record, self._epochs_kept)
         return record
 
 

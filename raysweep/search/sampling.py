@@ -12,15 +12,18 @@ import hashlib
 import math
 import warnings
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState as Told
 
+from raysweep.defaults import settled
+from raysweep.errors import ArgumentError
+from raysweep.hints import value_hint
 from raysweep.metrics import Mode
-from raysweep.space import Scalar
-from raysweep.spec import SweepSpec
+from raysweep.space import Scalar, ordered_choices
+from raysweep.spec import SAMPLERS, SweepSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -92,27 +95,106 @@ class _TPESampler(optuna.samplers.TPESampler):
         return self._sample_relative(study, trial, search_space)
 
 
-def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
-    """The sampler that suggests trial `number`, seeded from (seed, number)."""
-    digest = hashlib.sha256(f"{spec.search.seed}:{number}".encode()).digest()
-    seed = int.from_bytes(digest[:4], "big")
-    if spec.search.sampler != "tpe":
-        return optuna.samplers.RandomSampler(seed=seed)
+class OrderedChoices(optuna.distributions.IntDistribution):
+    """Choices that are numbers, as the whole numbers of their order: TPE models what lies between two that are good."""
+
+    def __init__(self, values: Sequence[int | float]) -> None:
+        super().__init__(0, len(values) - 1)
+        self.values = tuple(values)
+
+    def to_internal_repr(self, param_value_in_external_repr: Any) -> float:
+        return float(self.values.index(param_value_in_external_repr))
+
+    def to_external_repr(self, param_value_in_internal_repr: float) -> Any:
+        return self.values[int(param_value_in_internal_repr)]
+
+
+def _with_order(distribution: BaseDistribution) -> BaseDistribution:
+    """Return choices of numbers as ordered ones, any other distribution as it is."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        numbers = ordered_choices(distribution.choices)
+        if numbers is not None:
+            return OrderedChoices(numbers)
+    return distribution
+
+
+def _tpe(spec: SweepSpec, number: int, given: Mapping[str, Scalar]) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
+        return _TPESampler(
+            seed=_seed(spec, number), n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
+        )
+
+
+def _random(spec: SweepSpec, number: int, given: Mapping[str, Scalar]) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=_seed(spec, number))
+
+
+def _gp(spec: SweepSpec, number: int, given: Mapping[str, Scalar]) -> BaseSampler:
+    from raysweep.search.gp.sampler import CurveSampler  # it imports scipy, which takes a second
+
+    return CurveSampler(
+        seed=spec.search.seed, last_epoch=spec.max_epochs, rungs=_rungs(spec),
+        epochs_name="epochs" if "epochs" in spec.trial.searched else None, fixed=given,
+    )  # fmt: skip
+
+
+_MAKERS: Mapping[str, Callable[[SweepSpec, int, Mapping[str, Scalar]], BaseSampler]] = {
+    "gp": _gp,
+    "tpe": _tpe,
+    "random": _random,
+    "grid": _random,  # of a grid only what a point of `enqueue` leaves open is sampled
+}
+
+
+def make_sampler(spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None) -> BaseSampler:
+    """Return the sampler that suggests trial `number`, seeded from (seed, number).
+
+    Args:
+        given: values that the point has whatever is suggested.
+
+    Raises:
+        ArgumentError: if there is no such sampler.
+    """
+    name = settled(spec).search.sampler
+    if name not in _MAKERS:
+        raise ArgumentError(
+            f"search.sampler: must be {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}, got {name!r}"
+            f"{value_hint('search.sampler', name, SAMPLERS)}"
+        )
+    return _MAKERS[name](spec, number, given or {})
+
+
+def epochs_kept(spec: SweepSpec) -> frozenset[int]:
+    """Return the epochs whose values the sampler looks at, besides the last one of a trial that was stopped."""
+    if spec.search.sampler != "gp":
+        return frozenset()
+    from raysweep.search.gp.sampler import observed_epochs
+
+    return frozenset(observed_epochs(_rungs(spec), spec.max_epochs))
+
+
+def _rungs(spec: SweepSpec) -> tuple[int, ...]:
+    return spec.asha.rungs(spec.max_epochs) if spec.asha is not None else ()
+
+
+def _seed(spec: SweepSpec, number: int) -> int:
+    digest = hashlib.sha256(f"{spec.search.seed}:{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
 
 
 def suggest(
     spec: SweepSpec, study: optuna.Study, number: int, given: Mapping[str, Scalar],
-    distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial],
+    distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial], are_choices_ordered: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """The point of trial `number`: what is `given` of it, and the rest from the sampler, which learns from `seen`.
+    """Return the point of trial `number`: what is `given`, and the rest from the sampler, which learns from `seen`.
 
     Args:
         seen: a `Ranking.view` and the trials that are running, in any order.
+        are_choices_ordered: whether TPE takes numbers among choices in their order. Sweeps begun before it did so go
+            on without.
     """
-    sampler = make_sampler(spec, number)
+    sampler = make_sampler(spec, number, given)
     in_order = sorted(seen, key=lambda trial: trial.number)
     view = _View(study, in_order)
     # Optuna looks for what all have in common. Those of one and the same space, which nearly all are, can be one.
@@ -129,7 +211,10 @@ def suggest(
             point[name] = given[name] if name in given else _only_value(distribution)
             continue
         if together is None:
-            together = sampler.sample_relative(view, trial, sampler.infer_relative_search_space(spaces, trial))
+            space = sampler.infer_relative_search_space(spaces, trial)
+            if are_choices_ordered and isinstance(sampler, _TPESampler):
+                space = {name: _with_order(distribution) for name, distribution in space.items()}
+            together = sampler.sample_relative(view, trial, space)
         if name in together:
             point[name] = together[name]
         else:

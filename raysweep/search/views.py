@@ -261,7 +261,9 @@ def causes(records: list[TrialRecord]) -> list[str]:
 
 
 def what_runs(spec: SweepSpec) -> str:
-    return f"{counted(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}"
+    """Say how many trials run, on what, and which sampler chooses them; if that was left to `auto`, why this one."""
+    reason = f" (auto: {spec.sampler_reason})" if spec.sampler_reason else ""
+    return f"{counted(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}{reason}"
 
 
 def data_lines(data: DataDescription, remarks: Sequence[Note]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,222 @@
+"""The Gaussian process as a sampler of Optuna: from trials to observations, and from a proposal to a point.
+
+In a study of Optuna's own:
+
+    study = optuna.create_study(sampler=CurveSampler(seed=0, last_epoch=20, rungs=(5, 15)))
+
+A suggestion is a pure function of the seed, the number of the trial and the trials so far, in any order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import ThreadpoolController
+
+from raysweep.search.gp.acquisition import propose
+from raysweep.search.gp.cube import Cube, Floats
+from raysweep.search.gp.model import Observations, fit
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+FIRST_POINTS = 8
+"""Trials that are spread evenly before the model has enough to go by."""
+MOST_ROWS = 200
+"""Observations that the model is fitted to. Its time grows with their cube."""
+MOST_PENDING = 100
+"""Points under way that the model expects something of: the newest."""
+_SPREADS = 32
+"""Even spreads that are drawn, of which the one with the widest gap between its points is taken."""
+_WORST = 5.0
+"""A value is not taken for worse than so many spreads below the median; the spread is from there to the best."""
+_blas = ThreadpoolController()
+
+
+def observed_epochs(rungs: Sequence[int], last_epoch: int) -> tuple[int, ...]:
+    """Return the epochs at which curves are read: the rungs, or without any the last epoch and thirds of it."""
+    if rungs:
+        return tuple(rungs)
+    epochs, epoch = [last_epoch], last_epoch
+    while epoch > 1 and len(epochs) < 3:
+        epoch = math.ceil(epoch / 3)
+        epochs.append(epoch)
+    return tuple(sorted(set(epochs)))
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """What is known of one trial."""
+
+    row: list[float]
+    steps: dict[int, float]
+    """Values at the epochs that count, more is better."""
+    has_diverged: bool
+    is_pending: bool
+    """Whether more will come of it, or nothing is known of what it would come to."""
+
+
+class CurveSampler(optuna.samplers.BaseSampler):
+    """A Gaussian process over (point, log epoch), with expected improvement at the last epoch."""
+
+    def __init__(
+        self, *, seed: int | None = None, last_epoch: int | None = None, rungs: Sequence[int] = (),
+        epochs_name: str | None = None, fixed: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Make a sampler.
+
+        Args:
+            seed: with the number of a trial it decides what is random in its point; None draws one.
+            last_epoch: the step at which trials are compared; the largest that was reported if it is None.
+            rungs: further steps at which curves are read; each trial's last one counts besides.
+            epochs_name: the parameter that says how many epochs a trial has, if that is searched too.
+            fixed: values that points have whatever is suggested, from which the other values follow.
+        """
+        self._seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+        self._last_epoch, self._rungs, self._epochs_name = last_epoch, tuple(rungs), epochs_name
+        self._fixed = dict(fixed or {})
+        self._search_space = IntersectionSearchSpace()
+        self._independent = optuna.samplers.RandomSampler(seed=self._seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the parameters that all trials so far have in common and that have more than one value."""
+        space = self._search_space.calculate(study)
+        return {name: distribution for name, distribution in space.items() if not distribution.single()}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the point that promises most at the last epoch."""
+        if len(study.directions) > 1:
+            raise ValueError(f"{type(self).__name__} is for one objective, this study has {len(study.directions)}")
+        if not search_space:
+            return {}
+        trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        sign = -1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else 1.0
+        # One thread: the same sums in the same order whatever OMP_NUM_THREADS says, and the other cores are for trials.
+        with _blas.limit(limits=1, user_api="blas"):
+            return self._suggest(Cube(search_space), trial.number, trials, sign)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a value at random, for a parameter that not all trials have."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Reseed what is random beside the model; the model's own part follows from the trial's number."""
+        self._independent.reseed_rng()
+
+    def _suggest(self, cube: Cube, number: int, trials: Sequence[FrozenTrial], sign: float) -> dict[str, Any]:
+        last_epoch = self._last_epoch or max((s for t in trials for s in t.intermediate_values), default=1)
+        curves = list(self._curves(cube, trials, last_epoch, sign))
+        seen = _observations(curves, last_epoch) if number >= FIRST_POINTS else None
+        if seen is None:
+            return cube.decode(self._even(cube, number))
+
+        def last(rows: Floats) -> Floats:
+            if self._epochs_name not in cube.names:
+                return np.ones(len(rows))
+            column = cube.names.index(self._epochs_name)
+            epochs = {place: cube.value_at(column, place) for place in np.unique(rows[:, column])}
+            return np.array([_time(epochs[place], last_epoch) for place in rows[:, column]])
+
+        generator = np.random.default_rng([self._seed, number])
+        posterior = fit(seen, cube.is_ordered)
+        pending = np.array([curve.row for curve in curves if curve.is_pending][-MOST_PENDING:])
+        if len(pending):
+            posterior = posterior.expecting(pending, last(pending))
+        known = np.unique(np.concatenate([seen.rows, *([pending] if len(pending) else [])]), axis=0)
+        return cube.decode(propose(posterior, cube, known, last, generator, self._fixed))
+
+    def _curves(self, cube: Cube, trials: Sequence[FrozenTrial], last_epoch: int, sign: float) -> Iterable[_Curve]:
+        """Return what is known of the trials that have a point of this space, by number."""
+        epochs = observed_epochs(self._rungs, last_epoch)
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            try:
+                row = cube.encode(trial.params)
+            except (KeyError, ValueError):
+                continue
+            is_over = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            values = trial.intermediate_values
+            reached = max(values, default=0)
+            steps = {step: sign * values[step] for step in {*epochs, reached} if step in values}
+            if trial.state is TrialState.COMPLETE and trial.values:
+                steps[reached or self._length(trial, last_epoch)] = sign * trial.values[0]
+            has_diverged = is_over and (
+                any(value > 0 for value in trial.constraints.values()) or not math.isfinite(steps.get(reached, 0.0))
+            )
+            steps = {step: value for step, value in steps.items() if math.isfinite(value)}
+            if has_diverged:
+                steps = {self._length(trial, last_epoch): math.nan}
+            # Of one that failed nothing is known. To expect the mean of it keeps it from being tried again and again.
+            yield _Curve(row, {} if trial.state is TrialState.FAIL else steps, has_diverged, not is_over)
+
+    def _length(self, trial: FrozenTrial, last_epoch: int) -> int:
+        """Return how many epochs a trial has if nothing stops it."""
+        return int(trial.params.get(self._epochs_name, last_epoch)) if self._epochs_name else last_epoch
+
+    def _even(self, cube: Cube, number: int) -> Floats:
+        """Return a row of a Latin hypercube: of each eight points, one in each eighth of each parameter."""
+        block, index = divmod(number, FIRST_POINTS)
+        generator = np.random.default_rng([self._seed, block, FIRST_POINTS])
+        count = len(cube.names)
+        widest, chosen = -1.0, np.empty((FIRST_POINTS, count))
+        for _ in range(_SPREADS):
+            strata = generator.permuted(np.tile(np.arange(FIRST_POINTS), (count, 1)), axis=1).T
+            spread = (strata + generator.random((FIRST_POINTS, count))) / FIRST_POINTS
+            squares = np.sum((spread[:, None] - spread) ** 2, axis=2)
+            gap = float(np.min(squares[np.triu_indices(FIRST_POINTS, 1)]))
+            if gap > widest:
+                widest, chosen = gap, spread
+        rows = cube.spread(chosen)
+        cube.fix(rows, self._fixed)
+        row: Floats = rows[index]
+        return row
+
+
+def _time(epoch: float, last_epoch: int) -> float:
+    """Return an epoch as the model has it: from 0 for the first to 1 for the last, by the logarithm."""
+    return math.log(max(epoch, 1)) / math.log(last_epoch) if last_epoch > 1 else 1.0
+
+
+def _observations(curves: Sequence[_Curve], last_epoch: int) -> Observations | None:
+    """Return what the model is fitted to, `MOST_ROWS` at most; None if nothing is known yet."""
+    known = [(curve.row, epoch, value) for curve in curves for epoch, value in sorted(curve.steps.items())]
+    if not known:
+        return None
+    values = np.array([value for _, _, value in known])
+    finite = values[np.isfinite(values)]
+    floor = _floor(finite) if len(finite) else 0.0
+    worst = max(floor, float(np.min(finite))) if len(finite) else 0.0
+    values = np.maximum(np.where(np.isfinite(values), values, worst), floor if len(finite) else worst)
+    chosen = _thinned(values)
+    rows = np.array([known[index][0] for index in chosen])
+    times = np.array([_time(known[index][1], last_epoch) for index in chosen])
+    return Observations(rows, times, values[chosen])
+
+
+def _floor(values: Floats) -> float:
+    """Return the value below which all count as equally bad: one trial of -1e30 must not level all others."""
+    middle = float(np.median(values))
+    spread = max(float(np.max(values)) - middle, middle - float(np.quantile(values, 0.25)))
+    return middle - _WORST * spread if spread > 0.0 else float(np.min(values))
+
+
+def _thinned(values: Floats) -> list[int]:
+    """Return which observations the model sees: all, or the best and an even choice of the others."""
+    count = len(values)
+    if count <= MOST_ROWS:
+        return list(range(count))
+    order = np.argsort(-values, kind="stable")
+    best = MOST_ROWS // 3
+    others, wanted = np.sort(order[best:]), MOST_ROWS - best
+    even = [int(others[index * len(others) // wanted]) for index in range(wanted)]
+    return sorted([*(int(index) for index in order[:best]), *even])

@@ -219,9 +219,9 @@ _VALUES = {
     },
     "trial.binarise": {"threshold": "true fixed static", "sampled": "dynamic stochastic random", "none": "false no"},
     "search.sampler": {
-        "gp": "bayes bayesian bo gaussian_process bayesopt botorch gpsampler dehb mobster",
-        "tpe": "optuna hyperopt tpesampler",
-        "auto": "default best none",
+        "auto": "default",
+        "gp": "gaussian_process bayesopt botorch gpsampler mobster",
+        "tpe": "bayes bayesian bo optuna hyperopt tpesampler",
         "random": "rand uniform randomsearch",
         "grid": "gridsearch exhaustive",
     },

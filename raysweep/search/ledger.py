@@ -49,7 +49,7 @@ from raysweep.search.entries import (
     tested_key,
 )
 from raysweep.search.journal import Journal, described_cut, repair_journal
-from raysweep.search.sampling import Ranking, epochs_kept, suggest
+from raysweep.search.sampling import Ranking, epochs_kept, ranking_for, suggest
 from raysweep.space import Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
 
@@ -353,7 +353,7 @@ class Ledger:
     @cached_property
     def _ranking(self) -> Ranking:
         """What the sampler learns from; made when it is first asked, for who only reads needs none."""
-        ranking = Ranking(self._spec.search.objective.direction)
+        ranking = ranking_for(self._spec)
         for frozen in self._study.get_trials(deepcopy=False):
             ranking.add(frozen)
         return ranking

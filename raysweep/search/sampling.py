@@ -22,7 +22,7 @@ from raysweep.defaults import settled
 from raysweep.errors import ArgumentError
 from raysweep.hints import value_hint
 from raysweep.metrics import Mode
-from raysweep.space import Scalar, ordered_choices
+from raysweep.space import Scalar, optuna_distribution, ordered_choices
 from raysweep.spec import SAMPLERS, SweepSpec
 
 if TYPE_CHECKING:
@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 STARTUP_TRIALS = 8
 """Trials sampled at random before TPE has enough to go by."""
 MOST_IN_VIEW = 1000
-"""Ended trials that TPE is shown."""
+"""Ended trials that a sampler is shown."""
 BEST_IN_VIEW = 25
 """Of these the best ones: as many as Optuna's TPE takes for good, however many there are."""
+BEST_FOR_GP = 100
+"""Of these the best ones, for the Gaussian process: more than the third of its observations that are the best ones."""
+FAILED_FOR_GP = 50
+"""Trials that failed, of which the Gaussian process is shown the newest, in order not to try the same again."""
 
 
 class Ranking:
@@ -44,26 +48,39 @@ class Ranking:
     Completed ones come first, by value; then pruned ones, the further they came the better; then those that diverged.
     """
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, best: int = BEST_IN_VIEW, failed: int = 0) -> None:
+        """Make a ranking without trials.
+
+        Args:
+            best: of many trials, how many of the best are seen.
+            failed: how many of those that failed are seen, the newest first; they say nothing about their points.
+        """
         self._sign = 1.0 if mode == "min" else -1.0
+        self._best, self._most_failed = best, failed
         self._ranked: list[int] = []
         self._trials: dict[int, FrozenTrial] = {}
+        self._failed: dict[int, FrozenTrial] = {}
 
     def add(self, trial: FrozenTrial) -> None:
-        """Takes a trial that has ended; one that failed says nothing about its point, and is left out."""
+        """Take a trial that has ended."""
+        if trial.state is Told.FAIL and self._most_failed:
+            self._failed[trial.number] = trial
+            if len(self._failed) > self._most_failed:
+                del self._failed[min(self._failed)]
         if trial.state in (Told.COMPLETE, Told.PRUNED) and trial.number not in self._trials:
             self._trials[trial.number] = trial
             insort(self._ranked, trial.number, key=lambda number: (self._rank(self._trials[number]), number))
 
     def view(self) -> list[FrozenTrial]:
-        """All of them, or the best and an even choice of the others, by number."""
-        if len(self._trials) <= MOST_IN_VIEW:
-            return [self._trials[number] for number in sorted(self._trials)]
-        best = set(self._ranked[:BEST_IN_VIEW])
-        others = sorted(self._trials.keys() - best)
-        wanted = MOST_IN_VIEW - BEST_IN_VIEW
-        chosen = {others[index * len(others) // wanted] for index in range(wanted)}
-        return [self._trials[number] for number in sorted(best | chosen)]
+        """Return all of them, or the best and an even choice of the others, by number; those that failed come last."""
+        numbers = set(self._trials)
+        if len(numbers) > MOST_IN_VIEW:
+            best = set(self._ranked[: self._best])
+            others = sorted(numbers - best)
+            wanted = MOST_IN_VIEW - self._best
+            numbers = best | {others[index * len(others) // wanted] for index in range(wanted)}
+        failed = [self._failed[number] for number in sorted(self._failed)]
+        return [*(self._trials[number] for number in sorted(numbers)), *failed]
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
         violated = sum(value for value in trial.constraints.values() if value > 0)
@@ -135,7 +152,8 @@ def _gp(spec: SweepSpec, number: int, given: Mapping[str, Scalar]) -> BaseSample
 
     return CurveSampler(
         seed=spec.search.seed, last_epoch=spec.max_epochs, rungs=_rungs(spec),
-        epochs_name="epochs" if "epochs" in spec.trial.searched else None, fixed=given,
+        epochs_name="epochs" if "epochs" in spec.trial.searched else None,
+        space={name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()}, fixed=given,
     )  # fmt: skip
 
 
@@ -163,6 +181,12 @@ def make_sampler(spec: SweepSpec, number: int, given: Mapping[str, Scalar] | Non
             f"{value_hint('search.sampler', name, SAMPLERS)}"
         )
     return _MAKERS[name](spec, number, given or {})
+
+
+def ranking_for(spec: SweepSpec) -> Ranking:
+    """Return the ranking, still empty, of the ended trials that the sampler of a sweep is to see."""
+    mode = spec.search.objective.direction
+    return Ranking(mode, BEST_FOR_GP, FAILED_FOR_GP) if spec.search.sampler == "gp" else Ranking(mode)
 
 
 def epochs_kept(spec: SweepSpec) -> frozenset[int]:

@@ -10,6 +10,7 @@ A suggestion is a pure function of the seed, the number of the trial and the tri
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ _SPREADS = 32
 """Even spreads that are drawn, of which the one with the widest gap between its points is taken."""
 _WORST = 5.0
 """A value is not taken for worse than so many spreads below the median; the spread is from there to the best."""
+_LARGEST = 1e150
+"""Absolute value that a value is cut to, so that its square is a number."""
 _blas = ThreadpoolController()
 
 
@@ -68,7 +71,8 @@ class CurveSampler(optuna.samplers.BaseSampler):
 
     def __init__(
         self, *, seed: int | None = None, last_epoch: int | None = None, rungs: Sequence[int] = (),
-        epochs_name: str | None = None, fixed: Mapping[str, Any] | None = None,
+        epochs_name: str | None = None, space: Mapping[str, BaseDistribution] | None = None,
+        fixed: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Make a sampler.
 
@@ -77,17 +81,17 @@ class CurveSampler(optuna.samplers.BaseSampler):
             last_epoch: the step at which trials are compared; the largest that was reported if it is None.
             rungs: further steps at which curves are read; each trial's last one counts besides.
             epochs_name: the parameter that says how many epochs a trial has, if that is searched too.
+            space: the parameters, if they are known beforehand; those that all trials have in common if it is None.
             fixed: values that points have whatever is suggested, from which the other values follow.
         """
         self._seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._last_epoch, self._rungs, self._epochs_name = last_epoch, tuple(rungs), epochs_name
         self._fixed = dict(fixed or {})
-        self._search_space = IntersectionSearchSpace()
-        self._independent = optuna.samplers.RandomSampler(seed=self._seed)
+        self._space, self._common = space, IntersectionSearchSpace()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the parameters that all trials so far have in common and that have more than one value."""
-        space = self._search_space.calculate(study)
+        """Return the parameters that all trials have in common and that have more than one value."""
+        space = self._space if self._space is not None else self._common.calculate(study)
         return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
     def sample_relative(
@@ -108,11 +112,9 @@ class CurveSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return a value at random, for a parameter that not all trials have."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def reseed_rng(self) -> None:
-        """Reseed what is random beside the model; the model's own part follows from the trial's number."""
-        self._independent.reseed_rng()
+        words = [self._seed, trial.number, zlib.crc32(param_name.encode())]
+        sampler = optuna.samplers.RandomSampler(seed=int(np.random.SeedSequence(words).generate_state(1)[0]))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _suggest(self, cube: Cube, number: int, trials: Sequence[FrozenTrial], sign: float) -> dict[str, Any]:
         last_epoch = self._last_epoch or max((s for t in trials for s in t.intermediate_values), default=1)
@@ -125,8 +127,9 @@ class CurveSampler(optuna.samplers.BaseSampler):
             if self._epochs_name not in cube.names:
                 return np.ones(len(rows))
             column = cube.names.index(self._epochs_name)
-            epochs = {place: cube.value_at(column, place) for place in np.unique(rows[:, column])}
-            return np.array([_time(epochs[place], last_epoch) for place in rows[:, column]])
+            places, place_of_row = np.unique(rows[:, column], return_inverse=True)
+            times: Floats = np.array([_time(cube.value_at(column, place), last_epoch) for place in places])
+            return times[place_of_row]
 
         generator = np.random.default_rng([self._seed, number])
         posterior = fit(seen, cube.is_ordered)
@@ -192,11 +195,10 @@ def _observations(curves: Sequence[_Curve], last_epoch: int) -> Observations | N
     known = [(curve.row, epoch, value) for curve in curves for epoch, value in sorted(curve.steps.items())]
     if not known:
         return None
-    values = np.array([value for _, _, value in known])
+    values = np.clip([value for _, _, value in known], -_LARGEST, _LARGEST)
     finite = values[np.isfinite(values)]
-    floor = _floor(finite) if len(finite) else 0.0
-    worst = max(floor, float(np.min(finite))) if len(finite) else 0.0
-    values = np.maximum(np.where(np.isfinite(values), values, worst), floor if len(finite) else worst)
+    worst = max(_floor(finite), float(np.min(finite))) if len(finite) else 0.0
+    values = np.where(np.isfinite(values), np.maximum(values, worst), worst)
     chosen = _thinned(values)
     rows = np.array([known[index][0] for index in chosen])
     times = np.array([_time(known[index][1], last_epoch) for index in chosen])

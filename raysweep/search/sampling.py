@@ -1,9 +1,9 @@
 """Where the points of trials come from: an Optuna sampler, and what of the sweep it gets to see.
 
 A suggestion is a function of the specification, the number of the trial and what the trials so far came to: a resumed
-sweep suggests what the undisturbed one would have. TPE's time grows with the trials that it sees. Beyond
-`MOST_IN_VIEW` of them it sees the best, which are its model of what is good, and the others evenly thinned out, which
-are its model of the rest; benchmarks/suggestions.py measures what that costs and saves.
+sweep suggests what the undisturbed one would have. The time of a sampler that learns grows with the trials that it
+sees. Beyond `MOST_IN_VIEW` of them it sees the best, which are its model of what is good, and the others evenly thinned
+out, which are its model of the rest; benchmarks/suggestions.py measures what that costs and saves.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import warnings
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -106,9 +107,18 @@ class _View(optuna.Study):
 
 
 class _TPESampler(optuna.samplers.TPESampler):
-    """TPE without the message to other drivers that it writes into a trial; one sweep has one driver."""
+    """TPE that takes numbers among choices in their order.
+
+    It leaves out the message to other drivers that Optuna's writes into a trial; one sweep has one driver.
+    """
+
+    def __init__(self, are_choices_ordered: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._are_choices_ordered = are_choices_ordered
 
     def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        if self._are_choices_ordered:
+            search_space = {name: _with_order(distribution) for name, distribution in search_space.items()}
         return self._sample_relative(study, trial, search_space)
 
 
@@ -135,29 +145,48 @@ def _with_order(distribution: BaseDistribution) -> BaseDistribution:
     return distribution
 
 
-def _tpe(spec: SweepSpec, number: int, given: Mapping[str, Scalar]) -> BaseSampler:
+@dataclass(frozen=True)
+class Asked:
+    """What a sampler is made for: one trial of a sweep."""
+
+    spec: SweepSpec
+    number: int
+    given: Mapping[str, Scalar]
+    """Values that the point has whatever is suggested."""
+    are_choices_ordered: bool
+    """Whether TPE takes numbers among choices in their order. Sweeps begun before it did so go on without."""
+
+    @property
+    def seed(self) -> int:
+        digest = hashlib.sha256(f"{self.spec.search.seed}:{self.number}".encode()).digest()
+        return int.from_bytes(digest[:4], "big")
+
+
+def _tpe(asked: Asked) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return _TPESampler(
-            seed=_seed(spec, number), n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
-        )
+            asked.are_choices_ordered, seed=asked.seed, n_startup_trials=STARTUP_TRIALS, multivariate=True,
+            constant_liar=True,
+        )  # fmt: skip
 
 
-def _random(spec: SweepSpec, number: int, given: Mapping[str, Scalar]) -> BaseSampler:
-    return optuna.samplers.RandomSampler(seed=_seed(spec, number))
+def _random(asked: Asked) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=asked.seed)
 
 
-def _gp(spec: SweepSpec, number: int, given: Mapping[str, Scalar]) -> BaseSampler:
+def _gp(asked: Asked) -> BaseSampler:
     from raysweep.search.gp.sampler import CurveSampler  # it imports scipy, which takes a second
 
+    spec, searched = asked.spec, asked.spec.trial.searched
     return CurveSampler(
         seed=spec.search.seed, last_epoch=spec.max_epochs, rungs=_rungs(spec),
-        epochs_name="epochs" if "epochs" in spec.trial.searched else None,
-        space={name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()}, fixed=given,
+        epochs_name="epochs" if "epochs" in searched else None,
+        space={name: optuna_distribution(name, d) for name, d in searched.items()}, fixed=asked.given,
     )  # fmt: skip
 
 
-_MAKERS: Mapping[str, Callable[[SweepSpec, int, Mapping[str, Scalar]], BaseSampler]] = {
+_MAKERS: Mapping[str, Callable[[Asked], BaseSampler]] = {
     "gp": _gp,
     "tpe": _tpe,
     "random": _random,
@@ -165,22 +194,22 @@ _MAKERS: Mapping[str, Callable[[SweepSpec, int, Mapping[str, Scalar]], BaseSampl
 }
 
 
-def make_sampler(spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None) -> BaseSampler:
-    """Return the sampler that suggests trial `number`, seeded from (seed, number).
-
-    Args:
-        given: values that the point has whatever is suggested.
+def make_sampler(
+    spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None, are_choices_ordered: bool = True
+) -> BaseSampler:
+    """Return the sampler that suggests trial `number`, seeded from (seed, number); `Asked` has what the rest means.
 
     Raises:
         ArgumentError: if there is no such sampler.
     """
-    name = settled(spec).search.sampler
+    spec = settled(spec)
+    name = spec.search.sampler
     if name not in _MAKERS:
         raise ArgumentError(
             f"search.sampler: must be {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}, got {name!r}"
             f"{value_hint('search.sampler', name, SAMPLERS)}"
         )
-    return _MAKERS[name](spec, number, given or {})
+    return _MAKERS[name](Asked(spec, number, given or {}, are_choices_ordered))
 
 
 def ranking_for(spec: SweepSpec) -> Ranking:
@@ -202,11 +231,6 @@ def _rungs(spec: SweepSpec) -> tuple[int, ...]:
     return spec.asha.rungs(spec.max_epochs) if spec.asha is not None else ()
 
 
-def _seed(spec: SweepSpec, number: int) -> int:
-    digest = hashlib.sha256(f"{spec.search.seed}:{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
-
-
 def suggest(
     spec: SweepSpec, study: optuna.Study, number: int, given: Mapping[str, Scalar],
     distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial], are_choices_ordered: bool = True,
@@ -215,10 +239,9 @@ def suggest(
 
     Args:
         seen: a `Ranking.view` and the trials that are running, in any order.
-        are_choices_ordered: whether TPE takes numbers among choices in their order. Sweeps begun before it did so go
-            on without.
+        are_choices_ordered: as `Asked` has it.
     """
-    sampler = make_sampler(spec, number, given)
+    sampler = make_sampler(spec, number, given, are_choices_ordered)
     in_order = sorted(seen, key=lambda trial: trial.number)
     view = _View(study, in_order)
     # Optuna looks for what all have in common. Those of one and the same space, which nearly all are, can be one.
@@ -235,10 +258,7 @@ def suggest(
             point[name] = given[name] if name in given else _only_value(distribution)
             continue
         if together is None:
-            space = sampler.infer_relative_search_space(spaces, trial)
-            if are_choices_ordered and isinstance(sampler, _TPESampler):
-                space = {name: _with_order(distribution) for name, distribution in space.items()}
-            together = sampler.sample_relative(view, trial, space)
+            together = sampler.sample_relative(view, trial, sampler.infer_relative_search_space(spaces, trial))
         if name in together:
             point[name] = together[name]
         else:

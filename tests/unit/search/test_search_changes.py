@@ -45,7 +45,7 @@ INCOMPATIBLE = {
                          "search.enqueue: a list: "),
     "the objective": ("trials: 6", "trials: 6\n  objective: {metric: psnr_db}",
                       "search.objective.metric: 'elbo_nats' -> 'psnr_db'"),
-    "the sampler": ("trials: 6", "trials: 6\n  sampler: random", "search.sampler: 'tpe' -> 'random'"),
+    "the sampler": ("trials: 6", "trials: 6\n  sampler: random", "search.sampler: 'gp' -> 'random'"),
     "the seed": ("trials: 6", "trials: 6\n  seed: 1", "search.seed: 0 -> 1"),
     "early stopping": ("reduction_factor: 2", "reduction_factor: 4",
                        "search.early_stopping.asha.reduction_factor: 2 -> 4"),

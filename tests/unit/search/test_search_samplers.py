@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Told
 from pydantic import ValidationError
@@ -299,6 +302,29 @@ def test_a_ledger_that_is_opened_again_suggests_what_it_would_have(sampler: str,
     assert reopened.ask().params == ledger.ask().params
 
 
+def test_a_sweep_begun_before_choices_were_ordered_goes_on_as_it_began(tmp_path: Path) -> None:
+    spec, began, old = spec_of("tpe"), SweepDirectory.at(tmp_path / "began"), SweepDirectory.at(tmp_path / "old")
+    began.root.mkdir()
+    ledger = Ledger.create(began, spec)
+    for number in range(12):
+        size = ledger.ask().params["latent_size"]
+        ledger.add_epoch(number, epoch_metrics(1, -abs(float(str(size)) - 9)), "host", "cpu")
+        ledger.finish(number, TrialState.COMPLETED, "all epochs done")
+    shutil.copytree(began.root, old.root)
+    lines = began.journal.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if b'"user_attr":{"choices":"ordered"}' not in line]
+    assert len(kept) == len(lines) - 1
+    old.journal.write_bytes(b"".join(kept))
+    study = optuna.load_study(
+        study_name="raysweep", storage=optuna.storages.JournalStorage(JournalFileBackend(str(old.journal))),
+        sampler=make_sampler(spec, 12, are_choices_ordered=False),
+    )  # fmt: skip
+    as_before = study.ask(space_of(spec)).params
+    old.journal.write_bytes(b"".join(kept))
+    assert Ledger.open(old, spec, writable=True).ask().params == as_before
+    assert Ledger.open(began, spec, writable=True).ask().params != as_before
+
+
 @st.composite
 def ranges(draw: st.DrawFn) -> tuple[str, Range]:
     """A field and a range of it: of numbers, or of whole numbers; by steps, by the logarithm, or neither."""
@@ -309,7 +335,7 @@ def ranges(draw: st.DrawFn) -> tuple[str, Range]:
         step = None if log else draw(st.none() | st.integers(1, 1000))
         high: float = low + (step or 1) * draw(st.integers(1, 10**6))
     else:
-        step = None if log else draw(st.none() | st.sampled_from([0.125, 0.1, 2.5]))
+        step = None if log else draw(st.none() | st.sampled_from([0.125, 0.75, 2.5]))
         low = float(draw(st.integers(0, 100))) if step else draw(st.floats(1e-9, 1e6))
         high = low + step * draw(st.integers(1, 1000)) if step else low * draw(st.floats(1.0001, 1e9))
     try:

@@ -206,7 +206,14 @@ class Cube:
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
         self.names = sorted(space)
         self._axes = [axis_of(space[name]) for name in self.names]
+        self._names = set(self.names)
+        choices = ((n, d.choices) for n, d in space.items() if isinstance(d, CategoricalDistribution))
+        self._choices = list(choices)
         self.is_ordered = np.array([axis.is_ordered for axis in self._axes], dtype=bool)
+
+    def holds(self, point: Mapping[str, Any]) -> bool:
+        """Return whether a point has a value of every parameter, and of choices one that there is."""
+        return point.keys() >= self._names and all(point[name] in values for name, values in self._choices)
 
     def encode(self, point: Mapping[str, Any]) -> list[float]:
         """Return the row of a point.

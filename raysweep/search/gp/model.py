@@ -23,6 +23,8 @@ from scipy.optimize import minimize
 Floats = npt.NDArray[np.float64]
 
 ITERATIONS = 20
+FITTED = 100
+"""Observations that the covariance's parameters follow from; of more an even choice. All of them give the posterior."""
 TOLERANCE = 1e-4
 """Relative change of the density below which the search for its top ends: half as many steps, and the same model."""
 _ROOT5 = math.sqrt(5.0)
@@ -144,7 +146,8 @@ def fit(seen: Observations, is_ordered: npt.NDArray[np.bool_], iterations: int =
     if not scale > 1e-12 * max(1.0, abs(centre)):
         scale = 1.0
     values = (seen.values - centre) / scale
-    density = _Density(seen, values, is_ordered)
+    chosen = np.arange(min(len(values), FITTED)) * len(values) // min(len(values), FITTED)
+    density = _Density(Observations(seen.rows[chosen], seen.times[chosen], values[chosen]), is_ordered)
     found = minimize(
         density, density.means, jac=True, method="L-BFGS-B", bounds=density.bounds,
         options={"maxiter": iterations, "maxfun": 2 * iterations, "ftol": TOLERANCE},
@@ -165,8 +168,8 @@ class _Density:
     the length scale of time. Matrices are symmetric, so all is computed for the pairs below the diagonal alone.
     """
 
-    def __init__(self, seen: Observations, values: Floats, is_ordered: npt.NDArray[np.bool_]) -> None:
-        self._is_ordered, self._values = is_ordered, values
+    def __init__(self, seen: Observations, is_ordered: npt.NDArray[np.bool_]) -> None:
+        self._is_ordered, self._values = is_ordered, seen.values
         self._count, self._columns = seen.rows.shape
         first, second = np.tril_indices(self._count, -1)
         self._pairs = first * self._count + second

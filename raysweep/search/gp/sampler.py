@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FIRST_POINTS = 8
 """Trials that are spread evenly before the model has enough to go by."""
 MOST_ROWS = 200
-"""Observations that the model is fitted to. Its time grows with their cube."""
+"""Observations that the model is conditioned on. Its time grows with their cube."""
 MOST_PENDING = 100
 """Points under way that the model expects something of: the newest."""
 _SPREADS = 32
@@ -58,10 +58,9 @@ def observed_epochs(rungs: Sequence[int], last_epoch: int) -> tuple[int, ...]:
 class _Curve:
     """What is known of one trial."""
 
-    row: list[float]
-    steps: dict[int, float]
-    """Values at the epochs that count, more is better."""
-    has_diverged: bool
+    params: Mapping[str, Any]
+    steps: Mapping[int, float]
+    """Values at the epochs that count, more is better; NaN at the end of one that diverged."""
     is_pending: bool
     """Whether more will come of it, or nothing is known of what it would come to."""
 
@@ -119,7 +118,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
     def _suggest(self, cube: Cube, number: int, trials: Sequence[FrozenTrial], sign: float) -> dict[str, Any]:
         last_epoch = self._last_epoch or max((s for t in trials for s in t.intermediate_values), default=1)
         curves = list(self._curves(cube, trials, last_epoch, sign))
-        seen = _observations(curves, last_epoch) if number >= FIRST_POINTS else None
+        seen = _observations(cube, curves, last_epoch) if number >= FIRST_POINTS else None
         if seen is None:
             return cube.decode(self._even(cube, number))
 
@@ -133,7 +132,8 @@ class CurveSampler(optuna.samplers.BaseSampler):
 
         generator = np.random.default_rng([self._seed, number])
         posterior = fit(seen, cube.is_ordered)
-        pending = np.array([curve.row for curve in curves if curve.is_pending][-MOST_PENDING:])
+        newest = [curve.params for curve in curves if curve.is_pending][-MOST_PENDING:]
+        pending = np.array([cube.encode(params) for params in newest])
         if len(pending):
             posterior = posterior.expecting(pending, last(pending))
         known = np.unique(np.concatenate([seen.rows, *([pending] if len(pending) else [])]), axis=0)
@@ -141,26 +141,25 @@ class CurveSampler(optuna.samplers.BaseSampler):
 
     def _curves(self, cube: Cube, trials: Sequence[FrozenTrial], last_epoch: int, sign: float) -> Iterable[_Curve]:
         """Return what is known of the trials that have a point of this space, by number."""
-        epochs = observed_epochs(self._rungs, last_epoch)
+        epochs = frozenset(observed_epochs(self._rungs, last_epoch))
         for trial in sorted(trials, key=lambda trial: trial.number):
-            try:
-                row = cube.encode(trial.params)
-            except (KeyError, ValueError):
+            if not cube.holds(trial.params):
                 continue
             is_over = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
             values = trial.intermediate_values
             reached = max(values, default=0)
-            steps = {step: sign * values[step] for step in {*epochs, reached} if step in values}
+            steps = {step: sign * value for step, value in values.items() if step in epochs or step == reached}
             if trial.state is TrialState.COMPLETE and trial.values:
                 steps[reached or self._length(trial, last_epoch)] = sign * trial.values[0]
             has_diverged = is_over and (
                 any(value > 0 for value in trial.constraints.values()) or not math.isfinite(steps.get(reached, 0.0))
             )
-            steps = {step: value for step, value in steps.items() if math.isfinite(value)}
             if has_diverged:
                 steps = {self._length(trial, last_epoch): math.nan}
+            else:
+                steps = {step: value for step, value in steps.items() if math.isfinite(value)}
             # Of one that failed nothing is known. To expect the mean of it keeps it from being tried again and again.
-            yield _Curve(row, {} if trial.state is TrialState.FAIL else steps, has_diverged, not is_over)
+            yield _Curve(trial.params, {} if trial.state is TrialState.FAIL else steps, not is_over)
 
     def _length(self, trial: FrozenTrial, last_epoch: int) -> int:
         """Return how many epochs a trial has if nothing stops it."""
@@ -190,9 +189,9 @@ def _time(epoch: float, last_epoch: int) -> float:
     return math.log(max(epoch, 1)) / math.log(last_epoch) if last_epoch > 1 else 1.0
 
 
-def _observations(curves: Sequence[_Curve], last_epoch: int) -> Observations | None:
-    """Return what the model is fitted to, `MOST_ROWS` at most; None if nothing is known yet."""
-    known = [(curve.row, epoch, value) for curve in curves for epoch, value in sorted(curve.steps.items())]
+def _observations(cube: Cube, curves: Sequence[_Curve], last_epoch: int) -> Observations | None:
+    """Return what the model is conditioned on, `MOST_ROWS` at most; None if nothing is known yet."""
+    known = [(curve.params, epoch, value) for curve in curves for epoch, value in sorted(curve.steps.items())]
     if not known:
         return None
     values = np.clip([value for _, _, value in known], -_LARGEST, _LARGEST)
@@ -200,7 +199,7 @@ def _observations(curves: Sequence[_Curve], last_epoch: int) -> Observations | N
     worst = max(_floor(finite), float(np.min(finite))) if len(finite) else 0.0
     values = np.where(np.isfinite(values), np.maximum(values, worst), worst)
     chosen = _thinned(values)
-    rows = np.array([known[index][0] for index in chosen])
+    rows = np.array([cube.encode(known[index][0]) for index in chosen])
     times = np.array([_time(known[index][1], last_epoch) for index in chosen])
     return Observations(rows, times, values[chosen])
 

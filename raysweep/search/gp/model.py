@@ -81,10 +81,10 @@ class Covariance:
         for column in np.flatnonzero(~ordered):
             squares += (rows[:, column, None] != others[:, column]) / self.lengths[column] ** 2
         if np.ptp(times) == 0.0:  # all candidates are judged at their last epoch, which most often is one for all
-            over_time = _matern((times[:1, None] - other_times) ** 2 / self.time_length**2)[0]
+            over_time = _matern((times[:1, None] - other_times) ** 2 / self.time_length**2)
         else:
-            over_time = _matern((times[:, None] - other_times) ** 2 / self.time_length**2)[0]
-        covariances: Floats = _matern(np.maximum(squares, 0.0))[0]
+            over_time = _matern((times[:, None] - other_times) ** 2 / self.time_length**2)
+        covariances: Floats = _matern(np.maximum(squares, 0.0))
         covariances *= self.signal * (self.shared + (1.0 - self.shared) * over_time)
         return covariances
 
@@ -109,10 +109,11 @@ class Posterior:
     def mean_and_sd(self, rows: Floats, times: Floats) -> tuple[Floats, Floats]:
         """Return the expected values of rows at times, and their standard deviations without noise."""
         covariances = self.covariance.between(rows, times, self._all_rows, self._all_times)
-        solved, _ = lapack.dtrtrs(self._factor, covariances.T, trans=1)
+        means = self._mean(covariances[:, : len(self._rows)])
+        solved, _ = lapack.dtrtrs(self._factor, covariances.T, trans=1, overwrite_b=1)
         variances = self.covariance.signal - np.einsum("ij,ij->j", solved, solved)
         sd = self._scale * np.sqrt(np.maximum(variances, 1e-12))
-        return self._mean(covariances[:, : len(self._rows)]), sd
+        return means, sd
 
     def expecting(self, rows: Floats, times: Floats) -> Posterior:
         """Return the posterior once these rows come to what is expected of them: the same means, less deviation."""
@@ -194,8 +195,8 @@ class _Density:
         covariance, count = self.covariance(parameters), self._count
         shared, signal, noise = covariance.shared, covariance.signal, covariance.noise
         inverse_lengths, inverse_time = covariance.lengths**-2, covariance.time_length**-2
-        of_point, slope_of_point = _matern(inverse_lengths @ self._squares)
-        of_gap, slope_of_gap = _matern(inverse_time * self._gaps)
+        of_point, slope_of_point = _matern_and_slope(inverse_lengths @ self._squares)
+        of_gap, slope_of_gap = _matern_and_slope(inverse_time * self._gaps)
         of_time = of_gap.take(self._gap_of_pair)
         blend = shared + (1.0 - shared) * of_time
         smooth = signal * of_point * blend
@@ -226,7 +227,19 @@ class _Density:
         return density, gradient + away / self._sds
 
 
-def _matern(squares: Floats) -> tuple[Floats, Floats]:
+def _matern(squares: Floats) -> Floats:
+    """Return the Matern covariance of smoothness 5/2 at squared distances."""
+    scaled = np.sqrt(squares)
+    scaled *= _ROOT5
+    value = squares * (5.0 / 3.0)
+    value += scaled
+    value += 1.0
+    np.negative(scaled, out=scaled)
+    value *= np.exp(scaled, out=scaled)
+    return value
+
+
+def _matern_and_slope(squares: Floats) -> tuple[Floats, Floats]:
     """Return the Matern covariance of smoothness 5/2 at squared distances, and its derivative by them."""
     scaled = np.sqrt(squares)
     scaled *= _ROOT5

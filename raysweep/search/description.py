@@ -125,7 +125,6 @@ def recorded_description(journal: Path) -> dict[str, Any] | None:
 
 def _parsed(mapping: Any, source: Path) -> SweepSpec:
     try:
-        # A record that does not say whether trials pause is of a raysweep whose trials did not.
         return parse_spec(yaml_text(mapping), str(source))
     except SpecError as error:
         faults = "; ".join(f"{fault.key}: {fault.message}" for fault in error.faults)
@@ -151,7 +150,6 @@ def describe_sweep(
             "checksum": info.checksum,
             **({} if spans is None else {"spans": spans}),
         },
-        **({"sampler": f"{spec.search.sampler} (auto: {spec.sampler_reason})"} if spec.sampler_reason else {}),
         "preflight": prediction.to_mapping(),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from raysweep.search.connection import CLOSED
 
@@ -20,6 +21,8 @@ def pytest_configure() -> None:
     with `&` ignores Ctrl-C, whatever `nohup` starts a hangup, and so would, rightly, each driver that the tests start.
     """
     os.environ.update(CLOSED, RAY_AUTH_TOKEN=secrets.token_hex(32))
+    settings.register_profile("raysweep", deadline=None)  # no test here has a time to meet
+    settings.load_profile("raysweep")
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)

@@ -59,7 +59,8 @@ search:
   seed: {seed}
 evaluation: {{final_metrics: {finals}}}
 """
-_ASHA = "{asha: {max_epochs: 12, grace_epochs: 2, reduction_factor: 2}}"
+_ASHA = "{asha: {max_epochs: 12, grace_epochs: 2, reduction_factor: 2, promote: false}}"
+_PAUSES = _ASHA.replace("promote: false", "promote: true")
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class Setting:
         )  # fmt: skip
 
 
-ALONE = Setting("alone", trials=12, concurrent=1, sampler="tpe", stopping=_ASHA, finals="best 2")
-"""One trial at a time, so that TPE and ASHA see the same history and everything must be identical."""
+ALONE = Setting("alone", trials=12, concurrent=1, sampler="tpe", stopping=_PAUSES, finals="best 2")
+"""One trial at a time, so that TPE and ASHA see the same history and everything must be identical. Trials pause."""
 ABREAST = Setting("abreast", trials=12, concurrent=2, stopping=_ASHA, whole=False)
 """Two at once: what ASHA decides depends on which trial is faster."""
 NODES = Setting("nodes", trials=8, concurrent=2, epochs=10, cluster=True)

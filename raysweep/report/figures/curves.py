@@ -94,7 +94,7 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
         handles.append(Line2D([], [], color=palette.AXIS, lw=1.0, ls=":", label="rung of early stopping"))
     if pauses:
         handles.append(
-            Line2D([], [], ls="none", marker="o", ms=5, mfc="white", mec=palette.AXIS, label="paused, then went on")
+            Line2D([], [], ls="none", marker="o", ms=5, mfc="white", mec=palette.AXIS, label="went on from a rung")
         )
     legend_below(figure, handles, handlelength=1.6)
     text = f"{trials.metric} by epoch: {trials.finding}; {trials.of_how_many}"

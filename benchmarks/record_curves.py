@@ -34,7 +34,7 @@ SEEDS = {"low": 0, "high": 2**32 - 1}
 METRICS = ("elbo_nats", "val_loss", "psnr_db", "epoch_s")
 """Columns that are kept of an epoch."""
 SHARES = (0.0, 0.25, 0.5)
-"""Where the points that are repeated stand among all, from the best on."""
+"""Ranks of the points that are repeated, as parts of all points from the best on."""
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ _REFUSALS = (
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
-    """Whether this is a directory in a bucket, or some other URI, rather than a path on this machine."""
+    """Return whether this is a directory in a bucket, or some other URI, rather than a path on this machine."""
     text = os.fspath(location)
     return "://" in text and not text.startswith("file://")
 
@@ -281,7 +281,7 @@ class _Refused(StorageError):
 
 
 def is_final(error: StorageError) -> bool:
-    """Whether to try the same again is of no use."""
+    """Return whether trying the same again is of no use."""
     return isinstance(error, _Refused)
 
 

@@ -1,4 +1,4 @@
-"""What a simulated sweep found, epoch by epoch, and figures over many of them."""
+"""The findings of a simulated sweep, epoch by epoch, and figures over many of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Found(NamedTuple):
     """Scores after each epoch spent. The incumbent is the trial whose last epoch measured best so far."""
 
     in_hand: Array
-    """What the incumbent measured."""
+    """Value that the incumbent measured."""
     true_end: Array
-    """What the incumbent's point comes to at its last epoch, trained again and again."""
+    """Mean of the incumbent's point at its last epoch, over trainings of it."""
 
 
 def found(problem: Problem, history: History) -> Found:

@@ -20,7 +20,7 @@ Point = Mapping[str, Scalar]
 
 
 class Landscape(Protocol):
-    """What a search does not know: the curve of every point, larger values being better."""
+    """The curve of every point, which a search does not know; larger values are better."""
 
     spec: SweepSpec
 

@@ -15,7 +15,7 @@ from searching.picture import regret_picture
 
 Row = dict[str, Any]
 BASE = "raysweep TPE + ASHA"
-"""What each other method is compared with, seed by seed."""
+"""The method that each other one is compared with, seed by seed."""
 NEAR = (0.95, 0.99)
 
 

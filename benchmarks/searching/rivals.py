@@ -170,7 +170,7 @@ class FirstEpoch(Random):
         super().__init__(spec, seed)
         self._points: dict[int, Job] = {}
         self._first: dict[int, float] = {}
-        """What those of the present group came to."""
+        """Results of the present group."""
         self._chosen: list[Job] = []
 
     def next_job(self) -> Job | None:

@@ -44,7 +44,7 @@ class Epoch(NamedTuple):
 
 @dataclass
 class History:
-    """What happened in one simulated sweep, in the order of time."""
+    """Every epoch of one simulated sweep, in the order of time."""
 
     epochs: list[Epoch] = field(default_factory=list)
     points: dict[int, Point] = field(default_factory=dict)

@@ -131,7 +131,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 class HeldOut(NamedTuple):
-    """How well a model predicts the ends of points that it was not fitted to."""
+    """Measures of how well a model predicts the ends of points that it was not fitted to."""
 
     error: float
     """Root mean square error of the end, over the standard deviation of the ends."""

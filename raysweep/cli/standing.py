@@ -13,7 +13,7 @@ from raysweep.layout import typed
 from raysweep.wording import counted
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from raysweep.search.review import Sweep
 
@@ -41,7 +41,7 @@ def status(directory: str, watch: bool, as_json: bool) -> None:
         else:
             console = plain_console()
             for part in _view(sweep, directory):
-                console.print(part, soft_wrap=isinstance(part, str))
+                _show(console, part)
         return
     try:
         _watch(directory, as_json)
@@ -72,7 +72,7 @@ def _watch(directory: str, as_json: bool) -> None:
                     click.echo(_json_of(sweep))
                 else:
                     for part in (*([""] if shown_before else []), *_view(sweep, directory)):
-                        console.print(part, soft_wrap=isinstance(part, str))
+                        _show(console, part)
                 shown_before = news
             if not sweep.running:
                 return
@@ -80,6 +80,14 @@ def _watch(directory: str, as_json: bool) -> None:
     finally:
         if live is not None:
             live.stop()
+
+
+def _show(console: Console, part: RenderableType) -> None:
+    """Print a line, a table, or a sentence, which breaks between words on a terminal; the lines stay whole."""
+    from rich.text import Text
+
+    is_sentence = isinstance(part, Text)
+    console.print(part, soft_wrap=isinstance(part, str) or (is_sentence and not console.is_terminal))
 
 
 def _json_of(sweep: Sweep, indent: int | None = None) -> str:
@@ -90,7 +98,9 @@ def _json_of(sweep: Sweep, indent: int | None = None) -> str:
 
 
 def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
-    """Return the lines and tables that say where a sweep stands."""
+    """Return the lines, tables and sentences that say where a sweep stands."""
+    from rich.text import Text
+
     from raysweep.search.views import (
         causes,
         duration_text,
@@ -127,7 +137,7 @@ def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
     if len(state.untested) < len(state.finalists):
         parts += ["\nOn the test split, beside real images:", finals_view(state.finalists)]
     remarks = sweep.remarks() if standing == "finished" else []
-    parts += ["", *remarks] if remarks else []
+    parts += ["", *map(Text, remarks)] if remarks else []
     if not sweep.running and sweep.directory.unreported.exists():
         parts.append(f"\nThe report is behind. To write it, type: raysweep report {typed(directory)}")
     if standing == "stopped":

@@ -92,7 +92,7 @@ def run(
     console.print(f"{spec.name}  {what_runs(spec)}")
 
     def announce(prediction: Preflight | Unpredictable) -> None:
-        console.print(f"collapse {summary(prediction, spec.trial)[0]}", soft_wrap=True)
+        print_sentences(console, f"collapse {summary(prediction, spec.trial)[0]}")
 
     with display_of(console) as display, preparing(console) as progress:
         sweep = run_sweep(

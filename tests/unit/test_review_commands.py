@@ -6,15 +6,19 @@ import json
 import os
 import signal
 import threading
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from rich.console import Console
+from rich.text import Text
 
 import raysweep
 from raysweep.cli import main
+from raysweep.cli.standing import _show
 from raysweep.cli.trial import plot
 from raysweep.errors import ArgumentError, SweepDirectoryError
 from raysweep.layout import SweepDirectory
@@ -424,3 +428,15 @@ def test_a_plot_has_a_star_a_value_and_leaves_out_what_is_no_number() -> None:
     assert sum(line.count("*") for line in plot([2.0, 2.0], "x")) == 2
     wide = plot([float(n) for n in range(500)], "x", columns=40)
     assert max(map(len, wide)) < 60
+
+
+@pytest.mark.parametrize(("is_terminal", "lines"), [(True, 3), (False, 1)])
+def test_a_sentence_of_status_breaks_between_words_on_a_terminal_and_stays_whole_in_a_pipe(
+    is_terminal: bool, lines: int
+) -> None:
+    out = StringIO()
+    sentence = "Trial 9 is the best by elbo_nats, and of the 5 tested its samples are the best too (test_kid 0.528)"
+    _show(Console(file=out, width=40, force_terminal=is_terminal, color_system=None), Text(sentence))
+    written = out.getvalue().splitlines()
+    assert len(written) == lines
+    assert " ".join(line.strip() for line in written) == sentence

@@ -261,6 +261,7 @@ def _init_here(thread: RayThread, node: dict[str, float], processes: int, thread
     import ray
 
     until = time.monotonic() + START_S
+    memory = memory_folder(folder)
 
     def is_over() -> bool:
         return thread.given_up.is_set() or time.monotonic() > until
@@ -281,7 +282,7 @@ def _init_here(thread: RayThread, node: dict[str, float], processes: int, thread
             _memory=int(node["memory"]) if "memory" in node else None,  # Ray sees the outermost limit alone
             _system_config={"preload_python_modules": [WARM]},
             _temp_dir=str(folder) if folder is not None else None,
-            _plasma_directory=memory_folder(folder),
+            **({"_plasma_directory": memory} if memory is not None else {}),  # not named where it is not needed
             log_to_driver=False,
             logging_level=logging.CRITICAL,
         )

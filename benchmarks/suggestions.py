@@ -1,17 +1,22 @@
-"""What a suggestion costs as trials grow in number, and what it is worth if TPE sees only some of them.
+"""What a suggestion costs as trials grow in number, and what it is worth if the sampler sees only some of them.
 
-    python benchmarks/suggestions.py                                 3,000 trials, 3 seeds, some ten minutes
+    python benchmarks/suggestions.py                                 TPE, 3,000 trials, 3 seeds, some ten minutes
     python benchmarks/suggestions.py --trials 10000 --views 1000 --seeds 1
+    python benchmarks/suggestions.py --at 24 100 1000 10000          every sampler, one suggestion after so many trials
 
 Real ledgers, and an objective with a known best of 0 in five parameters, two of which depend on each other. For each
 size of the view: milliseconds of an `ask` among the last hundred, how far the best trial is from the best there is, and
 the median of the last hundred trials, which says how well the sampler keeps to what is good.
+
+With `--at` trials are drawn at random, and stop at the rungs of early stopping as they would. Of the suggestions that
+follow come milliseconds of CPU on one core, with median and spread, and the memory that they leave behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 import tempfile
 import time
@@ -37,9 +42,16 @@ trial:
   d_size: {{choices: [4, 8, 16, 32]}}
   input_noise: {{low: 0.0, high: 1.0}}
   epochs: 1
-search: {{trials: {trials}, early_stopping: none, objective: {{metric: mse, mode: min}}, seed: {seed}}}
+search: {{trials: {trials}, sampler: {sampler}, early_stopping: none, objective: {{metric: mse}}, seed: {seed}}}
 evaluation: {{final_metrics: none}}
 """
+
+
+CURVES = SPACE.replace("  epochs: 1\n", "").replace(
+    "early_stopping: none", "early_stopping: {{asha: {{max_epochs: 20, grace_epochs: 5}}}}"
+)
+SUGGESTIONS = 20
+"""After each number of trials."""
 
 
 def main() -> None:
@@ -47,16 +59,64 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3000)
     parser.add_argument("--views", type=int, nargs="+", default=[250, 500, 1000, 10**9])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sampler", choices=["gp", "tpe", "random"], default="tpe")
+    parser.add_argument(
+        "--at", type=int, nargs="+", metavar="TRIALS", help="cost after so many trials, of each sampler"
+    )
     options = parser.parse_args()
+    if options.at:
+        for sampler in ("gp", "tpe", "random"):
+            for trials in options.at:
+                print(f"{sampler:>6} {trials:>6} trials: {cost(sampler, trials)}", flush=True)
+        return
     rows: dict[int, list[tuple[float, float, float]]] = {view: [] for view in options.views}
     for seed in range(options.seeds):
         for view in options.views:
-            rows[view].append(row := course(parse_spec(SPACE.format(trials=options.trials, seed=seed), "-"), view))
+            rows[view].append(row := course(spec_of(options.sampler, options.trials, seed), view))
             print(f"seed {seed}, view {view:>10}: {told(row)}", flush=True)
     for view, found in rows.items():
         ask, best, last = ([row[column] for row in found] for column in range(3))
         middle = statistics.median(ask), statistics.median(best), statistics.median(last)
         print(f"view {view:>10}: {told(middle)}, medians of {len(found)} seeds")
+
+
+def spec_of(sampler: str, trials: int, seed: int) -> SweepSpec:
+    return parse_spec(SPACE.format(sampler=sampler, trials=trials, seed=seed), "-")
+
+
+def cost(sampler: str, trials: int) -> str:
+    """Say what suggestions cost after so many trials that were drawn at random."""
+    drawn, asked = (parse_spec(CURVES.format(sampler=s, trials=10**6, seed=0), "-") for s in ("random", sampler))
+    with tempfile.TemporaryDirectory(prefix="suggestions-") as place:
+        directory = SweepDirectory(Path(place))
+        ledger = Ledger.create(directory, drawn)
+        for number in range(trials):
+            value = misfit(ledger.ask().params)
+            last = (5, 5, 5, 5, 5, 5, 15, 15, 20)[number % 9]  # as many as pass each rung
+            for epoch in range(1, last + 1):
+                ledger.add_epoch(number, metrics_of(epoch, value + 1 / epoch), "here", "cpu")
+            ledger.finish(number, TrialState.COMPLETED if last == 20 else TrialState.PRUNED, "because")
+        ledger = Ledger.open(directory, asked, writable=True)
+        ledger.ask()  # what is imported and ranked once
+        took, before = [], memory_mb()
+        for _ in range(SUGGESTIONS):
+            start = time.process_time()
+            ledger.ask()
+            took.append(1e3 * (time.process_time() - start))
+        left = memory_mb() - before
+    low, middle, high = sorted(took)[0], statistics.median(took), sorted(took)[-1]
+    return f"{middle:6.1f} ms of CPU a suggestion ({low:.1f} to {high:.1f}, n = {SUGGESTIONS}), {left:+.1f} MB"
+
+
+def memory_mb() -> float:
+    """Return the memory that this process has in use."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def metrics_of(epoch: int, value: float) -> EpochMetrics:
+    summary = summarise(value, 1.0, value, 1.0, 1, 256, 1.0)
+    return EpochMetrics(epoch=epoch, train_loss=value, **summary, images_per_s=1.0, epoch_s=1.0)
 
 
 def told(row: tuple[float, float, float]) -> str:
@@ -75,9 +135,7 @@ def course(spec: SweepSpec, view: int) -> tuple[float, float, float]:
             took.append(time.perf_counter() - start)
             value = misfit(record.params)
             values.append(value)
-            summary = summarise(value, 1.0, value, 1.0, 1, 256, 1.0)
-            metrics = EpochMetrics(epoch=1, train_loss=value, **summary, images_per_s=1.0, epoch_s=1.0)
-            ledger.add_epoch(record.number, metrics, "here", "cpu")
+            ledger.add_epoch(record.number, metrics_of(1, value), "here", "cpu")
             ledger.finish(record.number, TrialState.COMPLETED, "all epochs done")
     return 1e3 * statistics.median(took[-100:]), min(values), statistics.median(values[-100:])
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysweep.space import TrialSpace
-from raysweep.spec import DataSpec, SweepSpec
+from raysweep.spec import MAX_GRID, DataSpec, SweepSpec
+from raysweep.wording import counted
 
 STEPS = 1260
 """Training steps of a trial of search_spaces/kld.yaml: 63 an epoch, 20 epochs. Its models are good after them."""
@@ -117,6 +118,37 @@ def sized_like(spec: SweepSpec, other: SweepSpec) -> SweepSpec:
         if name in spec.unsized and name not in other.trial.searched:
             constants[name] = other.trial.choices(name)[0]
     return _with(spec, constants, other.asha.grace_epochs if other.asha else None)
+
+
+def settled(spec: SweepSpec) -> SweepSpec:
+    """Return the specification with the sampler that `auto` takes, and why; one that names a sampler stays as it is.
+
+    A grid has no more trials than points: the same point trained again comes to the same. Whoever wants one point
+    several times has them all the same.
+    """
+    search, space = spec.search, spec.trial
+    if search.sampler != "auto":
+        return spec
+    taken: dict[str, Any] = {"sampler": "gp"}
+    reason = "it learns from curves; the space has more points than trials"
+    if all(space.is_finite(name) for name in space.searched):
+        points, enqueued = space.grid_size(), len(search.enqueue)
+        if points == 1:
+            reason = "the space has one point"
+        elif points <= MAX_GRID and points + enqueued <= spec.trials:
+            taken = {"sampler": "grid", "trials": points + enqueued}
+            reason = f"{counted(spec.trials, 'trial')} are enough for all {points} points"
+    return spec.model_copy(update={"search": search.model_copy(update=taken), "sampler_reason": reason})
+
+
+def settled_like(spec: SweepSpec, other: SweepSpec) -> SweepSpec:
+    """Return the specification with the sampler of a sweep that was run already, if its file leaves it to raysweep."""
+    if not spec.sampler_reason:
+        return spec
+    search = spec.search.model_copy(update={"sampler": other.search.sampler})
+    if search.sampler == "grid":
+        search = search.model_copy(update={"trials": min(spec.trials, spec.trial.grid_size() + len(search.enqueue))})
+    return spec.model_copy(update={"search": search, "sampler_reason": ""})
 
 
 def _with(spec: SweepSpec, constants: dict[str, Any], grace_epochs: int | None) -> SweepSpec:

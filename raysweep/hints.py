@@ -123,6 +123,7 @@ _KEYS = (
     ),
     _Row("search.early_stopping.asha.grace_epochs", "grace_period grace min_resource min_epochs min_iter min_t"),
     _Row("search.early_stopping.asha.reduction_factor", "eta factor reduction rf halving_factor"),
+    _Row("search.early_stopping.asha.promote", "promotion promoting pause pausing"),
     _Row("search.early_stopping.asha.max_epochs", "max_t max_resource max_iter epochs n_epochs num_epochs"),
     _Row("search.time_budget", "timeout time_limit max_time walltime time_budget_s max_hours max_duration budget time"),
     _Row("search.epoch_timeout", "trial_timeout hang_timeout epoch_limit"),
@@ -219,6 +220,8 @@ _VALUES = {
     },
     "trial.binarise": {"threshold": "true fixed static", "sampled": "dynamic stochastic random", "none": "false no"},
     "search.sampler": {
+        "auto": "default",
+        "gp": "gaussian_process bayesopt botorch gpsampler mobster",
         "tpe": "bayes bayesian bo optuna hyperopt tpesampler",
         "random": "rand uniform randomsearch",
         "grid": "gridsearch exhaustive",

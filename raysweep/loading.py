@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from raysweep.claimchecks import claim_faults
 from raysweep.claims import CLAIM_KINDS, Claim
 from raysweep.config import DENSE, LOSS_FIELDS, TrialConfig, parse_conv_blocks
-from raysweep.defaults import with_default_sections
+from raysweep.defaults import settled, with_default_sections
 from raysweep.errors import Fault, SpecError
 from raysweep.hints import (
     beta_conversion,
@@ -32,7 +32,7 @@ from raysweep.layout import SweepDirectory, typed
 from raysweep.plaintext import NotPlainText, decoded
 from raysweep.shipped import find_shipped, shipped_hint
 from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace, field_adapter, field_kind
-from raysweep.spec import Dataset, DataSpec, EvaluationSpec, SearchSpec, SweepSpec
+from raysweep.spec import MAX_GRID, Dataset, DataSpec, EvaluationSpec, SearchSpec, SweepSpec
 from raysweep.wording import counted
 from raysweep.yamltext import (
     Faults,
@@ -52,7 +52,6 @@ MAPPING = "the mapping given to load_spec"
 """What a message calls a search space that comes from no file."""
 NEW_FILE = "my.yaml"
 """The file that messages propose to write."""
-MAX_GRID = 100_000
 _EFFECTIVE_WITH = (
     ("sigma", "likelihood", ("gaussian",)),
     ("learning_rate_epochs", "learning_rate_schedule", ("step",)),
@@ -199,9 +198,11 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
     search = _parse_enqueue(search, space, broken_fields, faults)
     if faults.found:
         return None
-    return SweepSpec(
-        name=name, data=sections["data"], trial=space, search=search, resources=sections["resources"],
-        evaluation=sections["evaluation"], claims=claims, unsized=unsized,
+    return settled(
+        SweepSpec(
+            name=name, data=sections["data"], trial=space, search=search, resources=sections["resources"],
+            evaluation=sections["evaluation"], claims=claims, unsized=unsized,
+        )
     )  # fmt: skip
 
 
@@ -379,7 +380,9 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> Trial
     if search.sampler == "grid":
         for name in space.searched:
             if not space.is_finite(name):
-                faults.add(("trial", name), "a grid needs {choices: [...]} or a range with a step; or use sampler: tpe")
+                faults.add(
+                    ("trial", name), "a grid needs {choices: [...]} or a range with a step; or leave sampler out"
+                )
         if not any(f.key.startswith("trial") for f in faults.found):
             most = space.grid_size() + len(search.enqueue)
             if (search.trials or 0) > most:

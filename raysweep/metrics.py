@@ -176,9 +176,11 @@ OBJECTIVES: dict[str, Mode] = {
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. Every trial of a sweep that is not running ends in one of the last six."""
+    """Where a trial stands: it runs, is paused, has ended, or was interrupted together with its sweep."""
 
     RUNNING = "running"
+    PAUSED = "paused"
+    """It stands on a rung of early stopping, without a process; it goes on if it is among the best there."""
     COMPLETED = "completed"
     PRUNED = "pruned"
     DIVERGED = "diverged"

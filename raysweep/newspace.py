@@ -21,7 +21,7 @@ from raysweep.defaults import (
     steps_an_epoch,
 )
 from raysweep.keys import as_yaml
-from raysweep.spec import DEFAULT_TRIALS, SweepSpec
+from raysweep.spec import DEFAULT_TRIALS, Asha, SweepSpec
 from raysweep.wording import counted
 from raysweep.yamltext import Loader
 
@@ -93,6 +93,7 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
     kind = "in colour" if images.channels == 3 else "in grey"
     classes = f", {counted(images.classes, 'class', 'classes')}" if images.classes else ""
     fit = "resize" if images.is_square else next(way for way in ("crop", "letterbox", "resize") if way in fits)
+    others = "pause there" if Asha.model_fields["promote"].default else "stop"
     root = [("root", _text(images.root), "the folder of the images, from where raysweep is started")]
     lines = [
         f"# A search space for {counted(images.count, 'image')} of {images.native} {kind}{classes}.",
@@ -126,11 +127,11 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
         *_entries(
             ("trials", str(DEFAULT_TRIALS), "configurations that are tried"),
             ("objective", "{metric: elbo_nats}", "how well the model explains validation images; no weight changes it"),
-            ("sampler", "tpe", "learns from the trials so far; also random and grid"),
+            ("sampler", "auto", "gp, which learns from curves, or grid if few points; also tpe and random"),
             ("enqueue", as_yaml(default_enqueue(size)), "runs first: a point that mostly works"),
         ),
         "  early_stopping:",
-        "    asha:   # the best third goes on past each rung, the others stop",
+        f"    asha:   # the best third goes on past each rung, the others {others}",
         *_entries(
             ("grace_epochs", str(grace_epochs_for(epochs)), "the first rung: what every trial gets"),
             indent=6,

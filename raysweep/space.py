@@ -74,7 +74,7 @@ class Range(BaseModel):
 
 
 class Choices(BaseModel):
-    """A list of values without an order."""
+    """A list of values. Samplers take numbers in the order of their size, all other values without an order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -102,6 +102,12 @@ class Choices(BaseModel):
 
 
 Distribution = Range | Choices
+
+
+def ordered_choices(choices: Sequence[Scalar]) -> tuple[int | float, ...] | None:
+    """Return choices by size if all of them are numbers; otherwise they have no order, and this is None."""
+    numbers = [c for c in choices if isinstance(c, int | float) and not isinstance(c, bool) and math.isfinite(c)]
+    return tuple(sorted(numbers)) if len(numbers) == len(choices) else None
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -29,11 +29,15 @@ from raysweep.space import Scalar, TrialSpace
 
 Dataset = Literal["mnist-5k", "digits", "mnist", "fashion_mnist", "cifar10", "folder"]
 Fit = Literal["resize", "crop", "letterbox", "pad"]
+Sampler = Literal["auto", "gp", "tpe", "random", "grid"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 BUNDLED: tuple[Dataset, ...] = ("mnist-5k", "digits")
 """Data sets that come with the installation and need no network."""
 
 DEFAULT_TRIALS = 20
 MOST_TRIALS = 1_000_000
+MAX_GRID = 100_000
+"""Points of a grid."""
 LONGEST_S = 1e9
 """Of a time limit: 31 years. null is no limit."""
 SMALLEST_SHARE = 0.01
@@ -167,6 +171,8 @@ class Asha(Section):
     """Epochs every trial gets: the first rung."""
     reduction_factor: Annotated[int, Strict(), Field(ge=2, le=MOST_TRIALS)] = 3
     """One in this many trials goes on past a rung, and rungs grow by this factor."""
+    promote: Annotated[bool, Strict()] = False
+    """Trials pause on a rung and go on when they are among the best there; otherwise the poor ones stop for good."""
 
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
         """The epochs at which trials are compared: grace, grace * factor, grace * factor^2, ... below `max_epochs`."""
@@ -189,11 +195,12 @@ class SearchSpec(Section):
     """`search:` how many points of the space are tried, chosen how, judged by what."""
 
     trials: Annotated[Count, Field(le=MOST_TRIALS)] | None = None
-    """Trials in all; the size of the grid for `sampler: grid`, else 20."""
+    """Trials in all; the size of the grid for `sampler: grid`, otherwise 20."""
     objective: Objective = Objective()
     """What trials are compared by."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """How points are chosen: learned from the trials so far, drawn at random, or every point of a grid."""
+    sampler: Sampler = "auto"
+    """How points are chosen: `gp` learns from the curves of the trials so far, `tpe` from their ends, `random` draws,
+    `grid` takes every point. `auto` is `grid` if the space has no more points than there are trials, otherwise `gp`."""
     early_stopping: EarlyStopping | None = None
     """The rule that ends poor trials; null or `none` trains all to their end."""
     enqueue: tuple[dict[str, Scalar], ...] = ()
@@ -294,11 +301,20 @@ class SweepSpec(Section):
     unsized: tuple[str, ...] = ()
     """Those of `batch_size`, `epochs` and `grace_epochs` that the file leaves to the number of training images; a
     driver sets them before the first trial (raysweep.defaults.sized)."""
+    sampler_reason: str = ""
+    """Why `sampler: auto` took the sampler that the search has; empty if the file names one."""
 
     @property
     def asha(self) -> Asha | None:
         stopping = self.search.early_stopping
         return stopping.asha if stopping else None
+
+    def with_promotion(self, promote: bool) -> SweepSpec:
+        """Return the specification with what its file leaves open of `asha.promote`; what it says stays."""
+        if self.asha is None or "promote" in self.asha.model_fields_set:
+            return self
+        stopping = EarlyStopping(asha=self.asha.model_copy(update={"promote": promote}))
+        return self.model_copy(update={"search": self.search.model_copy(update={"early_stopping": stopping})})
 
     @property
     def max_epochs(self) -> int:

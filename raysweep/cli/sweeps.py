@@ -190,7 +190,8 @@ def _conclude(console: Console, sweep: Sweep) -> None:
         console.print(f"    {cause}", soft_wrap=True)
     if status.ended < status.trials:
         left = counted(status.trials - status.ended, "trial")
-        console.print(f"\nStopped by {sweep.stopped_by} with {left} to go. To go on, type:")
+        paused = f", {len(status.paused)} of them paused" if status.paused else ""
+        console.print(f"\nStopped by {sweep.stopped_by} with {left} to go{paused}. To go on, type:")
         console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)
     elif status.untested:
         console.print(f"\n{counted(len(status.untested), 'finalist')} not tested yet. To go on, type:")

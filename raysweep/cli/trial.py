@@ -96,6 +96,9 @@ def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
         command = f"raysweep resume {typed(sweep.directory.address)}"
         return [f"interrupted after {done} of {counted(most, 'epoch')}; to go on, type: {command}"]
     judged = decisions(record, sweep.records, sweep.spec)
+    if record.state is TrialState.PAUSED and judged:
+        waits = "it goes on if it is among the best there, or ahead when nothing else is left to train"
+        return [decision_text(judged[-1], sweep.objective), waits]
     if record.state is TrialState.PRUNED and judged and judged[-1].standing is not None:
         return [decision_text(judged[-1], sweep.objective)]
     lines = [record.cause or "the ledger does not say why it ended"]
@@ -185,10 +188,10 @@ def plot(values: Sequence[float], name: str, rows: int = PLOT_ROWS, columns: int
 
 def _epochs_table(sweep: Sweep, record: TrialRecord) -> FittingTable:
     """Return the numbers by epoch, every rung among them."""
-    from raysweep.search.decisions import decisions
+    from raysweep.search.decisions import decisions, outcome_of
     from raysweep.search.views import Column, FittingTable, value_text
 
-    rungs = {d.epoch: "went on" if d.went_on else "stopped" for d in decisions(record, sweep.records, sweep.spec)}
+    rungs = {d.epoch: outcome_of(d) for d in decisions(record, sweep.records, sweep.spec)}
     names = [sweep.objective, *(name for name in SHOWN if name != sweep.objective)]
     count = len(record.epochs)
     chosen = set(range(1, count + 1))

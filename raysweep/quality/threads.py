@@ -15,7 +15,7 @@ def as_many_threads_as_torch() -> Iterator[None]:
     Left alone they take a thread for each core of the machine: beside four other busy processes on two cores that made
     a mixture ten times slower to fit.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(torch.get_num_threads()):
         yield

@@ -1,9 +1,13 @@
 """What early stopping decided of a trial, replayed from the ledger as each decision was taken.
 
-A decision follows the epoch it judges at once, in the driver's one thread. So the rung was then made of the trials
-whose epoch the ledger had taken before. Epochs carry the time at which they were taken, ends the time at which they
-were told. Clocks are not perfect: a driver on another machine, or a clock that was set back, mixes up this order. The
-cause of a stop says how many trials stood on the rung; where the replay finds another number, no number is told.
+Where trials are stopped, a decision follows the epoch it judges at once, in the driver's one thread. So the rung was
+then made of the trials whose epoch the ledger had taken before. Epochs carry the time at which they were taken, ends
+the time at which they were told. Clocks are not perfect: a driver on another machine, or a clock that was set back,
+mixes up this order. The cause of a stop says how many trials stood on the rung; where the replay finds another number,
+no number is told.
+
+Where trials pause, one goes on when it is among the best, at its own arrival or when others come. It begins its next
+epoch soon after that; how long that epoch took is in the ledger.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
@@ -30,35 +34,99 @@ class RungDecision:
     went_on: bool
     standing: Standing | None
     """Where it stood when it was judged; None if the order of the ledger's times does not tell it."""
+    waits: bool = False
+    """Whether it is paused there: it may go on yet."""
+    led: bool = False
+    """Whether it went on because it was the best there when nothing else was left to train."""
 
 
 def decisions(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSpec) -> list[RungDecision]:
     """Return the decision at each rung that a trial has reached, the first rung first; none without early stopping."""
-    asha = spec.asha
-    if asha is None:
+    if spec.asha is None:
         return []
-    metric, mode = spec.search.objective.metric, spec.search.objective.direction
+    decide = _promotion if spec.asha.promote else _stop
     found = []
-    for epoch in asha.rungs(record.config.epochs):
-        if len(record.epochs) < epoch or not math.isfinite(record.epochs[epoch - 1].value(metric)):
+    for epoch in spec.asha.rungs(spec.max_epochs):
+        if len(record.epochs) < epoch or not math.isfinite(_value(record, epoch, spec)):
             break  # what is no number has diverged, and is not judged
-        was_stopped = record.state is TrialState.PRUNED and len(record.epochs) == epoch
-        judged_at = record.epochs[epoch - 1].recorded_at
-        if was_stopped and record.ended_at is not None:
-            judged_at = max(judged_at, record.ended_at)  # later than its epoch if the driver died between the two
-        rung = _rung(records, epoch, metric, judged_at)
-        place = standing(record.number, rung, asha.reduction_factor, mode)
-        is_known = place.survives != was_stopped and (not was_stopped or _is_of_so_many(record, len(rung)))
-        found.append(RungDecision(epoch, not was_stopped, place if is_known else None))
+        found.append(decide(record, epoch, records, spec))
     return found
 
 
-def _rung(records: Sequence[TrialRecord], epoch: int, metric: str, until: datetime) -> Mapping[int, float]:
-    """Return the objective of each trial whose `epoch` the ledger had taken by then, by trial number."""
+def _stop(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
+    """Return what was decided where trials are judged once, when they arrive at a rung."""
+    assert spec.asha is not None
+    was_stopped = record.state is TrialState.PRUNED and len(record.epochs) == epoch
+    judged_at = record.epochs[epoch - 1].recorded_at
+    if was_stopped and record.ended_at is not None:
+        judged_at = max(judged_at, record.ended_at)  # later than its epoch if the driver died between the two
+    rung = _rung(records, epoch, spec, judged_at)
+    place = standing(record.number, rung, spec.asha.reduction_factor, spec.search.objective.direction)
+    is_known = place.survives != was_stopped and (not was_stopped or _is_of_so_many(record, len(rung)))
+    return RungDecision(epoch, not was_stopped, place if is_known else None)
+
+
+def _promotion(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
+    """Return what was decided where trials pause: judged again and again, until they go on or nothing is left to do."""
+    assert spec.asha is not None
+    factor, mode = spec.asha.reduction_factor, spec.search.objective.direction
+    arrived = record.epochs[epoch - 1].recorded_at
+    # By a clock that was set back, a trial can have ended before its last epoch came.
+    ended = None if record.ended_at is None else max(arrived, record.ended_at)
+    went_on = len(record.epochs) > epoch or record.state not in (TrialState.PAUSED, TrialState.PRUNED)
+    if not went_on:
+        place = standing(record.number, _rung(records, epoch, spec, ended), factor, mode, promote=True)
+        return RungDecision(epoch, False, place, waits=record.state is not TrialState.PRUNED)
+    begun = ended
+    if len(record.epochs) > epoch:
+        after = record.epochs[epoch]
+        begun = max(arrived, after.recorded_at - timedelta(seconds=after.value("epoch_s")))
+    moment = _last_among_the_best(record, epoch, records, spec, begun)
+    if moment is not None:
+        place = standing(record.number, _rung(records, epoch, spec, moment), factor, mode, promote=True)
+        return RungDecision(epoch, True, place)
+    last_start = max((r.started_at for r in records if r.started_at is not None), default=arrived)
+    led = len(records) >= spec.trials and (begun is None or last_start <= begun)
+    place = standing(record.number, _rung(records, epoch, spec, begun), factor, mode, promote=True)
+    return RungDecision(epoch, True, place if led else None, led=led)
+
+
+def _last_among_the_best(
+    record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec, until: datetime | None
+) -> datetime | None:
+    """Return the last arrival at a rung up to `until` at which a trial there was to go on; None if there was none.
+
+    Others may have arrived between its being sent on and the beginning of its next epoch.
+    """
+    assert spec.asha is not None
+    sign = -1.0 if spec.search.objective.direction == "max" else 1.0
+    arrivals = sorted(
+        (other.epochs[epoch - 1].recorded_at, sign * _value(other, epoch, spec), other.number)
+        for other in records
+        if len(other.epochs) >= epoch and (until is None or other.epochs[epoch - 1].recorded_at <= until)
+    )
+    own = (sign * _value(record, epoch, spec), record.number)
+    better = sum((value, number) < own for _, value, number in arrivals)
+    while arrivals:
+        if better < len(arrivals) // spec.asha.reduction_factor:
+            return arrivals[-1][0]
+        _, *last = arrivals.pop()
+        if tuple(last) == own:
+            return None
+        better -= tuple(last) < own
+    return None
+
+
+def _value(record: TrialRecord, epoch: int, spec: SweepSpec) -> float:
+    return float(record.epochs[epoch - 1].value(spec.search.objective.metric))
+
+
+def _rung(records: Sequence[TrialRecord], epoch: int, spec: SweepSpec, until: datetime | None) -> Mapping[int, float]:
+    """Return the objective of each trial whose `epoch` the ledger had taken by then, by trial number; None is now."""
     return {
-        record.number: float(record.epochs[epoch - 1].value(metric))
+        record.number: _value(record, epoch, spec)
         for record in records
-        if len(record.epochs) >= epoch and record.epochs[epoch - 1].recorded_at <= until
+        if len(record.epochs) >= epoch and (until is None or record.epochs[epoch - 1].recorded_at <= until)
     }
 
 
@@ -70,14 +138,23 @@ def _is_of_so_many(record: TrialRecord, count: int) -> bool:
 
 def decision_text(decision: RungDecision, metric: str) -> str:
     """Say what was decided, with the numbers: `stopped at epoch 6: elbo_nats 101.59, 4th of 9, 3 go on, ...`."""
-    what = "went on at" if decision.went_on else "stopped at"
+    what = f"{outcome_of(decision)} at"
     place = decision.standing
     if place is None:
         return f"{what} epoch {decision.epoch}; the ledger's times do not tell against whom"
     value, needed = told_apart(place.value, math.nan if place.needed is None else place.needed)
-    goes = "1 goes on" if place.go_on == 1 else f"{place.go_on} go on"
+    goes = {0: "none goes on yet", 1: "1 goes on"}.get(place.go_on, f"{place.go_on} go on")
+    if decision.led:
+        goes = "nothing else was left to train"
     text = f"{what} epoch {decision.epoch}: {metric} {value}, {ordinal(place.place)} of {place.of}, {goes}"
-    return text if decision.went_on or place.needed is None else f"{text}, {needed} was needed"
+    if decision.went_on or place.survives or place.needed is None:
+        return text
+    return f"{text}, {needed} {'is' if decision.waits else 'was'} needed"
+
+
+def outcome_of(decision: RungDecision) -> str:
+    """Return what became of the trial at the rung: `went on`, `paused` or `stopped`."""
+    return "went on" if decision.went_on else "paused" if decision.waits else "stopped"
 
 
 def told_apart(a: float, b: float) -> tuple[str, str]:

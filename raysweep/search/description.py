@@ -125,7 +125,8 @@ def recorded_description(journal: Path) -> dict[str, Any] | None:
 
 def _parsed(mapping: Any, source: Path) -> SweepSpec:
     try:
-        return parse_spec(yaml_text(mapping), str(source))
+        # A record that does not say whether trials pause is of a raysweep whose trials did not.
+        return parse_spec(yaml_text(mapping), str(source)).with_promotion(False)
     except SpecError as error:
         faults = "; ".join(f"{fault.key}: {fault.message}" for fault in error.faults)
         raise SweepDirectoryError(f"{shown(source)}: does not describe a sweep: {faults}") from error
@@ -150,6 +151,7 @@ def describe_sweep(
             "checksum": info.checksum,
             **({} if spans is None else {"spans": spans}),
         },
+        **({"sampler": f"{spec.search.sampler} (auto: {spec.sampler_reason})"} if spec.sampler_reason else {}),
         "preflight": prediction.to_mapping(),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -11,7 +11,7 @@ import math
 import re
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -96,15 +96,22 @@ def read_trial(
     )
 
 
-def lighten(frozen: FrozenTrial, record: TrialRecord) -> None:
-    """Takes from a trial of the study that has ended what samplers do not look at: its record has it."""
+def lighten(frozen: FrozenTrial, record: TrialRecord, epochs_kept: Collection[int] = ()) -> None:
+    """Take from a trial of the study that has ended what samplers do not look at: its record has it.
+
+    `epochs_kept` are those whose values they look at, besides the last one of a trial that was stopped.
+    """
     if frozen.params == record.params:
         frozen._params = record.params
     frozen._datetime_start = frozen.datetime_complete = None
     frozen._user_attrs = _NOTHING
     frozen._system_attrs = frozen._system_attrs or _NOTHING
-    was_pruned = frozen.state is optuna.trial.TrialState.PRUNED and frozen.intermediate_values
-    frozen.intermediate_values = dict([max(frozen.intermediate_values.items())]) if was_pruned else _NOTHING
+    values = frozen.intermediate_values
+    kept = {epoch: values[epoch] for epoch in sorted(epochs_kept) if epoch in values}
+    if values and (kept or frozen.state is optuna.trial.TrialState.PRUNED):
+        last = max(values)
+        kept[last] = values[last]
+    frozen.intermediate_values = kept or _NOTHING
 
 
 def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:

@@ -3,7 +3,8 @@
 Every transition of a trial stands in this module. A trial is RUNNING in the study from `ask` until `finish`; whatever
 the study says is RUNNING when a driver opens it was left unfinished and goes on. An epoch's metrics are a user
 attribute of its trial, its objective an intermediate value; reports, early stopping and resuming follow from these.
-Final metrics are user attributes of the study, since Optuna closes a trial once it is told.
+Final metrics are user attributes of the study, since Optuna closes a trial once it is told. A trial that early stopping
+pauses has no entry that says so: it is RUNNING, and its last epoch is a rung (`records.stands_on_a_rung`).
 
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch
@@ -27,11 +28,12 @@ import optuna
 from optuna.storages import JournalStorage
 
 from raysweep.clock import timed
+from raysweep.defaults import settled
 from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.profiles import DriverPart
-from raysweep.records import EpochRecord, TrialRecord
+from raysweep.records import EpochRecord, TrialRecord, stands_on_a_rung
 from raysweep.search.compaction import compact, is_worth_compacting
 from raysweep.search.entries import (
     ENQUEUED,
@@ -48,7 +50,7 @@ from raysweep.search.entries import (
     tested_key,
 )
 from raysweep.search.journal import Journal, described_cut, repair_journal
-from raysweep.search.sampling import Ranking, suggest
+from raysweep.search.sampling import Ranking, epochs_kept, ranking_for, suggest
 from raysweep.space import Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
 
@@ -56,8 +58,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY = "raysweep"
-SPEC, DESCRIPTION = "spec", "description"
-"""Attributes of the study: the specification the sweep is run with, and what else sweep.yaml says of it."""
+SPEC, DESCRIPTION, CHOICES = "spec", "description", "choices"
+"""Attributes of the study: the specification the sweep is run with, what else sweep.yaml says of it, and whether TPE
+takes numbers among choices in their order."""
+ORDERED = "ordered"
+"""What `CHOICES` is in a sweep that does; sweeps of earlier versions do not have it, and go on as they began."""
 CONSTRAINT = "diverged"
 _log = logging.getLogger("raysweep")
 
@@ -70,7 +75,8 @@ class Ledger:
     ) -> None:
         self._journal = journal
         self._study = study
-        self._spec = spec
+        self._spec = spec = settled(spec)
+        self._epochs_kept = epochs_kept(spec)
         self._distributions = {name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()}
         self._metric = spec.search.objective.metric
         self._open: dict[int, int] = {}
@@ -84,6 +90,8 @@ class Ledger:
         """Those that were asked for, by epoch."""
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
+        self._are_choices_ordered = study.user_attrs.get(CHOICES) == ORDERED or not study.get_trials(deepcopy=False)
+        self._paused: dict[int, int] = {}
         if writable:
             self._settle()
         trials = study.get_trials(deepcopy=False)
@@ -96,6 +104,7 @@ class Ledger:
                 raise LedgerError(f"trial {frozen.number}: has no value of {', '.join(missing)}")
             self._trial_ids[frozen.number] = frozen._trial_id
             self._records[frozen.number] = self._read(frozen, unfinished)
+            self.pause(frozen.number)
 
     @classmethod
     @timed(DriverPart.LEDGER)
@@ -171,6 +180,27 @@ class Ledger:
         """Numbers of the trials that have not ended."""
         return [number for number, record in sorted(self._records.items()) if record.ended_at is None]
 
+    @property
+    def paused(self) -> Mapping[int, int]:
+        """The epoch at which each paused trial stands, by number; the mapping is the ledger's own."""
+        return self._paused
+
+    def pause(self, number: int) -> bool:
+        """Take note that no process trains a trial; return whether it is paused, since it stands on a rung."""
+        record = self._records[number]
+        if not stands_on_a_rung(record, self._spec):
+            return False
+        self._paused[number] = len(record.epochs)
+        self._records[number] = dataclasses.replace(record, state=TrialState.PAUSED)
+        read_epochs(self._frozen(number))  # Puts its epochs in their short form: it may have to wait for long.
+        return True
+
+    def go_on(self, number: int) -> TrialRecord:
+        """Take note that a paused trial is handed to a process."""
+        del self._paused[number]
+        self._records[number] = dataclasses.replace(self._records[number], state=TrialState.RUNNING)
+        return self._records[number]
+
     @timed(DriverPart.LEDGER)
     def ask(self) -> TrialRecord:
         """Starts the next trial: the next enqueued point or grid point, else what the sampler suggests.
@@ -203,7 +233,8 @@ class Ledger:
             StorageError: if the journal cannot be written.
         """
         rest = {key: value for key, value in description.items() if key != SPEC}
-        wanted = {SPEC: self._spec.as_mapping(), **({DESCRIPTION: rest} if rest else {})}
+        wanted: dict[str, Any] = {} if self._records else {CHOICES: ORDERED}
+        wanted |= {SPEC: self._spec.as_mapping(), **({DESCRIPTION: rest} if rest else {})}
         known = self._study.user_attrs
         with self._journal.at_once():
             for name, value in wanted.items():
@@ -235,6 +266,8 @@ class Ledger:
         self._records[number] = dataclasses.replace(record, epochs=epochs, node=node, device=device)
         if metrics.epoch in self._rungs:
             self._rungs[metrics.epoch][number] = self._objective(metrics)
+        if "_ranking" in vars(self):
+            self._ranking.add(self._frozen(number))
         return self._records[number]
 
     @timed(DriverPart.LEDGER)
@@ -246,6 +279,7 @@ class Ledger:
         """
         self._end(self._trial_ids[number], self._records[number].epochs, state, cause, error)
         self._records[number] = self._read(self._frozen(number), TrialState.RUNNING)
+        self._paused.pop(number, None)
         return self._records[number]
 
     @timed(DriverPart.LEDGER)
@@ -301,6 +335,7 @@ class Ledger:
             if outcome is not None:
                 state, cause, error = outcome
                 self._end(trial_id, epochs, state, cause, error)
+        vars(self).pop("_ranking", None)  # made before the last of these were settled
 
     def _objective(self, metrics: EpochMetrics) -> float:
         return float(getattr(metrics, self._metric))
@@ -339,13 +374,15 @@ class Ledger:
     def _suggest(self, number: int) -> dict[str, Any]:
         """The point of trial `number`, a function of the specification and of what the other trials came to."""
         given = self._point(number) or {}
-        running = [self._study._storage.get_trial(trial_id) for trial_id in self._open.values()]
-        return suggest(self._spec, self._study, number, given, self._distributions, [*self._ranking.view(), *running])
+        trials = self._study.get_trials(deepcopy=False)
+        running = [trials[open_number] for open_number in self._open if open_number not in self._ranking]
+        seen = [*self._ranking.view(), *running]
+        return suggest(self._spec, self._study, number, given, self._distributions, seen, self._are_choices_ordered)
 
     @cached_property
     def _ranking(self) -> Ranking:
         """What the sampler learns from; made when it is first asked, for who only reads needs none."""
-        ranking = Ranking(self._spec.search.objective.direction)
+        ranking = ranking_for(self._spec)
         for frozen in self._study.get_trials(deepcopy=False):
             ranking.add(frozen)
         return ranking
@@ -369,7 +406,7 @@ class Ledger:
     def _read(self, frozen: FrozenTrial, unfinished: TrialState) -> TrialRecord:
         record = read_trial(frozen, self._spec, self._distributions, unfinished, self._tested.get(frozen.number))
         if record.ended_at is not None:
-            lighten(frozen, record)
+            lighten(frozen, record, self._epochs_kept)
         return record
 
 

@@ -46,6 +46,7 @@ def story_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
         {
             "epoch": decision.epoch,
             "went_on": decision.went_on,
+            **({"waits": True} if decision.waits else {}),
             **(dataclasses.asdict(decision.standing) if decision.standing else {}),
         }
         for decision in decisions(record, sweep.records, sweep.spec)
@@ -73,15 +74,23 @@ def status_mapping(sweep: Sweep) -> dict[str, Any]:
         "elapsed_s": sweep.elapsed_s(),
         "left_s": sweep.left_s(),
         "best": trial_mapping(sweep, status.best) if status.best else None,
-        "running": [
-            {"trial": r.number, "epochs_done": r.epochs_done, "epochs": r.config.epochs, "params": r.params,
-             "value": r.last(sweep.objective)}
-            for r in status.running
-        ],
+        "running": [_standing_mapping(sweep, record) for record in status.running],
+        "paused": [_standing_mapping(sweep, record) for record in status.paused],
         "finalists": [record.number for record in status.finalists],
         "untested": [record.number for record in status.untested],
         "report_is_behind": not sweep.running and sweep.directory.unreported.exists(),
     }  # fmt: skip
+
+
+def _standing_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
+    """Return how far a trial has come that has not ended."""
+    return {
+        "trial": record.number,
+        "epochs_done": record.epochs_done,
+        "epochs": record.config.epochs,
+        "params": record.params,
+        "value": record.last(sweep.objective),
+    }
 
 
 def _time(moment: datetime | None) -> str | None:

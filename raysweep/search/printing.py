@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from raysweep.metrics import TrialState
 from raysweep.search.status import SweepStatus, remaining_seconds, remaining_test_seconds, sweep_status
 from raysweep.search.views import (
     causes,
@@ -35,7 +36,7 @@ _OUTLOOK_TRIFLE_S = 0.01
 
 
 class ProgressLines:
-    """Writes a line when a trial ends or is tested, one for the first result, and one after half a minute without any.
+    """Writes a line when a trial ends, pauses or is tested, one for the first result, and one after half a minute.
 
     Args:
         write: prints a line.
@@ -48,15 +49,22 @@ class ProgressLines:
         self._outlook_due = 0.0
 
     def epoch_done(self, session: Session, record: TrialRecord) -> None:
-        if not self._has_result:
-            self._has_result = True
+        if record.state is TrialState.PAUSED:
+            self._say_state(session, record)
+        elif not self._has_result:
             self._say(f"trial {record.number}: {result_text(record, session.spec)} after epoch {len(record.epochs)}")
+        self._has_result = True
 
     def trial_ended(self, session: Session, record: TrialRecord) -> None:
+        self._say_state(session, record)
+
+    def _say_state(self, session: Session, record: TrialRecord) -> None:
+        """Say how a trial ended, or that it is paused."""
         epochs = counted(len(record.epochs), "epoch")
+        standing = _standing(session.ledger.ended, session.spec.trials, len(session.ledger.paused))
         self._say(
             f"trial {record.number} {record.state.value}: {result_text(record, session.spec)} after {epochs}; "
-            f"{params_text(record.params)}  [{session.ledger.ended}/{session.spec.trials}]{self._outlook(session)}"
+            f"{params_text(record.params)}  [{standing}]{self._outlook(session)}"
         )
 
     def trial_tested(self, session: Session, record: TrialRecord) -> None:
@@ -68,8 +76,8 @@ class ProgressLines:
         if self._quiet_s > QUIET_S:
             records = session.ledger.records()
             status = sweep_status(records, session.spec)
-            begun = sum(record.ended_at is None for record in records)
-            parts = [f"{status.ended}/{status.trials}", *_outlook(session, status)]
+            begun = sum(record.ended_at is None for record in records) - len(status.paused)
+            parts = [_standing(status.ended, status.trials, len(status.paused)), *_outlook(session, status)]
             self._say(f"... {'; '.join([*parts, f'{begun} under way'] if begun else parts)}")
 
     @property
@@ -166,6 +174,10 @@ class Silence:
     def tick(self, session: Session) -> None: ...
 
     def conclude(self, sweep: Sweep) -> None: ...
+
+
+def _standing(ended: int, trials: int, paused: int) -> str:
+    return f"{ended}/{trials}{f', {paused} paused' if paused else ''}"
 
 
 def _outlook(session: Session, status: SweepStatus) -> list[str]:

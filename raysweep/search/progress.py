@@ -18,7 +18,14 @@ from raysweep.metrics import TrialState
 from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
 from raysweep.search.printing import ProgressLines, result_text
-from raysweep.search.status import ENDED, SweepStatus, remaining_seconds, remaining_test_seconds, sweep_status
+from raysweep.search.status import (
+    ENDED,
+    SweepStatus,
+    epochs_to_come,
+    remaining_seconds,
+    remaining_test_seconds,
+    sweep_status,
+)
 from raysweep.search.views import (
     GAP,
     STATE_STYLES,
@@ -109,7 +116,7 @@ def _live_view(session: Session, height: int) -> RenderableType:
         body.add_row("best", Text("no result yet", style="dim"))
     saved = f"{counted(status.epochs_saved, 'epoch')} of training, by early stopping ({status.saved_share:.0%})"
     body.add_row("saved", saved)
-    bar = ProgressBar(total=max(1, status.trials), completed=status.ended)
+    bar = ProgressBar(*_training_done(status, records, spec))
     if session.testing:
         done = len(status.finalists) - len(status.untested)
         failed = f", {len(session.untested)} could not be" if session.untested else ""
@@ -133,6 +140,16 @@ def _live_view(session: Session, height: int) -> RenderableType:
     return Group(head, Padding(bar, 0), body)
 
 
+def _training_done(status: SweepStatus, records: Sequence[TrialRecord], spec: SweepSpec) -> tuple[float, float]:
+    """Return how much training a sweep is in all, and how much of it is done: trials, or epochs where trials pause.
+
+    Nearly all of those that pause end together, when nothing is left to train.
+    """
+    if spec.asha is None or not spec.asha.promote:
+        return max(1, status.trials), status.ended
+    return max(1.0, status.epochs_done + epochs_to_come(records, spec)), status.epochs_done
+
+
 def _left(session: Session, status: SweepStatus, records: Sequence[TrialRecord]) -> str:
     """Return how long the rest of the present phase will take; nothing before the first measurement of it."""
     if session.testing:
@@ -150,6 +167,7 @@ def _counts(session: Session, status: SweepStatus) -> Text:
     parts = [(f"{status.ended} done", "bold")]
     parts += [(f"{n} {s.value}", STATE_STYLES[s]) for s in ENDED if (n := status.by_state.get(s, 0))]
     parts += [(f"{training} running", STATE_STYLES[TrialState.RUNNING])]
+    parts += [(f"{len(status.paused)} paused", STATE_STYLES[TrialState.PAUSED])] if status.paused else []
     parts += [(f"{waiting} unfinished", STATE_STYLES[TrialState.INTERRUPTED])] if waiting else []
     parts += [(f"{status.to_do} to do", "dim")]
     return Text("  ").join(Text(text, style=style) for text, style in parts)

@@ -1,9 +1,12 @@
-"""Which trial is trained next: unfinished ones, then new ones, then those that wait for a larger share.
+"""Which trial is trained next: unfinished ones, paused ones that are to go on, new ones, and those with a larger share.
 
 A process may train several trials together, if they are of one shape (`vae/fused.py`). The sampler chooses each point
 by itself, of whatever shape: to find one that goes with those a process has, the queue asks it for some ahead, and
 keeps those of other shapes for the processes to come. They are unfinished trials like any other: a driver that dies
 with some of them leaves them to the next.
+
+Trials that pause on a rung (`scheduler.Promotion`) wait in the ledger. Who of them is next follows from the ledger
+alone, so a driver that takes over a sweep chooses as the one before it would have.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from raysweep.config import TrialConfig
+from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.ledger import Ledger
+from raysweep.search.scheduler import Promotion
 
 GROUPS_PAST = 4
 """How many groups of trials of one shape are handed out while one of another shape waits."""
@@ -23,13 +28,19 @@ class Queue:
     """The trials of a sweep that are still to be handed out.
 
     Args:
-        ledger: has the unfinished trials, and the sampler that chooses new ones.
+        ledger: has the unfinished and the paused trials, and the sampler that chooses new ones.
         trials: how many the sweep is to have in all.
+        promotion: which paused trials go on; None if trials do not pause.
     """
 
-    def __init__(self, ledger: Ledger, trials: int) -> None:
+    def __init__(self, ledger: Ledger, trials: int, promotion: Promotion | None = None) -> None:
         self._ledger = ledger
-        self._unfinished = deque(ledger.unfinished())
+        self._promotion = promotion
+        self._changes = 0
+        """How often a trial was paused or went on."""
+        self._found: tuple[tuple[int, ...], list[int]] = ((), [])
+        """Who goes on, and what that was computed from: the changes, and how many trials had reached each rung."""
+        self._unfinished = deque(number for number in ledger.unfinished() if number not in ledger.paused)
         self._to_ask = max(0, trials - len(ledger.records()))
         self._put_by: set[int] = set()
         """Those of the unfinished ones that were asked for in vain."""
@@ -39,58 +50,107 @@ class Queue:
         """To be trained when the others are: those that wait for a larger share, which may have to be left them."""
 
     def __len__(self) -> int:
-        return len(self._unfinished) + self._to_ask + len(self._last)
+        waiting = len(self._unfinished) + self._to_ask + len(self._last)
+        return waiting + len(self.sent_on())
 
     def peek(self) -> int | None:
-        """The number of the trial that is next; None if that is a new one, or if there is none."""
+        """Return the number of the trial that is next; None if that is a new one, or if there is none."""
         if self._unfinished:
             return self._unfinished[0]
-        return self._last[0] if self._last and not self._to_ask else None
+        if going_on := self._going_on():
+            return going_on[0]
+        if self._to_ask:
+            return None
+        return next(iter(self._last or self._led()), None)
 
     def take(self) -> TrialRecord | None:
-        """The next trial; None if there is none."""
+        """Return the next trial; None if there is none."""
         self._passed = 0
-        if self._unfinished:
-            number = self._unfinished.popleft()
-            self._put_by.discard(number)
-            return self._ledger.record(number)
-        if self._to_ask:
-            return self._ask()
-        return self._ledger.record(self._last.popleft()) if self._last else None
+        number = self.peek()
+        if number is None:
+            return self._ask() if self._to_ask else None
+        if number in self._ledger.paused:
+            return self._go_on(number)
+        (self._unfinished or self._last).popleft()
+        self._put_by.discard(number)
+        return self._ledger.record(number)
 
     def take_like(self, is_like: Callable[[int, TrialConfig], bool], ahead: int) -> TrialRecord | None:
-        """The next trial of which `is_like` is true, by its number and configuration; None if there is none.
+        """Return the next trial of which `is_like` is true, by its number and configuration; None if there is none.
 
         None, too, if those of other shapes have waited for long: a process that is given no more makes room for them.
 
         Args:
             ahead: how many trials may be put by, in all, that were asked for in vain.
         """
-        if self._put_by and self._passed >= GROUPS_PAST * ahead:
+        going_on = self.sent_on()
+        others_wait = bool(self._put_by or going_on)
+        if others_wait and self._passed >= GROUPS_PAST * ahead:
             return None
-        for number in self._unfinished:
+        for number in (*self._unfinished, *going_on):
             record = self._ledger.record(number)
             if is_like(number, record.config):
+                if number in self._ledger.paused:
+                    self._passed += others_wait and len(going_on) > 1
+                    return self._go_on(number)
                 self._unfinished.remove(number)
                 self._put_by.discard(number)
-                self._passed += bool(self._put_by)
+                self._passed += bool(self._put_by or going_on)
                 return record
         while self._to_ask and len(self._put_by) < ahead:
             record = self._ask()
             if is_like(record.number, record.config):
-                self._passed += bool(self._put_by)
+                self._passed += bool(self._put_by or going_on)
                 return record
             self._unfinished.append(record.number)
             self._put_by.add(record.number)
         return None
 
+    def pause(self, number: int) -> bool:
+        """Let a trial wait where it is, if that is a rung where trials pause; return whether it does."""
+        self._changes += 1
+        return self._ledger.pause(number)
+
     def put_back(self, numbers: Iterable[int]) -> None:
-        """Has these trials be the next, in this order."""
-        self._unfinished.extendleft(reversed(list(numbers)))
+        """Make these trials the next, in this order. Those that stand on a rung are paused there again instead."""
+        again = [number for number in numbers if not self.pause(number)]
+        self._unfinished.extendleft(reversed(again))
 
     def put_last(self, number: int) -> None:
-        """Has this trial be trained after all others."""
+        """Train this trial after all others."""
         self._last.append(number)
+
+    def sent_on(self) -> list[int]:
+        """Return the paused trials that are to go on, the next one first: the leader, if nothing else is left to do."""
+        return self._going_on() or self._led()
+
+    def _going_on(self) -> list[int]:
+        """Return the paused trials that are to go on, the next one first."""
+        if self._promotion is None:
+            return []
+        values_at = self._ledger.values_at
+        computed_from = (self._changes, *(len(values_at(epoch)) for epoch in self._promotion.rungs))
+        if self._found[0] != computed_from:
+            self._found = computed_from, self._promotion.going_on(values_at, self._ledger.paused)
+        return self._found[1]
+
+    def _led(self) -> list[int]:
+        """Return the leader, if it is paused and nothing else is left to hand out.
+
+        It goes on while others still train: an idle slot finishes no sweep earlier, and mostly it stays the leader.
+        """
+        if self._promotion is None or self._to_ask or self._unfinished or self._last:
+            return []
+        leader = self._promotion.leader(self._ledger.values_at, self._is_alive)
+        return [leader] if leader is not None and leader in self._ledger.paused else []
+
+    def _go_on(self, number: int) -> TrialRecord:
+        self._changes += 1
+        return self._ledger.go_on(number)
+
+    def _is_alive(self, number: int) -> bool:
+        record = self._ledger.record(number)
+        return record.ended_at is None or record.state is TrialState.COMPLETED
 
     def _ask(self) -> TrialRecord:
         self._to_ask -= 1

@@ -110,7 +110,7 @@ def _of_an_early_rung(spec: SweepSpec, train_images: int) -> list[str]:
     grace = min(math.ceil(FIRST_RUNG_STEPS / an_epoch), grace_epochs_for(longest))
     return [
         f"early stopping compares trials after {first:,} steps for the first time, kld.yaml after {FIRST_RUNG_STEPS}: "
-        f"it stops them before they have learned what tells them apart. "
+        f"it {'pauses' if spec.asha.promote else 'stops'} them before they have learned what tells them apart. "
         f"Let them train longer: search.early_stopping.asha.grace_epochs: {grace}"
     ]
 

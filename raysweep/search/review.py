@@ -23,7 +23,9 @@ from raysweep.search.description import read_spec
 from raysweep.search.driving import is_driven
 from raysweep.search.lease import holder
 from raysweep.search.ledger import Ledger
+from raysweep.search.queue import Queue
 from raysweep.search.ranking import Ranking, checked_metric, loss_note, rank_sweeps
+from raysweep.search.scheduler import Promotion
 from raysweep.search.status import SweepStatus, remaining_seconds, sweep_status
 from raysweep.search.workingcopy import (
     at_hand,
@@ -433,6 +435,10 @@ def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:
     """
     spec, description = read_spec(directory)
     ledger = Ledger.open(directory, spec, writable=False, running=running)
+    if running:
+        # A trial that was sent on from a rung has a process now, or is about to, though no epoch of it says so yet.
+        for number in Queue(ledger, spec.trials, Promotion.of(spec)).sent_on():
+            ledger.go_on(number)
     sweep = Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))
     data = description.get("data")
     train_images = data.get("train_images") if isinstance(data, dict) else None

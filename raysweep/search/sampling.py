@@ -1,9 +1,9 @@
 """Where the points of trials come from: an Optuna sampler, and what of the sweep it gets to see.
 
 A suggestion is a function of the specification, the number of the trial and what the trials so far came to: a resumed
-sweep suggests what the undisturbed one would have. TPE's time grows with the trials that it sees. Beyond
-`MOST_IN_VIEW` of them it sees the best, which are its model of what is good, and the others evenly thinned out, which
-are its model of the rest; benchmarks/suggestions.py measures what that costs and saves.
+sweep suggests what the undisturbed one would have. The time of a sampler that learns grows with the trials that it
+sees. Beyond `MOST_IN_VIEW` of them it sees the best, which are its model of what is good, and the others evenly thinned
+out, which are its model of the rest; benchmarks/suggestions.py measures what that costs and saves.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import hashlib
 import math
 import warnings
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState as Told
 
+from raysweep.defaults import settled
+from raysweep.errors import ArgumentError
+from raysweep.hints import value_hint
 from raysweep.metrics import Mode
-from raysweep.space import Scalar
-from raysweep.spec import SweepSpec
+from raysweep.space import Scalar, optuna_distribution, ordered_choices
+from raysweep.spec import SAMPLERS, SweepSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -30,37 +35,81 @@ if TYPE_CHECKING:
 STARTUP_TRIALS = 8
 """Trials sampled at random before TPE has enough to go by."""
 MOST_IN_VIEW = 1000
-"""Ended trials that TPE is shown."""
+"""Ended trials that a sampler is shown."""
 BEST_IN_VIEW = 25
 """Of these the best ones: as many as Optuna's TPE takes for good, however many there are."""
+BEST_FOR_GP = 100
+"""Of these the best ones, for the Gaussian process: more than the third of its observations that are the best ones."""
+FAILED_FOR_GP = 50
+"""Trials that failed, of which the Gaussian process is shown the newest, in order not to try the same again."""
 
 
 class Ranking:
-    """The ended trials that a sampler learns from, ranked as Optuna's TPE ranks them.
+    """The trials that a sampler learns from, ranked as Optuna's TPE ranks them: those that ended, or stand on a rung.
 
     Completed ones come first, by value; then pruned ones, the further they came the better; then those that diverged.
+    One that stands on a rung counts as pruned there. TPE takes what runs for bad, and in a sweep whose trials pause
+    nearly all of them run until its end. A trial that has just been sent on counts so until its next epoch: whether it
+    has a process is not in the ledger.
     """
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, best: int = BEST_IN_VIEW, failed: int = 0, rungs: Collection[int] = ()) -> None:
+        """Make a ranking without trials.
+
+        Args:
+            best: of many trials, how many of the best are seen.
+            failed: how many of those that failed are seen, the newest first; they say nothing about their points.
+            rungs: the epochs at which trials pause, if those that do are to count as pruned there.
+        """
         self._sign = 1.0 if mode == "min" else -1.0
+        self._best, self._most_failed = best, failed
+        self._rungs = frozenset(rungs)
         self._ranked: list[int] = []
         self._trials: dict[int, FrozenTrial] = {}
+        self._failed: dict[int, FrozenTrial] = {}
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._trials
 
     def add(self, trial: FrozenTrial) -> None:
-        """Takes a trial that has ended; one that failed says nothing about its point, and is left out."""
-        if trial.state in (Told.COMPLETE, Told.PRUNED) and trial.number not in self._trials:
-            self._trials[trial.number] = trial
+        """Take a trial as it is now; leave it out if it trains. One that failed is kept apart, and seen as such."""
+        if trial.state is Told.FAIL and self._most_failed:
+            self._failed[trial.number] = trial
+            if len(self._failed) > self._most_failed:
+                del self._failed[min(self._failed)]
+        known, shown = self._trials.get(trial.number), self._shown(trial)
+        if shown is known:
+            return
+        if known is not None:
+            self._ranked.remove(trial.number)
+            del self._trials[trial.number]
+        if shown is not None:
+            self._trials[trial.number] = shown
             insort(self._ranked, trial.number, key=lambda number: (self._rank(self._trials[number]), number))
 
+    def _shown(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Return the trial as a sampler sees it; None if it does not."""
+        if trial.state in (Told.COMPLETE, Told.PRUNED):
+            return trial
+        step = max(trial.intermediate_values, default=0)
+        if trial.state is not Told.RUNNING or step not in self._rungs:
+            return None
+        if not math.isfinite(trial.intermediate_values[step]):
+            return None
+        stopped = copy(trial)
+        stopped.state = Told.PRUNED
+        return stopped
+
     def view(self) -> list[FrozenTrial]:
-        """All of them, or the best and an even choice of the others, by number."""
-        if len(self._trials) <= MOST_IN_VIEW:
-            return [self._trials[number] for number in sorted(self._trials)]
-        best = set(self._ranked[:BEST_IN_VIEW])
-        others = sorted(self._trials.keys() - best)
-        wanted = MOST_IN_VIEW - BEST_IN_VIEW
-        chosen = {others[index * len(others) // wanted] for index in range(wanted)}
-        return [self._trials[number] for number in sorted(best | chosen)]
+        """Return all of them, or the best and an even choice of the others, by number; those that failed come last."""
+        numbers = set(self._trials)
+        if len(numbers) > MOST_IN_VIEW:
+            best = set(self._ranked[: self._best])
+            others = sorted(numbers - best)
+            wanted = MOST_IN_VIEW - self._best
+            numbers = best | {others[index * len(others) // wanted] for index in range(wanted)}
+        failed = [self._failed[number] for number in sorted(self._failed)]
+        return [*(self._trials[number] for number in sorted(numbers)), *failed]
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
         violated = sum(value for value in trial.constraints.values() if value > 0)
@@ -86,33 +135,147 @@ class _View(optuna.Study):
 
 
 class _TPESampler(optuna.samplers.TPESampler):
-    """TPE without the message to other drivers that it writes into a trial; one sweep has one driver."""
+    """TPE that takes numbers among choices in their order.
+
+    It leaves out the message to other drivers that Optuna's writes into a trial; one sweep has one driver.
+    """
+
+    def __init__(self, are_choices_ordered: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._are_choices_ordered = are_choices_ordered
 
     def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        if self._are_choices_ordered:
+            search_space = {name: _with_order(distribution) for name, distribution in search_space.items()}
         return self._sample_relative(study, trial, search_space)
 
 
-def make_sampler(spec: SweepSpec, number: int) -> BaseSampler:
-    """The sampler that suggests trial `number`, seeded from (seed, number)."""
-    digest = hashlib.sha256(f"{spec.search.seed}:{number}".encode()).digest()
-    seed = int.from_bytes(digest[:4], "big")
-    if spec.search.sampler != "tpe":
-        return optuna.samplers.RandomSampler(seed=seed)
+class OrderedChoices(optuna.distributions.IntDistribution):
+    """Choices that are numbers, as the whole numbers of their order: TPE models what lies between two that are good."""
+
+    def __init__(self, values: Sequence[int | float]) -> None:
+        super().__init__(0, len(values) - 1)
+        self.values = tuple(values)
+
+    def to_internal_repr(self, param_value_in_external_repr: Any) -> float:
+        return float(self.values.index(param_value_in_external_repr))
+
+    def to_external_repr(self, param_value_in_internal_repr: float) -> Any:
+        return self.values[int(param_value_in_internal_repr)]
+
+
+def _with_order(distribution: BaseDistribution) -> BaseDistribution:
+    """Return choices of numbers as ordered ones, any other distribution as it is."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        numbers = ordered_choices(distribution.choices)
+        if numbers is not None:
+            return OrderedChoices(numbers)
+    return distribution
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a sampler is made for: one trial of a sweep."""
+
+    spec: SweepSpec
+    number: int
+    given: Mapping[str, Scalar]
+    """Values that the point has whatever is suggested."""
+    are_choices_ordered: bool
+    """Whether TPE takes numbers among choices in their order. Sweeps begun before it did so go on without."""
+
+    @property
+    def seed(self) -> int:
+        digest = hashlib.sha256(f"{self.spec.search.seed}:{self.number}".encode()).digest()
+        return int.from_bytes(digest[:4], "big")
+
+
+def _tpe(asked: Asked) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
+        return _TPESampler(
+            asked.are_choices_ordered, seed=asked.seed, n_startup_trials=STARTUP_TRIALS, multivariate=True,
+            constant_liar=True,
+        )  # fmt: skip
+
+
+def _random(asked: Asked) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=asked.seed)
+
+
+def _gp(asked: Asked) -> BaseSampler:
+    from raysweep.search.gp.sampler import CurveSampler  # it imports scipy, which takes a second
+
+    spec, searched = asked.spec, asked.spec.trial.searched
+    return CurveSampler(
+        seed=spec.search.seed, last_epoch=spec.max_epochs, rungs=_rungs(spec),
+        epochs_name="epochs" if "epochs" in searched else None,
+        space={name: optuna_distribution(name, d) for name, d in searched.items()}, fixed=asked.given,
+    )  # fmt: skip
+
+
+_MAKERS: Mapping[str, Callable[[Asked], BaseSampler]] = {
+    "gp": _gp,
+    "tpe": _tpe,
+    "random": _random,
+    "grid": _random,  # of a grid only what a point of `enqueue` leaves open is sampled
+}
+
+
+def make_sampler(
+    spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None, are_choices_ordered: bool = True
+) -> BaseSampler:
+    """Return the sampler that suggests trial `number`, seeded from (seed, number); `Asked` has what the rest means.
+
+    Raises:
+        ArgumentError: if there is no such sampler.
+    """
+    spec = settled(spec)
+    name = spec.search.sampler
+    if name not in _MAKERS:
+        raise ArgumentError(
+            f"search.sampler: must be {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}, got {name!r}"
+            f"{value_hint('search.sampler', name, SAMPLERS)}"
+        )
+    return _MAKERS[name](Asked(spec, number, given or {}, are_choices_ordered))
+
+
+def ranking_for(spec: SweepSpec) -> Ranking:
+    """Return the ranking, still empty, of the trials that the sampler of a sweep is to see.
+
+    The Gaussian process reads the values of trials that are running. TPE cannot: it sees those that pause as stopped.
+    """
+    mode = spec.search.objective.direction
+    if spec.search.sampler == "gp":
+        return Ranking(mode, BEST_FOR_GP, FAILED_FOR_GP)
+    promotes = spec.asha is not None and spec.asha.promote
+    return Ranking(mode, rungs=_rungs(spec) if promotes else ())
+
+
+def epochs_kept(spec: SweepSpec) -> frozenset[int]:
+    """Return the epochs whose values the sampler looks at, besides the last one of a trial that was stopped."""
+    if spec.search.sampler != "gp":
+        return frozenset()
+    from raysweep.search.gp.sampler import observed_epochs
+
+    return frozenset(observed_epochs(_rungs(spec), spec.max_epochs))
+
+
+def _rungs(spec: SweepSpec) -> tuple[int, ...]:
+    return spec.asha.rungs(spec.max_epochs) if spec.asha is not None else ()
 
 
 def suggest(
     spec: SweepSpec, study: optuna.Study, number: int, given: Mapping[str, Scalar],
-    distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial],
+    distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial], are_choices_ordered: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """The point of trial `number`: what is `given` of it, and the rest from the sampler, which learns from `seen`.
+    """Return the point of trial `number`: what is `given`, and the rest from the sampler, which learns from `seen`.
 
     Args:
         seen: a `Ranking.view` and the trials that are running, in any order.
+        are_choices_ordered: as `Asked` has it.
     """
-    sampler = make_sampler(spec, number)
+    sampler = make_sampler(spec, number, given, are_choices_ordered)
     in_order = sorted(seen, key=lambda trial: trial.number)
     view = _View(study, in_order)
     # Optuna looks for what all have in common. Those of one and the same space, which nearly all are, can be one.

@@ -13,17 +13,18 @@ from raysweep.config import TrialConfig, fusion_key
 from raysweep.errors import OutputError, RayLost, RaysweepError, StorageError
 from raysweep.layout import SweepDirectory, typed
 from raysweep.metrics import TrialState
-from raysweep.records import TrialRecord
+from raysweep.records import TrialRecord, diverged_by
 from raysweep.report.parquet import write_parquet
 from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import rebuild
+from raysweep.search.decisions import ordinal
 from raysweep.search.exchange import EpochReport, ImageFile, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.queue import Queue
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault, Retries
 from raysweep.search.review import Sweep
-from raysweep.search.scheduler import survives
+from raysweep.search.scheduler import Promotion, standing, survives
 from raysweep.search.status import sweep_status
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
@@ -107,7 +108,8 @@ class Session:
         self._writer = writer
         self._prediction = prediction
         self._observer = observer
-        self._queue = Queue(ledger, spec.trials)
+        self._promotion = Promotion.of(spec)
+        self._queue = Queue(ledger, spec.trials, self._promotion)
         self._retries = Retries()
         self._alone: set[int] = set()
         """Trials that are trained by themselves: something went wrong where they were trained with others."""
@@ -117,6 +119,7 @@ class Session:
         self._stop_at = math.inf
         self._last_report = -math.inf
         self._report_cost_s = 0.0
+        self._end_paused()  # which the driver before may have begun
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: Tune pickles the searcher and the callbacks it is given, and the ledger is what lasts."""
@@ -213,6 +216,7 @@ class Session:
         over = self._take(number, report)
         if over:
             self._flights.pop(number, None)
+            self._end_paused()
         return over
 
     def _take(self, number: int, report: EpochReport) -> bool:
@@ -236,11 +240,18 @@ class Session:
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
         if is_new:
             self._writer.add_epoch(record)
-            self._tell(self._observer.epoch_done, record)
         verdict = self._verdict(record)
+        # One that was sent on from a rung may send that rung's result again, from its checkpoint.
+        has_come_further = report.metrics.epoch > flight.order.epochs_done
+        pauses = verdict is None and has_come_further and self._pauses(number)
+        record = self.ledger.record(number)
+        if is_new:
+            self._tell(self._observer.epoch_done, record)
+        if pauses:
+            self._rest(record)
         if verdict is not None:
             self._finish(number, *verdict)
-        return verdict is not None or self.stopped_by is not None
+        return verdict is not None or pauses or self.stopped_by is not None
 
     def lose(self, numbers: Collection[int], fault: Fault, cause: str, error: str) -> None:
         """Takes the news that the process is gone that trained these trials, together if they are several.
@@ -269,6 +280,7 @@ class Session:
             for number, flight in suspects.items():
                 self._fail(number, *self._judged(flight, fault, cause, error, stacks))
         self._queue.put_back(others)
+        self._end_paused()
 
     def _judged(self, flight: _Flight, fault: Fault, cause: str, error: str, stacks: str) -> tuple[Fault, str, str]:
         """What a trial's process ended by, with cause and traceback, from what Ray, the trial and the watch say."""
@@ -401,6 +413,8 @@ class Session:
 
     def close(self) -> None:
         """Writes the report as it now is: trials that have not ended are interrupted from here on."""
+        for number in list(self._flights):
+            self.ledger.pause(number)
         records = [
             replace(r, state=TrialState.INTERRUPTED) if r.state is TrialState.RUNNING else r
             for r in self.ledger.records()
@@ -422,21 +436,55 @@ class Session:
         metric = self.spec.search.objective.metric
         metrics = record.final
         assert metrics is not None
-        for name in ("train_loss", "val_loss", metric):
-            if not math.isfinite(getattr(metrics, name)):
-                return TrialState.DIVERGED, f"{name} was {getattr(metrics, name)} in epoch {metrics.epoch}"
+        name = diverged_by(record.epochs[-1], metric)
+        if name is not None:
+            return TrialState.DIVERGED, f"{name} was {getattr(metrics, name)} in epoch {metrics.epoch}"
         if metrics.epoch >= record.config.epochs:
             return (
                 TrialState.COMPLETED,
                 f"all {metrics.epoch} epochs done" if metrics.epoch > 1 else "its one epoch done",
             )
         asha = self.spec.asha
-        if asha is not None and metrics.epoch in asha.rungs(record.config.epochs):
+        if asha is not None and not asha.promote and metrics.epoch in asha.rungs(record.config.epochs):
             rung = self.ledger.values_at(metrics.epoch)
             if not survives(record.number, rung, asha.reduction_factor, self.spec.search.objective.direction):
                 share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"
                 return TrialState.PRUNED, f"not among {share} at epoch {metrics.epoch}"
         return None
+
+    def _pauses(self, number: int) -> bool:
+        """Pause a trial that has come to a rung; return False if there is none, or if it is the next to go on."""
+        if not self._queue.pause(number):
+            return False
+        if self.stopped_by is not None or self._queue.peek() != number:
+            return True
+        self._queue.take()
+        _log.info("trial %d goes on past epoch %d at once", number, len(self.ledger.record(number).epochs))
+        return False
+
+    def _rest(self, record: TrialRecord) -> None:
+        """Report a trial that has been paused."""
+        _log.info("trial %d paused at epoch %d", record.number, len(record.epochs))
+        if self.mirror is not None:
+            self.mirror.fetch_trial(record.number, record.node)
+        self._writer.pause_trial(record)
+        self._write_tables()
+
+    def _end_paused(self) -> None:
+        """End the trials that are paused if none of them will go on: nothing is left to train."""
+        if self._promotion is None or not self.ledger.paused or not self.is_over:
+            return
+        for number, epoch in sorted(self.ledger.paused.items()):
+            if self.stopped_by is not None:
+                return
+            rung, mode = self.ledger.values_at(epoch), self._promotion.mode
+            place = standing(number, rung, self._promotion.reduction_factor, mode, promote=True)
+            goes = "goes" if place.go_on == 1 else "go"
+            cause = (
+                f"paused at epoch {epoch}, {ordinal(place.place)} of the {place.of} trials that had reached it, of "
+                f"which the best {place.go_on} {goes} on"
+            )
+            self._finish(number, TrialState.PRUNED, cause)
 
     @property
     def _fair_part(self) -> int:
@@ -488,6 +536,10 @@ class Session:
             self.mirror.fetch_trial(number, record.node)
         self._writer.finish_trial(record)
         self._tell(self._observer.trial_ended, record)
+        self._write_tables()
+
+    def _write_tables(self) -> None:
+        """Write the Parquet files as they now are, unless that was done a moment ago."""
         now = time.monotonic()
         if now - self._last_report > max(REPORT_INTERVAL_S, 20 * self._report_cost_s):
             write_parquet(self.directory, self.ledger.records(), self.spec)

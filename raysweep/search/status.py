@@ -30,15 +30,17 @@ class SweepStatus:
     by_state: dict[TrialState, int]
     epochs_done: int
     epochs_saved: int
-    """Epochs that pruned and diverged trials would still have trained."""
+    """Epochs that pruned and diverged trials would still have trained; what paused ones are spared shows at the end."""
     images_per_s: float
     """Training throughput of the running trials together, from their last epochs."""
     best: TrialRecord | None
     """The first by `ranked`: trials that ran to their end come before all others."""
     best_ended: TrialRecord | None
     leader: TrialRecord | None
-    """The better one, by its latest value, of the best trial that has ended and those that run."""
+    """The best one, by its latest value, of the best trial that has ended and those that run or are paused."""
     running: tuple[TrialRecord, ...]
+    paused: tuple[TrialRecord, ...]
+    """The trials that wait on a rung of early stopping; the others that have not ended run, or were interrupted."""
     finalists: tuple[TrialRecord, ...]
     """The trials whose final metrics are measured, the best first: chosen on validation, measured on the test split."""
 
@@ -81,8 +83,10 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
     best = ranked(list(records), metric)
     ended = [record for record in best if record.ended_at is not None]
     running = tuple(r for r in records if r.state is TrialState.RUNNING)
-    best_ended = next((record for record in best if record.state is not TrialState.RUNNING), None)
-    ahead = [record for record in (best_ended, *running) if record and math.isfinite(record.last(metric))]
+    paused = tuple(r for r in records if r.state is TrialState.PAUSED)
+    unended = (TrialState.RUNNING, TrialState.PAUSED)
+    best_ended = next((record for record in best if record.state not in unended), None)
+    ahead = [record for record in (best_ended, *running, *paused) if record and math.isfinite(record.last(metric))]
     sign = -1.0 if spec.search.objective.direction == "max" else 1.0
     spared = [r for r in records if r.state in (TrialState.PRUNED, TrialState.DIVERGED)]
     return SweepStatus(
@@ -95,24 +99,53 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
         best_ended=best_ended,
         leader=min(ahead, key=lambda record: sign * record.last(metric), default=None),
         running=running,
+        paused=paused,
         finalists=tuple(ended[: spec.evaluation.finalists]),
     )
 
 
 def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, at_once: int) -> float | None:
-    """How long the rest will take if epochs cost what they have cost so far; None before the first.
-
-    A trial to come is expected to train as many epochs as the ended ones did, seen together with `PRIOR_TRIALS` that
-    early stopping treats as its rule says: the first trials of a sweep pass every rung and say little of the others.
-    """
+    """Return how long the rest will take if epochs cost what they have cost so far; None before the first."""
     epochs = [epoch.value("epoch_s") for record in records for epoch in record.epochs]
     if not epochs:
         return None
+    ended = sum(record.state in ENDED for record in records)
+    to_come = epochs_to_come(records, spec)
+    return to_come * sum(epochs) / len(epochs) / max(1, min(at_once, spec.trials - ended))
+
+
+def epochs_to_come(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
+    """Return how many epochs the sweep is expected to train still.
+
+    Where trials pause, the rule says how many pass each rung. Otherwise a trial to come is expected to train as many
+    epochs as the ended ones did, seen together with `PRIOR_TRIALS` that early stopping treats as its rule says: the
+    first trials of a sweep pass every rung and say little of the others.
+    """
+    if spec.asha is not None and spec.asha.promote:
+        return _epochs_to_promote(records, spec)
     ended = [len(record.epochs) for record in records if record.state in ENDED]
     expected = (sum(ended) + PRIOR_TRIALS * _expected_epochs(spec)) / (len(ended) + PRIOR_TRIALS)
     begun = [len(record.epochs) for record in records if record.state not in ENDED]
-    to_come = expected * (spec.trials - len(records)) + sum(max(1.0, expected - done) for done in begun)
-    return to_come * sum(epochs) / len(epochs) / max(1, min(at_once, spec.trials - len(ended)))
+    return expected * (spec.trials - len(records)) + sum(max(1.0, expected - done) for done in begun)
+
+
+def _epochs_to_promote(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
+    """Return the epochs to come of a sweep whose trials pause: one in `reduction_factor` passes each rung, or more.
+
+    The first to arrive at a rung are sent on before the best have come. At least one trial passes all rungs.
+    """
+    assert spec.asha is not None
+    if len(records) >= spec.trials and all(record.state in ENDED for record in records):
+        return 0.0
+    to_come, expected = 0, spec.trials
+    for start, stop in pairwise([0, *spec.asha.rungs(spec.max_epochs), spec.max_epochs]):
+        begun = [record for record in records if len(record.epochs) > start or start == 0]
+        expected = max(expected, len(begun))
+        done = sum(min(len(record.epochs), stop) - start for record in begun)
+        spared = sum(max(0, stop - len(record.epochs)) for record in begun if record.state in ENDED)
+        to_come += expected * (stop - start) - done - spared
+        expected = max(1, expected // spec.asha.reduction_factor)
+    return float(to_come)
 
 
 def remaining_test_seconds(status: SweepStatus, at_once: int) -> float | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STATE_STYLES = {
     TrialState.RUNNING: "cyan",
+    TrialState.PAUSED: "blue",
     TrialState.COMPLETED: "green",
     TrialState.PRUNED: "yellow",
     TrialState.DIVERGED: "red",
@@ -231,7 +232,7 @@ def finals_texts(record: TrialRecord) -> list[str]:
 
 def summary_lines(status: SweepStatus) -> str:
     """The counts by state on one line."""
-    order = [*ENDED, TrialState.RUNNING, TrialState.INTERRUPTED]
+    order = [*ENDED, TrialState.RUNNING, TrialState.PAUSED, TrialState.INTERRUPTED]
     parts = [f"{status.by_state[state]} {state.value}" for state in order if status.by_state.get(state)]
     if status.to_do:
         parts.append(f"{status.to_do} not started")
@@ -261,7 +262,9 @@ def causes(records: list[TrialRecord]) -> list[str]:
 
 
 def what_runs(spec: SweepSpec) -> str:
-    return f"{counted(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}"
+    """Say how many trials run, on what, and which sampler chooses them; if that was left to `auto`, why this one."""
+    reason = f" (auto: {spec.sampler_reason})" if spec.sampler_reason else ""
+    return f"{counted(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}{reason}"
 
 
 def data_lines(data: DataDescription, remarks: Sequence[Note]) -> Iterator[tuple[str, str]]:
@@ -311,6 +314,8 @@ def plan_view(
     if spec.asha is not None:
         rungs = " and ".join(str(epoch) for epoch in spec.asha.rungs(spec.max_epochs))
         rule = f"one in {spec.asha.reduction_factor} goes on past epoch {rungs}" if rungs else "never: grace covers all"
+        if rungs and spec.asha.promote:
+            rule = f"trials pause at epoch {rungs}, the best one in {spec.asha.reduction_factor} there goes on"
         table.add_row("stopping", f"asha: {rule}, {spec.max_epochs} epochs at most")
     table.add_row("tested", f"{spec.evaluation.final_metrics} on the test split, once all trials have ended")
     for index, claim in enumerate(spec.claims):

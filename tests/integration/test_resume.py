@@ -120,6 +120,24 @@ def test_a_trial_whose_checkpoints_are_gone_trains_anew_to_the_same_end(
     assert (copy / "sweep.yaml").read_text() == (stopped.directory.root / "sweep.yaml").read_text()
 
 
+def test_a_sweep_whose_trials_pause_goes_on_in_another_place_to_the_same_end(tiny: Tiny, tmp_path: Path) -> None:
+    """TPE at one trial at a time, paused trials among what is moved; each goes on from its checkpoint."""
+    asha = ("reduction_factor: 2", "reduction_factor: 2, promote: true")
+    spec = tiny(asha, ("trials: 5", "trials: 6\n  time_budget: 30m\n  max_concurrent: 1"))
+    undisturbed = raysweep.run(spec, tmp_path / "undisturbed")
+    stopped = raysweep.run(spec, tmp_path / "stopped", observer=StopsAfter(5))
+    paused = [record for record in stopped.records if record.state is TrialState.PAUSED]
+    assert paused
+    assert stopped.trials()["state"].to_pylist().count("paused") == len(paused)
+    moved = Path(shutil.move(stopped.directory.root, tmp_path / "elsewhere"))
+    sweep = raysweep.resume(moved, time_budget=7200.0)
+    assert outcomes(sweep) == outcomes(undisturbed)
+    assert curves(sweep).equals(curves(undisturbed))
+    assert {record.state for record in sweep.records} == {TrialState.COMPLETED, TrialState.PRUNED}
+    assert sweep.records[paused[0].number].cause in {record.cause for record in undisturbed.records}
+    assert any(len(record.epochs) > 1 for record in sweep.records if record.state is TrialState.PRUNED)
+
+
 def test_a_bigger_total_gives_the_trials_of_a_sweep_that_had_it_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
     """TPE at one trial at a time: each suggestion depends on all trials before it."""
     fewer = tiny(("trials: 5", "trials: 8\n  max_concurrent: 1"))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysweep.config import TrialConfig
-from raysweep.defaults import FEWEST_EPOCHS, STEPS, sized, sized_like, steps_an_epoch
+from raysweep.defaults import FEWEST_EPOCHS, STEPS, settled, settled_like, sized, sized_like, steps_an_epoch
 from raysweep.errors import SpecError
 from raysweep.loading import load_spec, parse_spec
 from raysweep.spec import SweepSpec
@@ -115,3 +115,49 @@ def test_faults_beside_the_default_space_are_told_as_ever(section: str) -> None:
     with pytest.raises(SpecError) as error:
         parse_spec(f"{MINIMAL}search: {section}\n")
     assert {fault.key.split(".")[0] for fault in error.value.faults} == {"search"}
+
+
+def searching(trial: str, search: str) -> SweepSpec:
+    return parse_spec(f"data: {{dataset: digits}}\ntrial: {trial}\nsearch: {search}")
+
+
+SIX = "{latent_size: {choices: [2, 8, 16]}, d_size: {choices: [8, 16]}}"
+
+
+@pytest.mark.parametrize(
+    ("trial", "search", "sampler", "trials", "reason"),
+    [
+        (SIX, "{}", "grid", 6, "20 trials are enough for all 6 points"),
+        (SIX, "{trials: 6}", "grid", 6, "6 trials are enough for all 6 points"),
+        (SIX, "{trials: 7, enqueue: [{latent_size: 8}]}", "grid", 7, "7 trials are enough for all 6 points"),
+        (SIX, "{trials: 6, enqueue: [{latent_size: 8}]}", "gp", 6, "more points than trials"),
+        (SIX, "{trials: 5}", "gp", 5, "more points than trials"),
+        ("{latent_size: {low: 8, high: 64}}", "{}", "gp", 20, "more points than trials"),
+        ("{kld_weight: {low: 0.1, high: 1.0}}", "{trials: 5000}", "gp", 5000, "more points than trials"),
+        ("{latent_size: {choices: [8]}}", "{trials: 3}", "gp", 3, "the space has one point"),
+    ],
+)
+def test_auto_takes_a_grid_if_there_are_enough_trials_for_it_and_says_why(
+    trial: str, search: str, sampler: str, trials: int, reason: str
+) -> None:
+    spec = searching(trial, search)
+    assert (spec.search.sampler, spec.trials) == (sampler, trials)
+    assert spec.sampler_reason.endswith(reason)
+    assert settled(spec) is spec
+    again = parse_spec(yaml.safe_dump(spec.as_mapping()))
+    assert again.as_mapping() == spec.as_mapping()
+    assert not again.sampler_reason
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "random", "grid"])
+def test_a_sampler_that_the_file_names_stays(sampler: str) -> None:
+    spec = searching(SIX, f"{{trials: 6, sampler: {sampler}}}")
+    assert (spec.search.sampler, spec.sampler_reason) == (sampler, "")
+
+
+def test_a_file_that_leaves_the_sampler_open_goes_on_with_the_one_that_the_sweep_has() -> None:
+    before = searching(SIX, "{trials: 5, sampler: tpe}")
+    assert settled_like(searching(SIX, "{trials: 9}"), before).search.sampler == "tpe"
+    assert settled_like(searching(SIX, "{trials: 9, sampler: random}"), before).search.sampler == "random"
+    grid = searching(SIX, "{}")
+    assert settled_like(searching(SIX, "{trials: 9}"), grid).as_mapping() == grid.as_mapping()

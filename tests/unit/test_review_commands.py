@@ -399,7 +399,7 @@ def test_what_python_shows_of_a_sweep_is_a_line() -> None:
     assert "\n" not in repr(best)
     assert repr(best.epochs[0]) == "<epoch 1: elbo_nats 300>"
     assert repr(sweep.status()).startswith("<4 of 4 trials ended (2 completed, 1 pruned, 1 failed), 7 epochs trained")
-    assert repr(sweep.spec) == ("<search space small: 4 trials on digits, kld_weight searched by tpe, max elbo_nats>")
+    assert repr(sweep.spec) == ("<search space small: 4 trials on digits, kld_weight searched by gp, max elbo_nats>")
     html = sweep._repr_html_()
     assert "<th>kld_weight</th>" in html
     assert "<td>pruned</td>" in html

@@ -321,13 +321,20 @@ MARKS: dict[str, dict[str, Any]] = {
     "completed": {"s": SIZE, "c": palette.COMPLETED, "marker": "o", "edgecolors": "white", "linewidths": 0.8},
     "stopped early": {"s": SIZE * 0.6, "facecolors": "none", "edgecolors": palette.STOPPED, "linewidths": 1.3},
     "not finished": {"s": SIZE * 0.6, "facecolors": "none", "edgecolors": palette.UNFINISHED, "linewidths": 1.3},
+    "paused": {
+        "s": SIZE * 0.5,
+        "facecolors": "none",
+        "edgecolors": palette.UNFINISHED,
+        "linewidths": 1.3,
+        "marker": "s",
+    },
     "no result": {"s": SIZE * 0.8, "c": palette.NO_RESULT, "marker": "x", "linewidths": 1.4, "clip_on": False},
     "baseline": {"s": SIZE * 1.5, "c": palette.BASELINE, "marker": "D", "edgecolors": "white", "linewidths": 1.0},
     "best": {"s": SIZE * 5, "c": palette.BEST, "marker": "*", "edgecolors": "white", "linewidths": 1.0},
 }
 """How each kind of trial looks. In every figure the best is the orange star, a trial that was given a black diamond."""
 
-_ORDER = {"stopped early": 3.0, "not finished": 3.0, "baseline": 5.0, "best": 6.0}
+_ORDER = {"stopped early": 3.0, "not finished": 3.0, "paused": 3.0, "baseline": 5.0, "best": 6.0}
 """Which marks lie on others; 4 is usual."""
 
 
@@ -335,7 +342,8 @@ def kind(record: TrialRecord, value: float) -> str:
     """Return which of `MARKS` a trial has that is neither the best nor given."""
     if record.state in WITHOUT_RESULT or (record.epochs and not math.isfinite(value)):
         return "no result"
-    return {TrialState.COMPLETED: "completed", TrialState.PRUNED: "stopped early"}.get(record.state, "not finished")
+    ended = {TrialState.COMPLETED: "completed", TrialState.PRUNED: "stopped early", TrialState.PAUSED: "paused"}
+    return ended.get(record.state, "not finished")
 
 
 def legend_handle(kind: str, label: str) -> Line2D:

@@ -17,7 +17,7 @@ COMPLETED = "#0072B2"
 STOPPED = "#8A8F98"
 """Stopped early."""
 UNFINISHED = "#009E73"
-"""Running or interrupted."""
+"""Running, interrupted, or paused; those that are paused are squares."""
 NO_RESULT = "#5B6068"
 """Diverged, failed or out of memory; always a cross."""
 

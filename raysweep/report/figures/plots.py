@@ -196,7 +196,7 @@ def _legend(trials: Standing, shown: Counter[str], off: int) -> list[Line2D]:
     for looks in ("best", "baseline"):
         if shown[looks]:
             handles.append(legend_handle(looks, who(trials, looks)))
-    for looks in ("completed", "stopped early", "not finished"):
+    for looks in ("completed", "stopped early", "paused", "not finished"):
         if shown[looks]:
             handles.append(legend_handle(looks, f"{looks} ({shown[looks]})"))
     if off:

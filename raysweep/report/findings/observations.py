@@ -23,7 +23,7 @@ RUN = "run of a file"
 REPEAT = "repeat of a file"
 """A column that no claim can name: how many sweeps of the same file come before this one."""
 
-UNENDED = (TrialState.RUNNING.value, TrialState.INTERRUPTED.value)
+UNENDED = (TrialState.RUNNING.value, TrialState.PAUSED.value, TrialState.INTERRUPTED.value)
 
 
 class SweepTables(NamedTuple):

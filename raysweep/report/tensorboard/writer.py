@@ -93,11 +93,14 @@ class TensorBoardWriter:
         self._objective = spec.search.objective.metric
         self._files: dict[str, EventFile] = {}
         self._kept: list[tuple[tuple[bool, float, int], str]] = []
-        """Runs of trials that have ended, the best first."""
+        """Runs of trials that have ended or are paused, the best first."""
+        self._paused: set[int] = set()
+        """Trials whose runs say that they are paused."""
         with storage_errors(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
         if not (self._directory / SWEEP_RUN).exists():
             self._write(SWEEP_RUN, time.time(), 0, [experiment(spec)])
+        self._paused.update(record.number for record in records if record.state is TrialState.PAUSED)
         for record in sorted(records, key=lambda record: rank(record, self._objective)):
             if (self._directory / _run(record)).exists():
                 if self._may_go(record):
@@ -108,26 +111,48 @@ class TensorBoardWriter:
     @timed(DriverPart.TENSORBOARD)
     def add_epoch(self, record: TrialRecord) -> None:
         """Writes the scalars of the record's last epoch and its picture if there is one; first the parameters."""
+        if record.number in self._paused:
+            self._take_up(record)
         self._start(record)
         self._write_epoch(record, record.epochs[-1])
 
     @timed(DriverPart.TENSORBOARD)
     def finish_trial(self, record: TrialRecord) -> None:
-        """Writes how the trial ended, a page of text about it, and its pictures; a missing picture is left out."""
+        """Write how the trial ended, a page of text about it, and its pictures; a missing picture is left out.
+
+        Of a trial that was paused, `pause_trial` has written the pictures.
+        """
         self._start(record)
-        step, number = len(record.epochs), record.number
-        ended_s = _ended_s(record)
-        values = [text("trial", trial_text(record, self._objective), f"Trial {number}")]
-        values += _pictures(
-            ("reconstructions", self._sweep.reconstructions(number), "Validation images above their reconstructions."),
-            ("samples", self._sweep.samples(number), "Decoded draws from the prior."),
-        )
+        values = self._page(record)
+        if record.number not in self._paused:
+            values += self._trial_pictures(record)
         if record.state in STATUS:
-            values.append(session_end(record.state, ended_s))
-        self._write(_run(record), ended_s, step, values)
+            values.append(session_end(record.state, _ended_s(record)))
+        self._put_away(record, values)
+
+    @timed(DriverPart.TENSORBOARD)
+    def pause_trial(self, record: TrialRecord) -> None:
+        """Write where a trial stands that has been paused: the page and the pictures of a trial that ended."""
+        self._start(record)
+        self._put_away(record, [*self._page(record), *self._trial_pictures(record)])
+        self._paused.add(record.number)
+
+    def _put_away(self, record: TrialRecord, values: Sequence[Summary.Value]) -> None:
+        """Write the last that there is of a trial for now, and close its file."""
+        self._write(_run(record), _ended_s(record), len(record.epochs), values)
         self._close(_run(record))
         if self._may_go(record):
             self._keep_the_best(record)
+
+    def _page(self, record: TrialRecord) -> list[Summary.Value]:
+        return [text("trial", trial_text(record, self._objective), f"Trial {record.number}")]
+
+    def _trial_pictures(self, record: TrialRecord) -> list[Summary.Value]:
+        number = record.number
+        return _pictures(
+            ("reconstructions", self._sweep.reconstructions(number), "Validation images above their reconstructions."),
+            ("samples", self._sweep.samples(number), "Decoded draws from the prior."),
+        )
 
     @timed(DriverPart.TENSORBOARD)
     def add_tested(self, record: TrialRecord) -> None:
@@ -184,12 +209,23 @@ class TensorBoardWriter:
             with storage_errors(self._directory):
                 shutil.rmtree(self._directory / worst)
 
+    def _take_up(self, record: TrialRecord) -> None:
+        """Make the run of a trial whole that was paused and has trained one more epoch: it may have gone meanwhile."""
+        self._paused.discard(record.number)
+        self._kept = [kept for kept in self._kept if kept[1] != _run(record)]
+        if not (self._directory / _run(record)).exists():
+            self._start(record)
+            for epoch in record.epochs[:-1]:
+                self._write_epoch(record, epoch)
+
     def _write_whole(self, record: TrialRecord) -> None:
-        """Writes all that is known of a trial."""
+        """Write all that is known of a trial."""
         self._start(record)
         for epoch in record.epochs:
             self._write_epoch(record, epoch)
-        if record.state is not TrialState.RUNNING:
+        if record.state is TrialState.PAUSED:
+            self.pause_trial(record)
+        elif record.state is not TrialState.RUNNING:
             self.finish_trial(record)
             self._write_tested(record, [])
 

@@ -75,6 +75,30 @@ def test_of_very_many_trials_the_best_keep_their_runs(tmp_path, record, spec, mo
     assert sorted(run.name for run in directory.tensorboard.iterdir()) == ["0002", "0003", "0005", "0006", "sweep"]
 
 
+def test_a_trial_that_is_paused_has_each_epoch_once_when_it_goes_on_even_if_its_run_has_gone(
+    tmp_path, record, spec, monkeypatch
+):
+    monkeypatch.setattr(writer, "MOST_RUNS", 2)
+    directory = SweepDirectory(tmp_path)
+    whole = record(0, (1.0, 2.0, 3.0))
+    with TensorBoardWriter(directory, spec) as live:
+        for done in (1, 2):
+            live.add_epoch(replace(whole, state=TrialState.RUNNING, epochs=whole.epochs[:done]))
+        live.pause_trial(replace(whole, state=TrialState.PAUSED, epochs=whole.epochs[:2], ended_at=None))
+        assert list(live._files) == ["sweep"], "it holds no file open"
+        assert [step for step, _ in scalars(directory.tensorboard / "0000", "Objective/elbo_nats")] == [1, 2]
+        for better in (record(1, (8.0,)), record(2, (9.0,))):
+            live.add_epoch(better)
+            live.finish_trial(better)
+        assert not (directory.tensorboard / "0000").exists()
+        live.add_epoch(whole)
+        live.finish_trial(whole)
+    with TensorBoardWriter(directory, spec, [whole]):
+        pass
+    points = scalars(directory.tensorboard / "0000", "Objective/elbo_nats")
+    assert points == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
 def test_every_metric_has_a_tag_of_its_own_and_real_times(tmp_path, record, spec):
     one = record(0, (1.0,))
     with TensorBoardWriter(SweepDirectory(tmp_path), spec) as writer:

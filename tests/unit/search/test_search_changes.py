@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import pytest
 
 from raysweep.errors import LedgerError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, write_atomically
-from raysweep.loading import parse_spec
+from raysweep.loading import load_spec, parse_spec
 from raysweep.search.changes import changes_between, taken_message
 from raysweep.search.description import FORMAT, images_checksum, read_spec, yaml_text
 from raysweep.search.ledger import Ledger
 from raysweep.search.review import open_sweep
 from raysweep.search.sweep import resume, wanted_spec
-from raysweep.spec import SweepSpec
+from raysweep.spec import Asha, EarlyStopping, SearchSpec, SweepSpec
 from tests.unit.search.conftest import SPACE, epoch_metrics
 
 CLAIM = "claims: [{name: a, statement: It is so., test: always, condition: rate_nats >= 0, each: epoch}]\n"
@@ -45,10 +46,12 @@ INCOMPATIBLE = {
                          "search.enqueue: a list: "),
     "the objective": ("trials: 6", "trials: 6\n  objective: {metric: psnr_db}",
                       "search.objective.metric: 'elbo_nats' -> 'psnr_db'"),
-    "the sampler": ("trials: 6", "trials: 6\n  sampler: random", "search.sampler: 'tpe' -> 'random'"),
+    "the sampler": ("trials: 6", "trials: 6\n  sampler: random", "search.sampler: 'gp' -> 'random'"),
     "the seed": ("trials: 6", "trials: 6\n  seed: 1", "search.seed: 0 -> 1"),
     "early stopping": ("reduction_factor: 2", "reduction_factor: 4",
                        "search.early_stopping.asha.reduction_factor: 2 -> 4"),
+    "whether trials pause": ("reduction_factor: 2", "reduction_factor: 2, promote: true",
+                             "search.early_stopping.asha.promote: false -> true"),
     "no early stopping": ("  early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}\n", "",
                           "search.early_stopping: keys and values: {"),
     "what is measured": ("name: table", "name: table\nevaluation: {images: 200}", "evaluation.images: 1000 -> 200"),
@@ -146,6 +149,33 @@ def test_a_sweep_whose_ledger_does_not_have_the_specification_goes_by_its_file(
     (sweep.root / "table.yaml").write_text(SPACE.replace("low: 1e-5", "low: 1e-6"))
     with pytest.raises(SweepDirectoryError, match="another search space"):
         wanted_spec(sweep, file=sweep.root / "table.yaml")
+
+
+@pytest.mark.parametrize("default", [False, True], ids=["stops", "pauses"])
+def test_a_sweep_from_before_trials_could_pause_goes_on_as_it_was_whatever_the_default_is_now(
+    sweep: SweepDirectory, default: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (sweep.journal, sweep.spec):
+        path.write_text(re.sub(r'(,"promote":false|\n *promote: false)', "", path.read_text()))
+        assert "promote" not in path.read_text()
+    monkeypatch.setattr(Asha.model_fields["promote"], "default", default)
+    for model in (Asha, EarlyStopping, SearchSpec):
+        model.model_rebuild(force=True)
+    try:
+        file = sweep.root / "table.yaml"
+        file.write_text(SPACE)
+        now = load_spec(file).asha
+        assert now is not None
+        assert now.promote is default
+        for again in (wanted_spec(sweep), wanted_spec(sweep, trials=9), wanted_spec(sweep, file=file)):
+            assert again[0].asha is not None
+            assert not again[0].asha.promote
+        assert wanted_spec(sweep)[1] == []
+        assert "run with this very search space" in taken_message(sweep, read_spec(sweep)[0], wanted_spec(sweep)[0])
+    finally:
+        monkeypatch.undo()
+        for model in (Asha, EarlyStopping, SearchSpec):
+            model.model_rebuild(force=True)
 
 
 def test_a_missing_description_is_read_from_the_ledger(sweep: SweepDirectory, spec: SweepSpec) -> None:

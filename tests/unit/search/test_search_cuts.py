@@ -43,6 +43,7 @@ ENQUEUED = SPACE + "  enqueue: [{kld_weight: 1e-3, latent_size: 8}, {latent_size
 CASES = {
     "tpe while it samples at random": (SPACE.replace("SAMPLER", "tpe"), 3),
     "tpe with enough to go by": (SPACE.replace("SAMPLER", "tpe"), STARTUP_TRIALS + 3),
+    "gp with enough to go by": (SPACE.replace("SAMPLER", "gp"), STARTUP_TRIALS + 3),
     "random": (SPACE.replace("SAMPLER", "random"), 2),
     "grid": (GRID.replace("SAMPLER", "grid"), 5),
     "points that are enqueued": (ENQUEUED.replace("SAMPLER", "tpe"), 1),

@@ -99,6 +99,43 @@ def test_a_stop_is_told_with_its_numbers(spec: SweepSpec) -> None:
     ]
 
 
+def test_what_was_decided_where_trials_pause_is_told_as_of_when_each_went_on() -> None:
+    """Epochs take 1.5 s: trial 0 waited for the second arrival, 2 went on at once, 1 waits still."""
+    promoting = parse_spec(SPACE.replace("reduction_factor: 2", "reduction_factor: 2, promote: true"), "table.yaml")
+    records = [
+        trial(0, [101.91, 102.0], TrialState.PAUSED, 0),
+        trial(1, [101.59], TrialState.PAUSED, 5),
+        trial(2, [300.0, 301.0], TrialState.PAUSED, 9),
+    ]
+    began_after_the_second = replace(records[0].epochs[1], recorded_at=NOW + timedelta(seconds=7))
+    after_a_pause = replace(records[2].epochs[1], recorded_at=NOW + timedelta(seconds=12))
+    records[0] = replace(records[0], epochs=(records[0].epochs[0], began_after_the_second))
+    records[2] = replace(records[2], epochs=(records[2].epochs[0], after_a_pause))
+    records = [replace(r, ended_at=None) for r in records]
+    told = [[decision_text(decision, "elbo_nats") for decision in decisions(r, records, promoting)] for r in records]
+    assert told == [
+        ["went on at epoch 1: elbo_nats 101.91, 1st of 2, 1 goes on",
+         "paused at epoch 2: elbo_nats 102, 2nd of 2, 1 goes on, 301 is needed"],
+        ["paused at epoch 1: elbo_nats 101.59, 3rd of 3, 1 goes on, 300 is needed"],
+        ["went on at epoch 1: elbo_nats 300, 1st of 3, 1 goes on",
+         "paused at epoch 2: elbo_nats 301, 1st of 2, 1 goes on"],
+    ]  # fmt: skip
+    ended = [replace(r, state=TrialState.PRUNED, ended_at=NOW + timedelta(hours=1)) for r in records]
+    assert decision_text(decisions(ended[1], ended, promoting)[0], "elbo_nats").startswith("stopped at epoch 1")
+
+
+def test_the_leader_went_on_since_nothing_else_was_left() -> None:
+    text = SPACE.replace("reduction_factor: 2", "reduction_factor: 3, promote: true").replace("trials: 6", "trials: 2")
+    promoting = parse_spec(text, "table.yaml")
+    records = [trial(0, [1.0, 2.0, 3.0, 4.0], TrialState.COMPLETED, 0), trial(1, [0.5], TrialState.PRUNED, 0.2)]
+    late = [replace(e, recorded_at=e.recorded_at + timedelta(seconds=9)) for e in records[0].epochs[1:]]
+    records[0] = replace(records[0], epochs=(records[0].epochs[0], *late))
+    (found,) = (decision for decision in decisions(records[0], records, promoting) if decision.epoch == 1)
+    assert decision_text(found, "elbo_nats") == (
+        "went on at epoch 1: elbo_nats 1, 1st of 2, nothing else was left to train"
+    )
+
+
 def test_clocks_that_disagree_are_noticed_and_no_number_is_made_up(spec: SweepSpec) -> None:
     records = on_a_rung(spec)
     late = replace(records[0].epochs[0], recorded_at=NOW + timedelta(hours=1))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.search.status import remaining_seconds, sweep_status
+from raysweep.search.status import epochs_to_come, remaining_seconds, sweep_status
 from raysweep.space import TrialSpace
 from raysweep.spec import SweepSpec
-from tests.unit.search.conftest import NOW, epoch_metrics
+from tests.unit.search.conftest import NOW, SPACE, epoch_metrics
 
 
 def record(number: int, state: TrialState, epochs: int) -> TrialRecord:
@@ -46,3 +47,18 @@ def test_the_rest_is_what_early_stopping_lets_train_over_the_slots(spec: SweepSp
     assert remaining_seconds(ended, spec, 1) == pytest.approx(1.5 * 3 * (3 * 4 + 3 * 2) / 6)
     everything = [record(number, TrialState.COMPLETED, 4) for number in range(6)]
     assert remaining_seconds(everything, spec, 2) == 0
+
+
+def test_the_rest_of_a_sweep_whose_trials_pause_is_what_the_rule_sends_on(spec: SweepSpec) -> None:
+    """Rungs at 1 and 2 of 4 epochs, one in two goes on: 6 + 3 + 1 x 2 epochs of six trials."""
+    text = SPACE.replace("reduction_factor: 2", "reduction_factor: 2, promote: true")
+    promoting = parse_spec(text, "table.yaml")
+    assert epochs_to_come([], promoting) == 6 + 3 + 2
+    records = [record(0, TrialState.PAUSED, 2), record(1, TrialState.PAUSED, 1), record(2, TrialState.RUNNING, 3)]
+    assert epochs_to_come(records, promoting) == 3 + 1 + 1
+    assert sweep_status(records, promoting).paused == (records[0], records[1])
+    assert (sweep_status(records, promoting).ended, sweep_status(records, promoting).to_do) == (0, 3)
+    early = [record(number, TrialState.RUNNING, 2) for number in range(5)]
+    assert epochs_to_come(early, promoting) == 1 + 0 + 2 * 2, "more went on than one in two of all"
+    ended = [record(number, TrialState.DIVERGED, 0) for number in range(6)]
+    assert epochs_to_come(ended, promoting) == 0

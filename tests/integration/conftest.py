@@ -98,6 +98,28 @@ def wait_for(path: Path, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def run_python(code: str, *, cwd: Path, said: str = "", **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, for as long as `connected` itself allows a start of Ray and its end.
+
+    Args:
+        said: what it finds on its standard input.
+        environment: variables besides those that are set; None takes one away.
+
+    Raises:
+        AssertionError: if it has not ended then, with what it has printed and where it stands.
+    """
+    bound = connection.TRIES * connection.START_S + connection.SETTLE_S + connection.END_S + 60
+    stacks = f"import faulthandler; faulthandler.dump_traceback_later({bound - 10}, exit=True)\n"
+    variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", stacks + code],
+            cwd=cwd, env=variables, input=said, capture_output=True, text=True, timeout=bound,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"it ran for {bound:g} s\n{error.stdout!r}\n{error.stderr!r}") from None
+
+
 def start_raysweep(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """`raysweep` with these arguments, as a person starts it: in a process group of its own.
 

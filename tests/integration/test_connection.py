@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 import raysweep
 from raysweep.search import connection
 from tests.chaos.processes import marked
-from tests.integration.conftest import TINY, call_raysweep, start_raysweep
+from tests.integration.conftest import TINY, call_raysweep, run_python, start_raysweep
 
 BEGIN = """
 import os, sys, time
@@ -31,7 +29,7 @@ def workers():
     return [pid for pid in below if b"ray::IDLE" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 connection.local_nodes = lambda: [{"CPU": 2.0, "GPU": 0.0}]
-with connection.connected(parse_spec(sys.stdin.read(), "space")):
+with connection.connected(parse_spec(sys.stdin.read(), "space"), warn=lambda line: print(line, file=sys.stderr)):
     until = time.monotonic() + 30
     while not workers() and time.monotonic() < until:
         time.sleep(0.1)
@@ -109,19 +107,13 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="ne
 @needs_proc
 def test_it_begins_with_a_process_for_each_slot_and_these_have_torch(tmp_path: Path) -> None:
     text = TINY.replace("trials: 5", "trials: 5\n  max_concurrent: 1")
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN],
-        cwd=tmp_path, env=environment, input=text, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_python(BEGIN, cwd=tmp_path, said=text, OMP_NUM_THREADS=None)
     assert done.stdout.split() == ["1", "True", "1"], done.stdout + done.stderr
 
 
 @needs_proc
 def test_the_dashboards_agent_is_a_stand_in_that_ends_with_its_raylet(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AGENTS], cwd=tmp_path, input=TINY, capture_output=True, text=True, timeout=120
-    )
+    done = run_python(AGENTS, cwd=tmp_path, said=TINY)
     first, *_, last = done.stdout.splitlines()  # between them Ray says what it makes of a raylet that was killed
     assert (first, last) == ("0", "False"), done.stdout + done.stderr
 
@@ -141,18 +133,13 @@ def test_a_ray_that_names_its_agents_ports_otherwise_keeps_its_agent(
 
 def test_a_process_whose_torch_is_broken_starts_and_says_what_is_wrong_when_it_is_asked(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+    done = run_python(WITHOUT_TORCH, cwd=tmp_path)
     assert done.stdout == "libcudart.so.12: cannot open shared object file\n", done.stderr
 
 
 @needs_proc
 def test_a_start_that_takes_too_long_is_told_and_tried_once_more(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE], cwd=tmp_path, capture_output=True, text=True, timeout=240,
-        env={**os.environ, "PYTHONPATH": str(Path(raysweep.__file__).parents[1])},
-    )  # fmt: skip
+    done = run_python(TWICE, cwd=tmp_path, PYTHONPATH=str(Path(raysweep.__file__).parents[1]))
     assert done.stdout == "Ray did not start within 20 s; it is started once more\n-9 runs\n", done.stderr
 
 

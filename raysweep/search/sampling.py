@@ -256,7 +256,7 @@ def epochs_kept(spec: SweepSpec) -> frozenset[int]:
     """Return the epochs whose values the sampler looks at, besides the last one of a trial that was stopped."""
     if spec.search.sampler != "gp":
         return frozenset()
-    from raysweep.search.gp.sampler import observed_epochs
+    from raysweep.search.gp.curves import observed_epochs
 
     return frozenset(observed_epochs(_rungs(spec), spec.max_epochs))
 

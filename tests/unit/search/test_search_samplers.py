@@ -29,7 +29,8 @@ from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.search.gp.cube import Cube
-from raysweep.search.gp.sampler import FIRST_POINTS, MOST_PENDING, MOST_ROWS, CurveSampler
+from raysweep.search.gp.curves import MOST_ROWS
+from raysweep.search.gp.sampler import FIRST_POINTS, MOST_PENDING, CurveSampler
 from raysweep.search.ledger import Ledger
 from raysweep.search.sampling import make_sampler, ranking_for, suggest
 from raysweep.space import Range, Scalar, optuna_distribution

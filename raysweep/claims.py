@@ -55,7 +55,7 @@ COLUMNS: dict[str, Kind] = {
     **_metric_kinds(METRICS, "best_"),
     **_metric_kinds(FINAL_METRICS),
     "best_epoch": "number", "objective": "number", "epochs_done": "number", "train_s": "number", "trial": "number",
-    "state": "text", "enqueued": "truth", "dataset": "text", "sweep": "text",
+    "state": "text", "enqueued": "truth", "stuck": "truth", "dataset": "text", "sweep": "text",
 }  # fmt: skip
 """What a claim can speak of: the columns of trials.parquet, the data set and the sweep's name; the kind of each."""
 

@@ -18,6 +18,11 @@ Mode = Literal["min", "max"]
 ACTIVE_VARIANCE = 0.01
 """A latent is active if its posterior mean varies over images by more than this (Burda et al., arXiv:1509.00519)."""
 
+COLLAPSED_R2 = 0.02
+"""A model whose `r2` is below this is no better than the mean image ..."""
+COLLAPSED_RATE_NATS = 0.1
+"""... and one whose `rate_nats` is below this says nothing of the image: it has collapsed."""
+
 
 class Metric(NamedTuple):
     """What a reader has to know of one field of `EpochMetrics`."""

@@ -15,7 +15,7 @@ from raysweep.layout import SweepDirectory, read_bounded, replacing
 from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
 from raysweep.report.pages import promised_bytes
-from raysweep.report.tables import SCHEMA_VERSION, epochs_table, trials_table
+from raysweep.report.tables import SCHEMA_VERSION, Stuck, epochs_table, trials_table
 from raysweep.spec import SweepSpec
 
 MAX_TABLE_BYTES = 1 << 31
@@ -23,14 +23,19 @@ MAX_TABLE_BYTES = 1 << 31
 
 
 @timed(DriverPart.REPORT)
-def write_parquet(directory: SweepDirectory, records: Sequence[TrialRecord], spec: SweepSpec) -> None:
-    """Writes report/trials.parquet and report/epochs.parquet; a reader sees each old or new, never half.
+def write_parquet(
+    directory: SweepDirectory, records: Sequence[TrialRecord], spec: SweepSpec, stuck: Stuck | None = None
+) -> None:
+    """Write report/trials.parquet and report/epochs.parquet; a reader sees each old or new, never half.
+
+    Args:
+        stuck: which trials are stuck, as `trials_table` takes it.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
     """
     for path, table in (
-        (directory.trials_parquet, trials_table(records, spec)),
+        (directory.trials_parquet, trials_table(records, spec, stuck)),
         (directory.epochs_parquet, epochs_table(records, spec)),
     ):
         with replacing(path) as temporary:

@@ -21,6 +21,9 @@ from raysweep.spec import SweepSpec
 
 SCHEMA_VERSION = 1
 
+Stuck = Mapping[int, bool | None]
+"""Which trials are stuck, by their numbers; None where that cannot be told."""
+
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -78,6 +81,9 @@ def _metric_columns(metrics: Mapping[str, Metric], prefix: str, suffix: str, *, 
     )
 
 
+STUCK_SAID = (
+    "it never left the plateau at the mean image, although its KLD weight is below collapse; null where nobody can tell"
+)
 _STATES = ", ".join(f"`{state}`" for state in TrialState)
 
 TRIAL_COLUMNS: tuple[Column, ...] = (
@@ -88,6 +94,7 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     *(_parameter_column(name) for name in TrialConfig.model_fields),
     Column("epochs_done", pa.int32(), "epochs", "epochs trained and evaluated"),
     *_metric_columns(METRICS, "", ", after the last epoch", nullable=True),
+    Column("stuck", pa.bool_(), "", STUCK_SAID, nullable=True),
     Column("best_epoch", pa.int32(), "", "epoch, from 1, after which the objective was best", nullable=True),
     *_metric_columns(METRICS, "best_", ", after `best_epoch`", nullable=True),
     *_metric_columns(FINAL_METRICS, "", ", on the test split", nullable=True),
@@ -131,10 +138,17 @@ def _schema(columns: Sequence[Column], spec: SweepSpec | None) -> pa.Schema:
     return pa.schema([column.field for column in columns], metadata=metadata)
 
 
-def trials_table(records: Sequence[TrialRecord], spec: SweepSpec) -> pa.Table:
-    """One row per trial, in the order of their numbers. A NaN stays a NaN; what was never measured is null."""
-    objective = spec.search.objective.metric
-    rows = (_trial_row(record, objective) for record in _unique(records, lambda record: record.number))
+def trials_table(records: Sequence[TrialRecord], spec: SweepSpec, stuck: Stuck | None = None) -> pa.Table:
+    """Return one row per trial, in the order of their numbers.
+
+    A NaN stays a NaN; what was never measured is null.
+
+    Args:
+        stuck: which trials are stuck, by their numbers; of one that is not in it that cannot be told.
+    """
+    objective, stuck = spec.search.objective.metric, stuck or {}
+    ordered = _unique(records, lambda record: record.number)
+    rows = (_trial_row(record, objective, stuck.get(record.number)) for record in ordered)
     return _table(rows, trials_schema(spec))
 
 
@@ -160,7 +174,7 @@ def _epoch_rows(record: TrialRecord) -> Iterator[dict[str, Any]]:
         yield {**row, "time_s": time_s, "recorded_at": epoch.recorded_at}
 
 
-def _trial_row(record: TrialRecord, objective: str) -> dict[str, Any]:
+def _trial_row(record: TrialRecord, objective: str, stuck: bool | None) -> dict[str, Any]:
     final, best = record.final, record.best(objective)
     return {
         "trial": record.number,
@@ -170,6 +184,7 @@ def _trial_row(record: TrialRecord, objective: str) -> dict[str, Any]:
         **record.config.model_dump(),
         "epochs_done": len(record.epochs),
         **(_metrics(final) if final else {}),
+        "stuck": stuck,
         "best_epoch": best.epoch if best else None,
         **({f"best_{name}": value for name, value in _metrics(best).items()} if best else {}),
         **(_final_metrics(record.tested) if record.tested else {}),

@@ -30,6 +30,7 @@ def trial_mapping(sweep: Sweep, record: TrialRecord, metric: str | None = None) 
         "metrics": dataclasses.asdict(record.metrics) if record.metrics else None,
         "test_metrics": dataclasses.asdict(record.test_metrics) if record.test_metrics else None,
         "epochs_done": record.epochs_done,
+        "stuck": sweep.stuck.get(record.number),
         "enqueued": record.enqueued,
         "started_at": _time(record.started_at),
         "ended_at": _time(record.ended_at),

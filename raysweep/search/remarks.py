@@ -20,6 +20,7 @@ from raysweep.metrics import FINAL_PREFIX, FORMER_MODES, TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.space import Choices, Range, Scalar, field_adapter, field_kind
 from raysweep.spec import SweepSpec
+from raysweep.vae.plateau import NEAR_COLLAPSE, is_near_collapse, stuck_trials
 from raysweep.vae.preflight import Preflight, Unpredictable
 
 FEW = 4
@@ -28,6 +29,10 @@ LAST_PART = 5
 """A trial is still improving if its objective gained in the last one in so many of its epochs ..."""
 LEAST_GAIN = 0.01
 """... at least this share of what it gained since its first epoch."""
+LEAKY_SLOPE = 0.1
+"""A `negative_slope` at which stuck trials leave the plateau: docs/search.md has the measurement."""
+MOST_NAMED = 8
+"""Stuck trials that a remark names."""
 END_SHARE = 0.05
 """A value is at an end of its range within this share of it, on the range's own scale."""
 
@@ -58,10 +63,13 @@ def remarks_after(
 
     `address` is the sweep's directory as a command has it.
     """
+    verdicts = stuck_trials(records, prediction)
+    stuck = [record for record in records if verdicts[record.number]]
     return [
         *_of_two_winners(spec, records, finalists, address),
         *_of_unfinished_learning(spec, records, train_images),
-        *_of_collapsed_trials(spec, records, prediction),
+        *_of_stuck_trials(spec, records, stuck, prediction),
+        *_of_collapsed_trials(spec, records, stuck, prediction),
         *_of_a_winner_at_an_end(spec, records, prediction),
     ]
 
@@ -186,13 +194,53 @@ def _of_unfinished_learning(spec: SweepSpec, records: Sequence[TrialRecord], tra
     ]
 
 
-def _of_collapsed_trials(spec: SweepSpec, records: Sequence[TrialRecord], prediction: Preflight | None) -> list[str]:
+def _of_stuck_trials(
+    spec: SweepSpec, records: Sequence[TrialRecord], stuck: Sequence[TrialRecord], prediction: Preflight | None
+) -> list[str]:
+    """Name the trials that never left the plateau at the mean image, and what gets such trainings off it."""
+    slow = [record for record in stuck if is_near_collapse(record, prediction)]
+    failed = [record for record in stuck if record not in slow]
+    said = []
+    if failed:
+        rates = sorted(record.config.learning_rate for record in failed)
+        at = f"{rates[0]:.2g}" + (f" to {rates[-1]:.2g}" if f"{rates[-1]:.2g}" != f"{rates[0]:.2g}" else "")
+        instead = f"a smaller trial.learning_rate, up to {rates[0] / 2:.1g}"
+        if spec.trial.ends("negative_slope")[1] < LEAKY_SLOPE:
+            instead = f"trial.negative_slope: {LEAKY_SLOPE}, which keeps activations from dying, or {instead}"
+        weight, training = ("its kld_weight", "its") if len(failed) == 1 else ("their kld_weight", "their")
+        said.append(
+            f"{_never_left(failed, records)}, although {weight} is well below collapse: {training} training failed, "
+            f"at learning_rate {at}. In a new sweep: {instead}"
+        )
+    if slow and prediction is not None:
+        weights = "its kld_weight" if len(slow) == 1 else "their kld_weight"
+        said.append(
+            f"{_never_left(slow, records)}: {weights} is below predicted collapse by less than a factor of "
+            f"{1 / NEAR_COLLAPSE:g}, where a model takes long to leave it and gains little. In a new sweep: "
+            f"{epochs_key(spec)}: {2 * spec.max_epochs}, or search {below(prediction)}"
+        )
+    return said
+
+
+def _never_left(stuck: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
+    numbers = ", ".join(str(record.number) for record in stuck[:MOST_NAMED])
+    if len(stuck) == 1:
+        return f"Trial {numbers} never left the plateau at the mean image"
+    if len(stuck) > MOST_NAMED:
+        numbers += f" and {len(stuck) - MOST_NAMED} more"
+    return f"{len(stuck)} of {len(records)} trials never left the plateau at the mean image (trials {numbers})"
+
+
+def _of_collapsed_trials(
+    spec: SweepSpec, records: Sequence[TrialRecord], stuck: Sequence[TrialRecord], prediction: Preflight | None
+) -> list[str]:
     measured = [record for record in records if record.final is not None and record.state is not TrialState.DIVERGED]
     metric, direction = spec.search.objective.metric, spec.search.objective.direction
     collapsed = [
         # One that still improves has only not yet learned: its remedy is longer training.
         record for record in measured
         if record.final is not None and record.final.collapsed and not is_improving(record, metric, direction)
+        and record not in stuck
     ]  # fmt: skip
     best = ranked(list(records), metric)
     if not collapsed or not best:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from datetime import UTC, datetime
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from raysweep.search.workingcopy import (
     send_report,
 )
 from raysweep.spec import Objective, SweepSpec
+from raysweep.vae.plateau import stuck_trials
 from raysweep.vae.preflight import Preflight
 from raysweep.wording import counted, is_python, option, to_type, worded_for
 
@@ -77,13 +79,21 @@ class Sweep:
         """One row a trial, with the columns of report/trials.parquet (docs/schema.md)."""
         from raysweep.report.tables import trials_table
 
-        return trials_table(self.records, self.spec)
+        return trials_table(self.records, self.spec, self.stuck)
 
     def epochs(self) -> pa.Table:
         """One row an epoch of a trial, with the columns of report/epochs.parquet (docs/schema.md)."""
         from raysweep.report.tables import epochs_table
 
         return epochs_table(self.records, self.spec)
+
+    @cached_property
+    def stuck(self) -> dict[int, bool | None]:
+        """Which trials never left the plateau at the mean image (docs/metrics.md); None where that cannot be told."""
+        return stuck_trials(self.records, self.prediction)
+
+    def _numbers_stuck(self) -> list[int]:
+        return [number for number, is_stuck in self.stuck.items() if is_stuck]
 
     @property
     def name(self) -> str:
@@ -282,9 +292,9 @@ class Sweep:
         from raysweep.report.tensorboard.writer import FINDINGS_TAG, PROFILE_TAG
 
         self.directory.require_present()
-        write_parquet(self.directory, self.records, self.spec)
+        write_parquet(self.directory, self.records, self.spec, self.stuck)
         collapse = self.prediction.critical_weight if self.prediction else None
-        figures = draw_figures(self.directory, self.spec, self.records, collapse)
+        figures = draw_figures(self.directory, self.spec, self.records, collapse, self._numbers_stuck())
         texts = {}
         if self.spec.claims:
             findings = self.findings()

@@ -27,6 +27,7 @@ from raysweep.search.review import Sweep
 from raysweep.search.scheduler import Promotion, standing, survives
 from raysweep.search.status import sweep_status
 from raysweep.spec import SweepSpec
+from raysweep.vae.plateau import stuck_trials
 from raysweep.vae.preflight import Preflight, Unpredictable
 
 if TYPE_CHECKING:
@@ -420,8 +421,7 @@ class Session:
             for r in self.ledger.records()
         ]
         pictures_came = self.mirror is not None and self.mirror.fetch_pictures()
-        prediction = self._prediction if isinstance(self._prediction, Preflight) else None
-        figures, texts = Sweep(self.directory, self.spec, records, False, prediction).write_pages()
+        figures, texts = Sweep(self.directory, self.spec, records, False, self._preflight).write_pages()
         self._writer.add_projections(records)
         self._writer.add_figures(figures)
         for tag, markdown in texts.items():
@@ -430,6 +430,11 @@ class Session:
         if pictures_came:
             rebuild(self.directory, self.spec, records, figures, texts)
         self.directory.unreported.unlink(missing_ok=True)
+
+    @property
+    def _preflight(self) -> Preflight | None:
+        """The prediction of collapse, if there is one."""
+        return self._prediction if isinstance(self._prediction, Preflight) else None
 
     def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:
         """How a trial ends at its latest epoch; None if it goes on."""
@@ -542,7 +547,8 @@ class Session:
         """Write the Parquet files as they now are, unless that was done a moment ago."""
         now = time.monotonic()
         if now - self._last_report > max(REPORT_INTERVAL_S, 20 * self._report_cost_s):
-            write_parquet(self.directory, self.ledger.records(), self.spec)
+            records = self.ledger.records()
+            write_parquet(self.directory, records, self.spec, stuck_trials(records, self._preflight))
             self._last_report = time.monotonic()
             self._report_cost_s = self._last_report - now
 

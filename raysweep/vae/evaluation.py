@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import ACTIVE_VARIANCE
+from raysweep.metrics import ACTIVE_VARIANCE, COLLAPSED_R2, COLLAPSED_RATE_NATS
 from raysweep.vae.inputs import WHITE_FROM, binarise, seeded_generator
 from raysweep.vae.likelihoods import (
     FIT_SQUARED_ERROR,
@@ -24,10 +24,8 @@ from raysweep.vae.objective import bits_per_dim, calibrated_distortion, charged_
 from raysweep.vae.precision import products_in
 
 EVALUATION_BATCH = 256
-COLLAPSED_R2 = 0.02
 NO_VARIANCE = 1e-10
 """Below this images are all the same: what is left is rounding of their mean."""
-COLLAPSED_RATE_NATS = 0.1
 
 RunMembers = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Runs several models: from x [batch, members, channels, height, width] and noise [members, batch, latents] to the

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
+from raysweep.report.parquet import read_table
 from raysweep.search.description import FORMAT
 from raysweep.search.driving import driving
 from raysweep.search.ledger import Ledger
+from raysweep.vae.preflight import Preflight
 from tests.unit.search.conftest import epoch_metrics, final_metrics
 
 TEXT = """
@@ -419,6 +422,33 @@ def test_a_record_and_the_json_have_the_same_names() -> None:
     assert entry["config"] == record.config.model_dump(mode="json")
     assert (entry["sweep"], entry["objective"]) == (sweep.name, sweep.objective)
     assert isinstance(record, TrialRecord)
+
+
+def test_a_stuck_trial_is_told_wherever_trials_are() -> None:
+    spec = parse_spec(text_of().replace("max_epochs: 3, grace_epochs: 1", "max_epochs: 4, grace_epochs: 4"))
+    place = SweepDirectory.at("flat")
+    place.root.mkdir()
+    prediction = Preflight((0.5, 0.5), 1e-5, 1e-1, (1, 1), (1, 1), (0.0, 0.0)).to_mapping()
+    description = {"format": FORMAT, "spec": spec.as_mapping(), "data": {"checksum": "x"}, "preflight": prediction}
+    place.spec.write_text(yaml.safe_dump(description))
+    ledger = Ledger.create(place, spec, description)
+    for number, r2 in enumerate((-0.01, 0.5)):
+        ledger.ask()
+        for epoch in range(1, 5):
+            at = replace(epoch_metrics(epoch, 10.0), r2=r2, rate_nats=0.001, collapsed=r2 < 0)
+            ledger.add_epoch(number, at, "host", "cpu")
+        ledger.finish(number, TrialState.COMPLETED, "all 4 epochs done")
+    sweep = raysweep.open_sweep("flat")
+    assert sweep.stuck == {0: True, 1: False}
+    assert sweep.trials()["stuck"].to_pylist() == [True, False]
+    assert (
+        "stuck      at the mean image in every epoch, although its kld_weight is below" in run("show", "flat", "0")[1]
+    )
+    assert "stuck" not in run("show", "flat", "1")[1]
+    assert json.loads(run("show", "flat", "0", "--json")[1])["stuck"] is True
+    assert any(remark.startswith("Trial 0 never left the plateau") for remark in sweep.remarks())
+    assert run("report", "flat")[0] == 0
+    assert read_table(place.trials_parquet)["stuck"].to_pylist() == [True, False]
 
 
 def test_a_plot_has_a_star_a_value_and_leaves_out_what_is_no_number() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +36,15 @@ def draw_figures(
     spec: SweepSpec,
     records: Sequence[TrialRecord],
     collapse: tuple[float, float] | None = None,
+    stuck: Collection[int] = (),
 ) -> list[Figure]:
-    """Draws the figures of a sweep as PNG files under report/figures; those that have nothing to show are left out.
+    """Draw the figures of a sweep as PNG files under report/figures; those that have nothing to show are left out.
 
-    `collapse` is the `kld_weight` at which collapse was predicted, from the least to the most over the search space.
     Reads the trials' pictures of reconstructions, and changes no other file.
+
+    Args:
+        collapse: the `kld_weight` at which collapse was predicted, from the least to the most over the search space.
+        stuck: numbers of the trials that never left the plateau at the mean image.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -48,7 +52,7 @@ def draw_figures(
     # Matplotlib takes half a second to import, which only drawing should cost.
     from raysweep.report.figures.plots import draw_all
 
-    return [_write(directory, drawn) for drawn in draw_all(directory, spec, records, collapse)]
+    return [_write(directory, drawn) for drawn in draw_all(directory, spec, records, collapse, stuck)]
 
 
 def draw_profile(directory: SweepDirectory, profile: Profile) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -95,6 +95,8 @@ class Standing(NamedTuple):
     """Trials whose point the search space file gave."""
     drawn: list[TrialRecord]
     """Those of the records that have a mark of their own: all, or `MOST_DRAWN` of them."""
+    stuck: frozenset[int] = frozenset()
+    """Numbers of the trials that never left the plateau at the mean image, although they were not to collapse."""
 
     def value(self, record: TrialRecord) -> float:
         """The objective after the trial's last epoch; NaN if there is none."""
@@ -103,6 +105,12 @@ class Standing(NamedTuple):
     def is_special(self, record: TrialRecord) -> bool:
         """Whether the figures name the trial."""
         return record is self.winner or record.enqueued
+
+    def failing(self, record: TrialRecord) -> str:
+        """Say, after a comma, that a trial is stuck or has collapsed; nothing of one that uses its latents."""
+        if record.number in self.stuck:
+            return ", stuck at the mean image"
+        return ", collapsed" if record.final is not None and record.final.collapsed else ""
 
     @property
     def special_values(self) -> list[float]:
@@ -145,8 +153,7 @@ class Standing(NamedTuple):
         more = (
             "" if self.winner.state is TrialState.COMPLETED else f", after {counted(len(self.winner.epochs), 'epoch')}"
         )
-        if self.winner.final is not None and self.winner.final.collapsed:
-            more += ", collapsed"
+        more += self.failing(self.winner)
         values = [value for value in map(self.value, self.repeats(self.winner)) if math.isfinite(value)]
         if len(values) > 1:
             more += f"; its {len(values)} seeds {short(min(values))} to {short(max(values))}"
@@ -158,13 +165,18 @@ class Standing(NamedTuple):
         return f"{len(self.completed)} of {counted(len(self.records), 'trial')} completed"
 
 
-def standing(spec: SweepSpec, records: Sequence[TrialRecord]) -> Standing:
-    """Rank the trials of a sweep: which is best, and which were given."""
+def standing(spec: SweepSpec, records: Sequence[TrialRecord], stuck: Collection[int] = ()) -> Standing:
+    """Rank the trials of a sweep: which is best, and which were given.
+
+    Args:
+        stuck: numbers of the trials that are stuck.
+    """
     metric = spec.search.objective.metric
     ordered = sorted(records, key=lambda record: record.number)
     best = ranked(ordered, metric)
     given = [record for record in ordered if record.enqueued]
-    return Standing(metric, ordered, best[0] if best else None, given, _drawn(ordered, [*given, *best]))
+    drawn = _drawn(ordered, [*given, *best])
+    return Standing(metric, ordered, best[0] if best else None, given, drawn, frozenset(stuck))
 
 
 def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from matplotlib.axes import Axes
@@ -57,10 +57,16 @@ MOST_VALUES_IN_A_TITLE = 2
 
 
 def draw_all(
-    directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord], collapse: Weights | None = None
-) -> Iterator[Drawn]:
-    """Draw every figure that has something to show; `collapse` are the KLD weights at which it was predicted."""
-    trials = standing(spec, records)
+    directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord], collapse: Weights | None = None,
+    stuck: Collection[int] = (),
+) -> Iterator[Drawn]:  # fmt: skip
+    """Draw every figure that has something to show.
+
+    Args:
+        collapse: the KLD weights at which it was predicted.
+        stuck: numbers of the trials that are stuck.
+    """
+    trials = standing(spec, records, stuck)
     with styled():
         for drawn in (
             objective_by_parameter(trials, spec, collapse),

@@ -223,6 +223,4 @@ def _who(trials: Standing, record: TrialRecord) -> str:
     if record.state is not TrialState.COMPLETED:
         how = "stopped early" if record.state is TrialState.PRUNED else str(record.state)
         who += f", {how} after {counted(len(record.epochs), 'epoch')}"
-    if record.final is not None and record.final.collapsed:
-        who += ", collapsed"
-    return who
+    return who + trials.failing(record)

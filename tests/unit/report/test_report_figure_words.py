@@ -141,6 +141,8 @@ def test_the_finding_says_what_is_to_be_known_of_the_best(trial, spec):
     done = [trial(n, 8, 10.0 + n) for n in range(2)]
     assert standing(spec, done).finding == "best 11 (trial 1; its 2 seeds 10 to 11)"
     assert standing(spec, [as_collapsed(done[0])]).finding == "best 10 (trial 0, collapsed)"
+    stuck = standing(spec, [as_collapsed(done[0])], stuck=[0])
+    assert stuck.finding == "best 10 (trial 0, stuck at the mean image)"
     alone = standing(spec, [trial(0, 8, 10.0, TrialState.PRUNED, epochs=1)])
     assert alone.finding == "best 10 (trial 0, after 1 epoch)"
     assert alone.of_how_many == "0 of 1 trial completed"

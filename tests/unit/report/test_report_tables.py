@@ -107,6 +107,12 @@ def test_two_records_of_one_trial_are_refused(record, spec):
         trials_table([record(3), record(3)], spec)
 
 
+def test_a_row_says_whether_its_trial_is_stuck_and_null_where_nobody_can_tell(record, spec) -> None:
+    table = trials_table([record(0), record(1), record(2)], spec, {0: True, 1: False, 2: None})
+    assert table["stuck"].to_pylist() == [True, False, None]
+    assert trials_table([record(0)], spec)["stuck"].to_pylist() == [None]
+
+
 def test_the_metadata_says_whose_tables_these_are(spec):
     metadata = trials_table([], spec).schema.metadata
     assert metadata[b"raysweep.schema_version"] == b"1"

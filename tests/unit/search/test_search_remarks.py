@@ -150,6 +150,39 @@ def test_trials_that_all_collapsed_are_told_with_the_weights_to_search() -> None
     assert "collapsed" not in few
 
 
+GREY = {"collapsed": True, "r2": -0.01, "rate_nats": 0.002}
+"""Metrics of a model that is no better than the mean image."""
+LEAKY = FILE + "  negative_slope: 0.1\n"
+
+
+def test_trials_that_never_left_the_mean_image_are_named_with_what_mends_it() -> None:
+    predicted = beyond(parse_spec(FILE))
+    learned = trial(0, [0, 200.0, 200.0])
+    told = after(learned, *(trial(number, FLAT, **GREY) for number in (1, 2)), prediction=predicted)
+    assert "2 of 3 trials never left the plateau at the mean image (trials 1, 2), although their kld_weight is" in told
+    assert "at learning_rate 0.001. In a new sweep: trial.negative_slope: 0.1" in told
+    assert "a smaller trial.learning_rate, up to 0.0005" in told
+    assert "collapsed" not in told, "their weight is not at fault"
+    assert "Trial 1 never left" in after(learned, trial(1, FLAT, **GREY), prediction=predicted)
+    leaky = after(learned, trial(1, FLAT, **GREY), prediction=predicted, text=LEAKY)
+    assert "In a new sweep: a smaller trial.learning_rate" in leaky
+
+
+def test_trials_stuck_near_collapse_are_told_to_train_longer_or_to_weigh_less() -> None:
+    told = after(*(trial(n, FLAT, kld_weight=0.01, **GREY) for n in range(9)), prediction=beyond(parse_spec(FILE)))
+    assert "9 of 9 trials never left the plateau at the mean image (trials 0, 1, 2, 3, 4, 5, 6, 7 and 1 more)" in told
+    assert "by less than a factor of 2" in told
+    assert "trial.epochs: 20, or search trial.kld_weight: {low: 1e-06, high: 0.006, log: true}" in told
+    assert "negative_slope" not in told
+
+
+def test_trials_beyond_collapse_are_not_called_stuck() -> None:
+    heavy = [trial(number, FLAT, kld_weight=0.05, **GREY) for number in range(3)]
+    told = after(*heavy, prediction=beyond(parse_spec(FILE)))
+    assert "All trials had collapsed" in told
+    assert "never left" not in told
+
+
 def test_the_winner_by_the_bound_and_the_one_for_samples_are_both_named() -> None:
     told = after(trial(0, [0, 200.0, 200.0], kid=6.3), trial(1, FLAT, kid=2.6), trial(2, FLAT))
     assert "Trial 0 is the best by elbo_nats" in told

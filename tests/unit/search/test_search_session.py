@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,13 +12,23 @@ import pytest
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
+from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.search.exchange import EpochReport, Share
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault
-from raysweep.search.session import strip_epochs
+from raysweep.search.session import Session, strip_epochs
 from raysweep.spec import SweepSpec
-from tests.unit.search.conftest import OpenSession, epoch_metrics, fail, report, train_to_the_end
+from raysweep.vae.preflight import Preflight
+from tests.unit.search.conftest import (
+    IMAGES,
+    OpenSession,
+    Watcher,
+    epoch_metrics,
+    fail,
+    report,
+    train_to_the_end,
+)
 
 
 def test_orders_carry_the_point_and_the_epochs_at_which_pictures_are_drawn(
@@ -269,6 +280,21 @@ def test_closing_writes_tables_in_which_unfinished_trials_are_interrupted(
     states = pq.read_table(directory.trials_parquet).column("state").to_pylist()
     assert states == ["completed", "interrupted"]
     assert pq.read_table(directory.epochs_parquet).num_rows == 5
+
+
+def test_a_trial_below_predicted_collapse_that_stays_at_the_mean_image_is_stuck_in_the_tables(
+    ledger: Ledger, directory: SweepDirectory, spec: SweepSpec
+) -> None:
+    predicted = Preflight((0.01, 0.01), 1e-5, 1e-1, (1, 1), (0, 0), (0.2, 0.2))
+    with TensorBoardWriter(directory, spec) as writer:
+        session = Session(directory, spec, ledger, Slots(1, 0, 8), IMAGES, writer, Watcher(), predicted)
+        session.next_order()
+        for epoch in (1, 2, 3, 4):
+            flat = replace(epoch_metrics(epoch, 10.0), r2=-0.01, rate_nats=0.001, collapsed=True)
+            session.receive(0, EpochReport(flat, "host", "cpu", 1))
+        assert pq.read_table(directory.trials_parquet)["stuck"].to_pylist() == [True], "while the sweep runs, too"
+        session.close()
+    assert pq.read_table(directory.trials_parquet)["stuck"].to_pylist() == [True]
 
 
 def test_a_spent_time_budget_stops_the_session(open_session: OpenSession, ledger: Ledger, spec: SweepSpec) -> None:

@@ -1,0 +1,123 @@
+"""Trials that never left the plateau at the mean image, although their KLD weight lets them. Needs no torch.
+
+Every training begins there: the decoder's biases learn the mean image within an epoch, long before the latents say
+anything. A model whose posterior collapses stays, because it is what its objective asks for. A stuck model stays
+because its training failed: at a large learning rate the first steps of Adam leave activations of the encoder that are
+0 for all images, through which no gradient passes. docs/metrics.md has the rule, docs/search.md what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from raysweep.config import TrialConfig
+from raysweep.metrics import COLLAPSED_R2, COLLAPSED_RATE_NATS, TrialState
+from raysweep.records import TrialRecord
+from raysweep.space import TrialSpace
+from raysweep.vae.preflight import Preflight
+
+LEAST_EPOCHS = 4
+"""Of fewer epochs nobody can tell a plateau that ends from one that does not."""
+GROWTH = 1.5
+"""A rate that has grown by this factor since half of the epochs is about to leave the plateau ..."""
+LEAST_RATE_NATS = COLLAPSED_RATE_NATS / 10
+"""... if it is at least this; below, it is noise."""
+
+NEAR_COLLAPSE = 0.5
+"""Above this share of the weight at which collapse is predicted, good trainings take long to leave the plateau too."""
+
+_Loss = tuple[str, str, str]
+_Left = dict[_Loss, list[tuple[float, float]]]
+
+
+def has_left_plateau(r2: Sequence[float]) -> bool:
+    """Return whether the model was better than the mean image after any epoch, by the bound of `collapsed`."""
+    return any(value >= COLLAPSED_R2 for value in r2)
+
+
+def lies_flat(r2: Sequence[float], rate_nats: Sequence[float]) -> bool:
+    """Return whether a curve was on the plateau in every epoch and gives no sign of leaving it.
+
+    Args:
+        r2: `r2` after each epoch.
+        rate_nats: `rate_nats` after each epoch.
+    """
+    if len(r2) < LEAST_EPOCHS or has_left_plateau(r2) or not all(map(math.isfinite, (*r2, *rate_nats))):
+        return False
+    half = math.ceil(len(r2) / 2) - 1
+    is_learning = r2[-1] - r2[half] >= COLLAPSED_R2
+    is_leaving = rate_nats[-1] >= max(LEAST_RATE_NATS, GROWTH * rate_nats[half])
+    return not is_learning and not is_leaving
+
+
+def stuck_trials(records: Sequence[TrialRecord], prediction: Preflight | None) -> dict[int, bool | None]:
+    """Return which trials are stuck, by their numbers; None where that cannot be told.
+
+    It cannot be told of a trial on the plateau that has trained for less than `LEAST_EPOCHS`, that failed, or whose
+    KLD weight nobody knows to be below collapse: none was predicted, and no trial left the plateau at such a weight.
+
+    Args:
+        records: the trials of one sweep.
+        prediction: at which KLD weight collapse was predicted before the sweep, if it was.
+    """
+    left: _Left = {}
+    for record in records:
+        if record.epochs and record.last("r2") >= COLLAPSED_R2:
+            left.setdefault(_loss(record.config), []).append((record.config.free_bits_nats, _pull(record.config)))
+    return {record.number: _is_stuck(record, prediction, left) for record in records}
+
+
+def _is_stuck(record: TrialRecord, prediction: Preflight | None, left: _Left) -> bool | None:
+    r2, rate_nats = ([epoch.value(name) for epoch in record.epochs] for name in ("r2", "rate_nats"))
+    if has_left_plateau(r2) or record.state is TrialState.DIVERGED:
+        return False
+    if len(r2) < LEAST_EPOCHS or record.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY):
+        return None
+    if not lies_flat(r2, rate_nats):
+        return False
+    config = record.config
+    weight, line = config.kld_weight, None if prediction is None else collapse_line(config, record.space, prediction)
+    if weight == 0 or (line is not None and weight < line):
+        return True
+    others = left.get(_loss(config), [])
+    if any(free_bits <= config.free_bits_nats and pull >= _pull(config) for free_bits, pull in others):
+        return True
+    return None if line is None else False
+
+
+def is_near_collapse(record: TrialRecord, prediction: Preflight | None) -> bool:
+    """Return whether a trial's KLD weight is near the one from which on it was predicted to collapse, or beyond."""
+    line = None if prediction is None else collapse_line(record.config, record.space, prediction)
+    return line is not None and record.config.kld_weight >= NEAR_COLLAPSE * line
+
+
+def collapse_line(config: TrialConfig, space: TrialSpace, prediction: Preflight) -> float | None:
+    """Return the `kld_weight` from which on a trial of this configuration was predicted to collapse.
+
+    The prediction has the least and the most over the space. Where several reductions are searched, how they relate
+    depends on the number of pixels, so the line is the least. None if the prediction does not hold for the trial.
+    """
+    if config.likelihood != "gaussian" or config.free_bits_nats > 0:
+        return None
+    least = prediction.critical_weight[0]
+    if len(space.choices("reduction")) > 1:
+        return least
+    sigma, latents = float(space.ends("sigma")[1]), int(space.ends("latent_size")[0])
+    strongest = config.model_copy(update={"sigma": sigma, "latent_size": latents})
+    return least * _pull_of_one(strongest) / _pull_of_one(config)
+
+
+def _loss(config: TrialConfig) -> _Loss:
+    """Return what two trials must have in common for their KLD weights to compare."""
+    return config.likelihood, config.reduction, config.binarise
+
+
+def _pull(config: TrialConfig) -> float:
+    """Return how strongly the KL divergence weighs against the data term: comparable between trials of one `_loss`."""
+    return config.kld_weight * _pull_of_one(config)
+
+
+def _pull_of_one(config: TrialConfig) -> float:
+    squared = 2 * config.sigma**2 if config.likelihood == "gaussian" else 1.0
+    return squared / config.latent_size if config.reduction == "pixel_and_latent_mean" else squared

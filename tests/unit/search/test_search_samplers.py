@@ -432,6 +432,31 @@ def test_the_gaussian_process_finds_more_than_the_others_do() -> None:
     assert means["gp"] < 0.3 * means["random"], means
 
 
+def test_the_gaussian_process_finds_more_than_tpe_although_half_the_fast_trainings_are_stuck() -> None:
+    """As trials get stuck: at learning rates just above the best one, flat at a value of the worse half of points."""
+
+    def distance(sampler: str, seed: int) -> float:
+        spec = parse_spec(
+            "data: {dataset: digits}\ntrial: {kld_weight: {low: 1e-6, high: 1, log: true}, "
+            "learning_rate: {low: 1e-5, high: 1e-1, log: true}}\n"
+            f"search: {{trials: 24, sampler: {sampler}, seed: {seed}, {ASHA}}}"
+        )
+        space, trials, best, chance = space_of(spec), [], math.inf, random.Random(seed)
+        for number in range(24):
+            point = suggestion(spec, trials)
+            misfit = (math.log10(point["kld_weight"]) + 3) ** 2 + 2 * math.log10(point["learning_rate"] / 2e-3) ** 2
+            curve = [-misfit - 2 / epoch for epoch in range(1, 10)]
+            if chance.random() < 0.5 and point["learning_rate"] > 4e-3:
+                curve = [-8.0] * 9
+            else:
+                best = min(best, misfit)
+            trials.append(trial_of(number, point, space, "completed", curve))
+        return best
+
+    means = {name: float(np.mean([distance(name, seed) for seed in range(3)])) for name in ("gp", "tpe")}
+    assert means["gp"] < 0.5 * means["tpe"], means
+
+
 def test_a_curve_that_ends_early_says_where_it_was_going() -> None:
     """Of two halves of a range one is better at epoch 3, and the other at the end: the end counts."""
     spec = parse_spec(

@@ -134,7 +134,7 @@ def _facts(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
     for index, decision in enumerate(decisions(record, sweep.records, sweep.spec)):
         facts.append(("rungs" if index == 0 else "", decision_text(decision, sweep.objective)))
     if sweep.stuck.get(record.number):
-        facts.append(("stuck", "at the mean image in every epoch, although its kld_weight is below collapse"))
+        facts.append(("stuck", "no better than the mean image in any epoch, although its kld_weight is below collapse"))
     if record.tested is not None:
         facts.append(("tested", finals_text(record)))
     best = record.best(sweep.objective)

@@ -67,7 +67,7 @@ def remarks_after(
     stuck = [record for record in records if verdicts[record.number]]
     return [
         *_of_two_winners(spec, records, finalists, address),
-        *_of_unfinished_learning(spec, records, train_images),
+        *_of_unfinished_learning(spec, records, stuck, train_images),
         *_of_stuck_trials(spec, records, stuck, prediction),
         *_of_collapsed_trials(spec, records, stuck, prediction),
         *_of_a_winner_at_an_end(spec, records, prediction),
@@ -172,10 +172,12 @@ def _of_two_winners(
     ]
 
 
-def _of_unfinished_learning(spec: SweepSpec, records: Sequence[TrialRecord], train_images: int | None) -> list[str]:
+def _of_unfinished_learning(
+    spec: SweepSpec, records: Sequence[TrialRecord], stuck: Sequence[TrialRecord], train_images: int | None
+) -> list[str]:
     metric, direction = spec.search.objective.metric, spec.search.objective.direction
     whole = [record for record in records if record.state is TrialState.COMPLETED and len(record.epochs) > 1]
-    improving = [record for record in whole if is_improving(record, metric, direction)]
+    improving = [record for record in whole if is_improving(record, metric, direction) and record not in stuck]
     if not improving:
         return []
     epochs = max(2 * spec.max_epochs, epochs_for(train_images, spec.trial.ends("batch_size")[1]) if train_images else 0)

@@ -163,6 +163,8 @@ def test_trials_that_never_left_the_mean_image_are_named_with_what_mends_it() ->
     assert "at learning_rate 0.001. In a new sweep: trial.negative_slope: 0.1" in told
     assert "a smaller trial.learning_rate, up to 0.0005" in told
     assert "collapsed" not in told, "their weight is not at fault"
+    slowly = after(learned, trial(1, CLIMBING, **GREY), prediction=predicted)
+    assert "still improving" not in slowly, "more epochs would not help it"
     assert "Trial 1 never left" in after(learned, trial(1, FLAT, **GREY), prediction=predicted)
     leaky = after(learned, trial(1, FLAT, **GREY), prediction=predicted, text=LEAKY)
     assert "In a new sweep: a smaller trial.learning_rate" in leaky

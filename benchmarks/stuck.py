@@ -4,16 +4,15 @@
     python benchmarks/stuck.py --output results/stuck.jsonl --seeds 1            a third of it
 
 Its points are recorded curves (benchmarks/curves/kld.parquet): those that never left the plateau although their KLD
-weight is below predicted collapse, and the five best. Each is trained again with each remedy and seed, in this process
-and on one thread: stuck points for 6 epochs, good ones for all 20. A training that is recorded in the output is not
-made again, so that the command goes on where it was stopped.
+weight is below predicted collapse, well below it or near it, and the five best. Each is trained again with each remedy
+and seed, in this process and on one thread: stuck points for 6 epochs, good ones for all 20. A training that is
+recorded in the output is not made again, so that the command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from raysweep.data.spectrum import training_spectrum
 from raysweep.data.tensors import ImageSplits, load_splits
 from raysweep.metrics import COLLAPSED_R2
 from raysweep.spec import DataSpec
+from raysweep.vae.plateau import NEAR_COLLAPSE
 from raysweep.vae.preflight import critical_weight
 from raysweep.vae.training import Training
 
@@ -60,22 +60,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     splits = load_splits(prepare(DATA), DATA, "cpu")
-    stuck, good = points(splits)
+    found = points(splits)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(max(options.seeds, options.good_seeds)):
-        for kind, chosen, seeds, epochs in (
-            ("stuck", stuck, options.seeds, STUCK_EPOCHS), ("good", good, options.good_seeds, EPOCHS),
-        ):  # fmt: skip
-            if seed < seeds:
+        for kind, chosen in found.items():
+            if seed < (options.good_seeds if kind == "good" else options.seeds):
                 for number, point in chosen.items():
                     for remedy in [*REMEDIES][: options.remedies]:
                         key = {"kind": kind, "trial": number, "remedy": remedy, "seed": seed}
-                        record(options.output, key, point, epochs, splits)
+                        record(options.output, key, point, EPOCHS if kind == "good" else STUCK_EPOCHS, splits)
     print(table(recorded(options.output)))
 
 
-def points(splits: ImageSplits) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Return the points of the curves that are stuck, and the best ones, by the number of their trial."""
+def points(splits: ImageSplits) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return the points of the curves by their kind and the number of their trial."""
     rows = pq.read_table(CURVES).to_pylist()
     curves: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
@@ -93,8 +91,13 @@ def points(splits: ImageSplits) -> tuple[dict[int, dict[str, Any]], dict[int, di
     names = ("kld_weight", "learning_rate", "latent_size", "d_size")
     point = {number: {name: curve[0][name] for name in names} for number, curve in whole.items()}
     best = sorted(whole, key=lambda number: -whole[number][-1]["elbo_nats"])[:GOOD]
-    stuck = sorted((n for n in whole if is_stuck(whole[n])), key=lambda number: point[number]["kld_weight"])
-    return {number: point[number] for number in stuck}, {number: point[number] for number in best}
+    stuck = [number for number in whole if is_stuck(whole[number])]
+    near = {number for number in stuck if point[number]["kld_weight"] >= NEAR_COLLAPSE * critical}
+    return {
+        "stuck": {number: point[number] for number in stuck if number not in near},
+        "near collapse": {number: point[number] for number in stuck if number in near},
+        "good": {number: point[number] for number in best},
+    }
 
 
 def record(output: Path, key: dict[str, Any], point: dict[str, Any], epochs: int, splits: ImageSplits) -> None:
@@ -149,8 +152,19 @@ def recorded(output: Path) -> list[dict[str, Any]]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Return the table of docs/search.md."""
-    return str(spread) + str(statistics) + str(lines)  # TODO
+    """Return a row of Markdown for each kind of point and remedy: trainings that left the plateau, and their ends."""
+    rows = [
+        "| points | remedy | left the plateau | r2 at the end | elbo_nats at the end |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for kind in dict.fromkeys(line["kind"] for line in lines):
+        for remedy in REMEDIES:
+            chosen = [line for line in lines if (line["kind"], line["remedy"]) == (kind, remedy)]
+            if chosen:
+                left = sum(max(line["r2"]) >= COLLAPSED_R2 for line in chosen)
+                r2, elbo = ([line[name][-1] for line in chosen] for name in ("r2", "elbo_nats"))
+                rows.append(f"| {kind} | `{remedy}` | {left} of {len(chosen)} | {spread(r2)} | {spread(elbo)} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

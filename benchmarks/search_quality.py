@@ -8,6 +8,11 @@ workers train epochs that take as long as recorded ones did. What searches is re
 and stopping rule, and the rivals' own classes. Every simulated sweep is a line of OUTPUT/runs.jsonl, and one that is
 there is not run again; from all of them come OUTPUT/table.md, OUTPUT/summary.parquet and OUTPUT/regret.png.
 docs/search.md says what the figures mean.
+
+What a right and a wrong past do to the search (`search: {start_from: ..., prior: ...}`), compared with none:
+
+    python benchmarks/search_quality.py --output results/past --problems kld synthetic --workers 2 --seeds 20 \
+        --methods "raysweep GP + ASHA" pasts
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ import numpy as np
 import torch
 from searching.measures import found
 from searching.ours import Raysweep
+from searching.pasts import cost_table, hint_of, past_of
 from searching.problems import Point, Problem, cube_size, features, from_cube, problem_of
 from searching.report import write_report
 from searching.rivals import RIVALS
@@ -48,6 +54,16 @@ OURS = {
     "raysweep GP + promotion": ("gp", True),
 }
 """raysweep's own samplers, each with trials that stop on a rung and trials that pause there until they are promoted."""
+PASTS = {
+    f"raysweep GP + ASHA from {words}": kind
+    for kind, words in (
+        ("same", "the same space"), ("shifted", "a shifted optimum"), ("unrelated", "an unrelated past"),
+        ("opposite", "an opposite past"),
+    )
+}  # fmt: skip
+"""The same search that starts from an earlier sweep (`search: {start_from: ...}`), a right or a wrong one."""
+HINTS = {"raysweep GP + ASHA, right hint": "right", "raysweep GP + ASHA, wrong hint": "wrong"}
+"""The same search with a hint at one parameter (`search: {prior: ...}`): its value at the best point, or far away."""
 
 
 class Run(NamedTuple):
@@ -65,7 +81,8 @@ def main() -> None:
     for name in options.problems:
         if name != "synthetic":
             print(described_surrogates(name), flush=True)
-    methods = [method for method in options.methods if is_there(method)]
+    named = [name for method in options.methods for name in ((*PASTS, *HINTS) if method == "pasts" else (method,))]
+    methods = [method for method in named if is_there(method)]
     runs = [
         Run(problem, method, workers, seed)
         for seed in range(options.seeds)  # seeds last, so that a run that is cut short has some of everything
@@ -83,6 +100,8 @@ def main() -> None:
     wanted = set(runs)
     rows = [row for row in read_rows(record) if Run(**{field: row[field] for field in Run._fields}) in wanted]
     print(write_report(options.output, rows))
+    if any(row["method"] in (*PASTS, *HINTS) for row in rows):
+        print(cost_table(rows, "raysweep GP + ASHA", (*PASTS, *HINTS)))
 
 
 def read_options() -> argparse.Namespace:
@@ -90,8 +109,9 @@ def read_options() -> argparse.Namespace:
     recorded = sorted(path.stem for path in CURVES.glob("*.parquet"))
     parser.add_argument("--output", type=Path, required=True, help="directory of the results")
     parser.add_argument("--problems", nargs="+", choices=[*recorded, "synthetic"], default=[*recorded, "synthetic"])
-    parser.add_argument("--methods", nargs="+", choices=[*OURS, *RIVALS], default=[*OURS, *RIVALS], metavar="METHOD",
-                        help=", ".join([*OURS, *RIVALS]))  # fmt: skip
+    methods = [*OURS, "pasts", *PASTS, *HINTS, *RIVALS]
+    parser.add_argument("--methods", nargs="+", choices=methods, default=[*OURS, *RIVALS], metavar="METHOD",
+                        help=f"{', '.join(methods)}; pasts stands for those that start from something")  # fmt: skip
     parser.add_argument("--workers", nargs="+", type=int, default=[2, 8, 32])
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--surrogate", choices=["best", *MODELS], default="best",
@@ -184,6 +204,12 @@ def make_problem(name: str) -> Problem:
 def make_searcher(method: str, problem: Problem, workers: int, seed: int) -> Searcher:
     if method in OURS:
         return Raysweep(problem.spec, workers, seed, *OURS[method])
+    if method in PASTS:
+        past = past_of(PASTS[method], problem, BUDGET, seed)
+        return Raysweep(problem.spec, workers, seed, "gp", False, past)
+    if method in HINTS:
+        hint = hint_of(HINTS[method], problem, seed)
+        return Raysweep(problem.spec, workers, seed, "gp", False, prior=hint)
     return RIVALS[method](problem.spec, seed)
 
 

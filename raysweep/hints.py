@@ -135,6 +135,8 @@ _KEYS = (
         "search.enqueue",
         "points_to_evaluate initial initial_points start_points warm_start baseline baselines first",
     ),
+    _Row("search.start_from", "past previous previous_sweeps warm_start_from transfer transfer_from history"),
+    _Row("search.prior", "hint hints guess beliefs expected prior_values"),
     _Row("search.seed", "random_state random_seed sampler_seed"),
     _Row("search.fuse", "fused vmap batch_trials"),
     _Row(
@@ -323,6 +325,8 @@ _WRITTEN = {
     "search.early_stopping": "early_stopping: {asha: {grace_epochs: 5}}",
     "search.early_stopping.asha": "asha: {grace_epochs: 5}",
     "search.enqueue": "enqueue: [{kld_weight: 5e-3, learning_rate: 1e-4}]",
+    "search.start_from": "start_from: [results/kld]",
+    "search.prior": "prior: {kld_weight: 1e-4}",
 }
 """Keys whose values have keys or items of their own, each with an example."""
 

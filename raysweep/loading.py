@@ -196,14 +196,23 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
         _check_network(space, sections["data"], faults)
     claims = _parse_claims(raw.get("claims"), space, broken_fields, faults, search, sections.get("evaluation"))
     search = _parse_enqueue(search, space, broken_fields, faults)
+    search = _parse_prior(search, space, broken_fields, faults)
     if faults.found:
         return None
-    return settled(
+    spec = settled(
         SweepSpec(
             name=name, data=sections["data"], trial=space, search=search, resources=sections["resources"],
             evaluation=sections["evaluation"], claims=claims, unsized=unsized,
         )
     )  # fmt: skip
+    if spec.search.sampler == "grid":
+        for key in _knowledge(search):
+            faults.add(
+                ("search", key),
+                f"is of no use here: {spec.sampler_reason}, and sampler: auto takes them all. Take {key} out, or write "
+                "sampler: gp",
+            )
+    return spec
 
 
 def _parse_trial(section: Any, faults: Faults) -> tuple[TrialSpace, set[str]]:
@@ -377,6 +386,13 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> Trial
             "value tells the smallest weight, not the best model. Use elbo_nats (or bits_per_dim, psnr_db), "
             "whose meaning no weight changes",
         )
+    if search.sampler not in ("auto", "gp"):
+        for key in _knowledge(search):
+            faults.add(
+                ("search", key),
+                f"is for the sampler gp, got sampler: {search.sampler}, which learns nothing from it; leave sampler "
+                f"out, or take {key} out",
+            )
     if search.sampler == "grid":
         for name in space.searched:
             if not space.is_finite(name):
@@ -421,24 +437,43 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> Trial
 
 def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faults: Faults) -> SearchSpec:
     """Checks the points that run first, and returns the section with their values as the fields have them."""
-    points: list[dict[str, Scalar]] = []
-    for index, point in enumerate(search.enqueue):
-        checked: dict[str, Scalar] = {}
-        for name, value in point.items():
-            path = ("search", "enqueue", index, name)
-            if name in space.searched:
-                distribution = space.searched[name]
-                checked[name] = _check_value(name, value, path, faults)
-                if checked[name] not in distribution:
-                    faults.add(path, f"must be within what is searched, {distribution}, got {shown(value)}")
-            elif name in broken:
-                continue
-            elif name in TrialConfig.model_fields:
-                faults.add(path, f"trial.{name} is a constant; give it a distribution, or take it out of the point")
-            else:
-                faults.add(path, f"unknown name{key_hint(name, 'trial', tuple(space.searched), all_keys())}")
-        points.append(checked)
+    points = [
+        _checked_point(point, space, broken, ("search", "enqueue", index), "the point", faults)
+        for index, point in enumerate(search.enqueue)
+    ]
     return search.model_copy(update={"enqueue": tuple(points)})
+
+
+def _parse_prior(search: SearchSpec, space: TrialSpace, broken: set[str], faults: Faults) -> SearchSpec:
+    """Check the values that are believed to be good; return the section with them as the fields have them."""
+    prior = _checked_point(search.prior, space, broken, ("search", "prior"), "prior", faults)
+    return search.model_copy(update={"prior": prior})
+
+
+def _checked_point(
+    point: Mapping[str, Scalar], space: TrialSpace, broken: set[str], path: KeyPath, what: str, faults: Faults
+) -> dict[str, Scalar]:
+    """Return values of searched fields as the fields have them; each that is none of the space becomes a fault."""
+    checked: dict[str, Scalar] = {}
+    for name, value in point.items():
+        key = (*path, name)
+        if name in space.searched:
+            distribution, before = space.searched[name], len(faults.found)
+            checked[name] = _check_value(name, value, key, faults)
+            if len(faults.found) == before and checked[name] not in distribution:
+                faults.add(key, f"must be within what is searched, {distribution}, got {shown(value)}")
+        elif name in broken:
+            continue
+        elif name in TrialConfig.model_fields:
+            faults.add(key, f"trial.{name} is a constant; give it a distribution, or take it out of {what}")
+        else:
+            faults.add(key, f"unknown name{key_hint(name, 'trial', tuple(space.searched), all_keys())}")
+    return checked
+
+
+def _knowledge(search: SearchSpec) -> list[str]:
+    """Return the keys of `search:` by which a sampler knows something beforehand, of those that are given."""
+    return [key for key in ("start_from", "prior") if getattr(search, key)]
 
 
 def _known(raw: dict[Any, Any], model: type[BaseModel], path: KeyPath, faults: Faults) -> dict[str, Any]:

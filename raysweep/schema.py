@@ -30,7 +30,9 @@ def json_schema() -> dict[str, Any]:
     values = definitions.pop("TrialConfig")["properties"]
     search = definitions["SearchSpec"]["properties"]
     search["early_stopping"]["anyOf"].append({"const": "none"})
-    search["enqueue"]["items"] = _mapping({name: _bare(values[name]) for name in values})
+    point = _mapping({name: _bare(values[name]) for name in values})
+    search["enqueue"]["items"] = point
+    search["prior"] |= point
     ranges, choices = definitions.pop("Range"), definitions.pop("Choices")
     definitions["Trial"] = {
         **_mapping({name: _searchable(name, values[name], ranges, choices) for name in values}),

@@ -205,6 +205,11 @@ class SearchSpec(Section):
     """The rule that ends poor trials; null or `none` trains all to their end."""
     enqueue: tuple[dict[str, Scalar], ...] = ()
     """Points that run first; a searched field that a point leaves out is sampled."""
+    start_from: tuple[str, ...] = ()
+    """Directories or addresses of earlier sweeps whose trials the sampler `gp` learns from, as of a task that may be
+    related (docs/search.md). They are copied into this sweep when it begins."""
+    prior: dict[str, Scalar] = {}
+    """Values of searched fields that you expect to be good: a hint to the sampler `gp` that fades as trials end."""
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
     """Seed of the sampler. Trials have `trial.seed`."""
     time_budget: Duration | None = None
@@ -217,6 +222,16 @@ class SearchSpec(Section):
     fuse: Annotated[Literal["auto", "off"] | int, WithJsonSchema(_FUSE)] = "auto"
     """Most trials of one shape that a process trains together, as one batched model: it pays for small models on a GPU.
     `auto` fuses on whole GPUs alone, and few enough for the sampler to learn from trials that have ended."""
+
+    @field_validator("start_from")
+    @classmethod
+    def _names_sweeps_once(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        for index, place in enumerate(places):
+            if not place.strip():
+                raise ValueError("each entry must be the directory or the address of a sweep, got an empty text")
+            if place in places[:index]:
+                raise ValueError(f"each sweep may stand once, got {place!r} twice")
+        return places
 
     @field_validator("fuse", mode="before")
     @classmethod

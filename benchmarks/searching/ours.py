@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +14,10 @@ from raysweep.metrics import EpochMetrics
 from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.search.exchange import EpochReport, ImageFile
 from raysweep.search.ledger import Ledger
+from raysweep.search.past import PastSweep
 from raysweep.search.resources import Slots
 from raysweep.search.session import Session
+from raysweep.space import Scalar
 from raysweep.spec import Asha, SweepSpec
 from searching.problems import changed_spec
 from searching.simulation import Job
@@ -33,8 +36,13 @@ class Silent:
 class Raysweep:
     """Drives a `Session` as a driver does; only the trainings behind its orders are simulated."""
 
-    def __init__(self, spec: SweepSpec, workers: int, seed: int, sampler: str, promote: bool) -> None:
+    def __init__(
+        self, spec: SweepSpec, workers: int, seed: int, sampler: str, promote: bool,
+        past: tuple[PastSweep, ...] = (), prior: Mapping[str, Scalar] | None = None,
+    ) -> None:  # fmt: skip
         search: dict[str, Any] = {"trials": TRIALS, "seed": seed, "enqueue": [], "fuse": "off", "sampler": sampler}
+        if prior:
+            search["prior"] = dict(prior)
         if promote or "promote" in Asha.model_fields:
             search["early_stopping"] = {"asha": {"promote": promote}}
         self._spec = changed_spec(spec, {"search": search})
@@ -44,8 +52,10 @@ class Raysweep:
         directory = SweepDirectory(self._place)
         directory.report.mkdir()
         silent = cast(Any, Silent())
+        ledger = Ledger.create(directory, self._spec)
+        ledger.start_from(past)
         self._session = Session(
-            directory, self._spec, Ledger.create(directory, self._spec), Slots(1.0, 0.0, workers),
+            directory, self._spec, ledger, Slots(1.0, 0.0, workers),
             ImageFile(self._place, "none", "0" * 64, 0), cast(TensorBoardWriter, silent), silent,
         )  # fmt: skip
 

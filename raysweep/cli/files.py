@@ -54,12 +54,14 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
 
     from raysweep.data.cache import describe
     from raysweep.defaults import sized
+    from raysweep.search.earlier import gather_past
     from raysweep.search.remarks import remarks_before
     from raysweep.search.views import plan_view
     from raysweep.shipped import find_shipped
     from raysweep.vae.preflight import summary
 
     console = plain_console()
+    past = gather_past(spec, file)
     description = describe(spec.data)
     spec = sized(spec, description.sizes.train)
     slots, where = _slots(spec)
@@ -69,7 +71,7 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
     shipped = f" (shipped with raysweep; for a copy to change, type: raysweep new my.yaml --from {file})"
     # Only now: the images may have a fault.
     console.print(f"{file}: sound{shipped if find_shipped(file) else ''}", soft_wrap=True)
-    console.print(plan_view(spec, description, collapse, slots, where, _remarks(cache)))
+    console.print(plan_view(spec, description, collapse, slots, where, _remarks(cache), past))
     for index, remark in enumerate(remarks_before(spec, description.sizes.train, prediction)):
         if index == 0:
             console.print()

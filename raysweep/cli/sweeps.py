@@ -94,10 +94,13 @@ def run(
     def announce(prediction: Preflight | Unpredictable) -> None:
         print_sentences(console, f"collapse {summary(prediction, spec.trial)[0]}")
 
+    def inform(summary: str) -> None:
+        print_sentences(console, f"start from  {summary}")
+
     with display_of(console) as display, preparing(console) as progress:
         sweep = run_sweep(
-            spec, output, observer=display, progress=progress, announce=announce, warn=warner(console), source=file,
-            profiler=Profiler.of_this_process("run") if profile else None,
+            spec, output, observer=display, progress=progress, announce=announce, inform=inform, warn=warner(console),
+            source=file, profiler=Profiler.of_this_process("run") if profile else None,
         )  # fmt: skip
     _conclude(console, sweep)
 

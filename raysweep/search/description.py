@@ -21,6 +21,7 @@ from raysweep.loading import is_record, parse_spec
 from raysweep.profiles import DriverPart
 from raysweep.search.journal import study_attributes
 from raysweep.search.ledger import DESCRIPTION, SPEC
+from raysweep.search.past import PastSweep
 from raysweep.search.resources import Slots
 from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight, Unpredictable
@@ -137,7 +138,7 @@ def _parsed(mapping: Any, source: Path) -> SweepSpec:
 @timed(DriverPart.LEDGER)
 def describe_sweep(
     spec: SweepSpec, info: CacheInfo, slots: Slots, nodes: Sequence[Mapping[str, float]],
-    prediction: Preflight | Unpredictable, train_images: int,
+    prediction: Preflight | Unpredictable, train_images: int, past: Sequence[PastSweep] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """What sweep.yaml says of a new sweep."""
     spans = None if info.spans is None else [None if span is None else list(span) for span in info.spans]
@@ -152,6 +153,7 @@ def describe_sweep(
             **({} if spans is None else {"spans": spans}),
         },
         **({"sampler": f"{spec.search.sampler} (auto: {spec.sampler_reason})"} if spec.sampler_reason else {}),
+        **({"start_from": [earlier.summary for earlier in past]} if past else {}),
         "preflight": prediction.to_mapping(),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

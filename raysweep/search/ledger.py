@@ -50,6 +50,7 @@ from raysweep.search.entries import (
     tested_key,
 )
 from raysweep.search.journal import Journal, described_cut, repair_journal
+from raysweep.search.past import PastSweep, past_from
 from raysweep.search.sampling import Ranking, epochs_kept, ranking_for, suggest
 from raysweep.space import Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
@@ -58,9 +59,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY = "raysweep"
-SPEC, DESCRIPTION, CHOICES = "spec", "description", "choices"
-"""Attributes of the study: the specification the sweep is run with, what else sweep.yaml says of it, and whether TPE
-takes numbers among choices in their order."""
+SPEC, DESCRIPTION, CHOICES, PAST = "spec", "description", "choices", "past"
+"""Attributes of the study: the specification the sweep is run with, what else sweep.yaml says of it, whether TPE takes
+numbers among choices in their order, and what was taken over from earlier sweeps."""
 ORDERED = "ordered"
 """What `CHOICES` is in a sweep that does; sweeps of earlier versions do not have it, and go on as they began."""
 CONSTRAINT = "diverged"
@@ -91,6 +92,7 @@ class Ledger:
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
         self._are_choices_ordered = study.user_attrs.get(CHOICES) == ORDERED or not study.get_trials(deepcopy=False)
+        self._past = past_from(study.user_attrs.get(PAST, ()))
         self._paused: dict[int, int] = {}
         if writable:
             self._settle()
@@ -241,6 +243,27 @@ class Ledger:
                 if known.get(name) != value:
                     self._study.set_user_attr(name, value)
 
+    @property
+    def past(self) -> tuple[PastSweep, ...]:
+        """What was taken over from earlier sweeps."""
+        return self._past
+
+    @property
+    def lacks_past(self) -> bool:
+        """Whether the earlier sweeps that the sweep starts from are still to be taken over: it has not begun."""
+        return bool(self._spec.search.start_from) and not self._past and not self._records
+
+    @timed(DriverPart.LEDGER)
+    def start_from(self, past: tuple[PastSweep, ...]) -> None:
+        """Take down what the sampler is to know of earlier sweeps, before the first trial.
+
+        Raises:
+            StorageError: if the journal cannot be written.
+        """
+        if past:
+            self._study.set_user_attr(PAST, [one.as_mapping() for one in past])
+        self._past = past
+
     @timed(DriverPart.LEDGER)
     def add_epoch(self, number: int, metrics: EpochMetrics, node: str, device: str) -> TrialRecord:
         """Takes the result of one epoch. One that is here already, re-sent after a crash, changes nothing.
@@ -377,7 +400,9 @@ class Ledger:
         trials = self._study.get_trials(deepcopy=False)
         running = [trials[open_number] for open_number in self._open if open_number not in self._ranking]
         seen = [*self._ranking.view(), *running]
-        return suggest(self._spec, self._study, number, given, self._distributions, seen, self._are_choices_ordered)
+        return suggest(
+            self._spec, self._study, number, given, self._distributions, seen, self._are_choices_ordered, self._past
+        )
 
     @cached_property
     def _ranking(self) -> Ranking:

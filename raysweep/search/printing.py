@@ -124,6 +124,10 @@ class Printing(ProgressLines):
         assert self._spec is not None
         self._say(f"collapse {summary(prediction, self._spec.trial)[0]}")
 
+    def inform(self, summary: str) -> None:
+        """Say what is taken over from an earlier sweep."""
+        self._say(f"start from  {summary}")
+
     def warn(self, warning: str) -> None:
         """Say what may end the sweep early."""
         self._say(f"warning  {warning}")
@@ -162,6 +166,8 @@ class Silence:
     def images(self, done: int, total: int) -> None: ...
 
     def announce(self, prediction: Preflight | Unpredictable) -> None: ...
+
+    def inform(self, summary: str) -> None: ...
 
     def warn(self, warning: str) -> None: ...
 

@@ -24,6 +24,7 @@ from raysweep.defaults import settled
 from raysweep.errors import ArgumentError
 from raysweep.hints import value_hint
 from raysweep.metrics import Mode
+from raysweep.search.past import PastSweep
 from raysweep.space import Scalar, optuna_distribution, ordered_choices
 from raysweep.spec import SAMPLERS, SweepSpec
 
@@ -183,6 +184,8 @@ class Asked:
     """Values that the point has whatever is suggested."""
     are_choices_ordered: bool
     """Whether TPE takes numbers among choices in their order. Sweeps begun before it did so go on without."""
+    past: tuple[PastSweep, ...] = ()
+    """What the sweep took over from earlier ones when it began."""
 
     @property
     def seed(self) -> int:
@@ -211,6 +214,7 @@ def _gp(asked: Asked) -> BaseSampler:
         seed=spec.search.seed, last_epoch=spec.max_epochs, rungs=_rungs(spec),
         epochs_name="epochs" if "epochs" in searched else None,
         space={name: optuna_distribution(name, d) for name, d in searched.items()}, fixed=asked.given,
+        past=asked.past, prior=spec.search.prior, given=len(spec.search.enqueue),
     )  # fmt: skip
 
 
@@ -223,8 +227,9 @@ _MAKERS: Mapping[str, Callable[[Asked], BaseSampler]] = {
 
 
 def make_sampler(
-    spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None, are_choices_ordered: bool = True
-) -> BaseSampler:
+    spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None, are_choices_ordered: bool = True,
+    past: tuple[PastSweep, ...] = (),
+) -> BaseSampler:  # fmt: skip
     """Return the sampler that suggests trial `number`, seeded from (seed, number); `Asked` has what the rest means.
 
     Raises:
@@ -237,7 +242,7 @@ def make_sampler(
             f"search.sampler: must be {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}, got {name!r}"
             f"{value_hint('search.sampler', name, SAMPLERS)}"
         )
-    return _MAKERS[name](Asked(spec, number, given or {}, are_choices_ordered))
+    return _MAKERS[name](Asked(spec, number, given or {}, are_choices_ordered, past))
 
 
 def ranking_for(spec: SweepSpec) -> Ranking:
@@ -268,14 +273,15 @@ def _rungs(spec: SweepSpec) -> tuple[int, ...]:
 def suggest(
     spec: SweepSpec, study: optuna.Study, number: int, given: Mapping[str, Scalar],
     distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial], are_choices_ordered: bool = True,
+    past: tuple[PastSweep, ...] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the point of trial `number`: what is `given`, and the rest from the sampler, which learns from `seen`.
 
     Args:
         seen: a `Ranking.view` and the trials that are running, in any order.
-        are_choices_ordered: as `Asked` has it.
+        are_choices_ordered, past: as `Asked` has them.
     """
-    sampler = make_sampler(spec, number, given, are_choices_ordered)
+    sampler = make_sampler(spec, number, given, are_choices_ordered, past)
     in_order = sorted(seen, key=lambda trial: trial.number)
     view = _View(study, in_order)
     # Optuna looks for what all have in common. Those of one and the same space, which nearly all are, can be one.

@@ -32,6 +32,7 @@ from raysweep.search.description import (
     yaml_text,
 )
 from raysweep.search.driving import driving
+from raysweep.search.earlier import gather_past
 from raysweep.search.ledger import Ledger
 from raysweep.search.logfile import LogFile
 from raysweep.search.mirror import Mirror, mirroring
@@ -53,6 +54,7 @@ from raysweep.wording import counted, is_python, option, worded_for
 
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
+Inform = Callable[[str], None]
 _log = logging.getLogger("raysweep")
 
 
@@ -60,8 +62,8 @@ _log = logging.getLogger("raysweep")
 def run(
     spec: SweepSpec, output: str | os.PathLike[str] | None = None,
     *, resume: bool = False, observer: Observer | None = None, progress: Progress | bool | None = True,
-    announce: Callable[[Preflight | Unpredictable], None] | None = None, warn: Warn | None = None,
-    source: str | None = None, profiler: Profiler | None = None,
+    announce: Callable[[Preflight | Unpredictable], None] | None = None, inform: Inform | None = None,
+    warn: Warn | None = None, source: str | None = None, profiler: Profiler | None = None,
 ) -> Sweep:  # fmt: skip
     """Run a new sweep to its end, on the cluster that RAY_ADDRESS names or on this machine.
 
@@ -74,11 +76,13 @@ def run(
         progress: True prints a line when a trial ends, and what it came to at the end; False prints nothing. A function
             is told images done and in all while the data cache is built.
         announce: is told the prediction of collapse before anything is trained.
+        inform: is told what is taken over from each sweep of `search.start_from`, before anything is trained.
         warn: is told what may end the sweep early.
         source: the file that `spec` came from, for messages.
         profiler: has where the time went written into the report (docs/profile.md).
 
     Raises:
+        SpecError: if one of the sweeps to start from is not there, or says nothing of this one.
         SweepDirectoryError: if `output` holds a sweep already.
         DataError: if the images cannot be had.
         ResourcesError: if no trial could ever start.
@@ -91,11 +95,15 @@ def run(
         return _go_on_with(spec, directory.address, observer, progress, warn, profiler)
     printed = _printing(observer, progress)
     observer, announce, warn = observer or printed, announce or printed.announce, warn or printed.warn
+    inform = inform or printed.inform
     with profiling(profiler):
         spec = sized_by_images(spec)
         _refuse_taken(directory, spec, source)
         wanted_address()  # refuse one that names nothing before anything is prepared
         printed.begin(spec)
+        past = gather_past(spec, source)
+        for earlier in past:
+            inform(earlier.summary)
         cache = prepare(spec.data, _told_of_images(printed, progress), warn)
         prediction = preflight(spec, cache)
         if announce is not None:
@@ -110,10 +118,11 @@ def run(
             with driving(directory), mirroring(directory, new=True) as mirror, followed_by(directory.log):
                 _refuse_taken(directory, spec, source)
                 description = describe_sweep(
-                    spec, open_cache(cache).info, slots, cluster_nodes(), prediction, train_images
+                    spec, open_cache(cache).info, slots, cluster_nodes(), prediction, train_images, past
                 )
                 write_atomically(directory.spec, yaml_text(description).encode())
                 ledger = Ledger.create(directory, spec, description)
+                ledger.start_from(past)
                 images = image_file(cache, directory.origin)
                 if mirror is not None:
                     mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
@@ -166,6 +175,8 @@ def resume(
         _, description = read_spec(directory)
         with _logging_to(directory.log):
             ledger = Ledger.open(directory, spec, writable=True)
+        if ledger.lacks_past:  # the driver that made the sweep died before its first trial
+            ledger.start_from(gather_past(spec, directory.address))
         if sweep_status(ledger.records(), spec).is_open:
             printed = _printing(observer, progress)
             printed.begin(spec, sweep_status(ledger.records(), spec).ended)

@@ -22,6 +22,7 @@ from raysweep.wording import counted
 if TYPE_CHECKING:
     from raysweep.data.cache import DataDescription
     from raysweep.data.images import Note
+    from raysweep.search.past import PastSweep
     from raysweep.search.ranking import Ranking
     from raysweep.search.resources import Slots
     from raysweep.search.review import Sweep
@@ -283,11 +284,14 @@ def data_lines(data: DataDescription, remarks: Sequence[Note]) -> Iterator[tuple
 
 def plan_view(
     spec: SweepSpec, data: DataDescription, collapse: Sequence[str], slots: Slots, where: str,
-    remarks: Sequence[Note] = (),
+    remarks: Sequence[Note] = (), past: Sequence[PastSweep] = (),
 ) -> Table:  # fmt: skip
     """Show what a search space file would run, a row a subject.
 
-    `collapse` says at which KLD weight collapse is predicted, `remarks` what preparing the images did to them.
+    Args:
+        collapse: at which KLD weight collapse is predicted.
+        remarks: what preparing the images did to them.
+        past: what is taken over from earlier sweeps.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -324,6 +328,11 @@ def plan_view(
         table.add_row("collapse" if index == 0 else "", line)
     for index, point in enumerate(spec.search.enqueue):
         table.add_row("first" if index == 0 else "", ", ".join(f"{k} {value_text(v)}" for k, v in point.items()))
+    for index, earlier in enumerate(past):
+        table.add_row("start from" if index == 0 else "", earlier.summary)
+    if spec.search.prior:
+        hint = ", ".join(f"{name} {value_text(value)}" for name, value in spec.search.prior.items())
+        table.add_row("hint", hint)
     gpu = f" and {slots.gpu:g} GPU" if slots.gpu else ", no GPU"
     takes = f"{slots.cpu:g} CPU{gpu}"
     if slots.fused > 1:

@@ -290,3 +290,40 @@ def test_four_trials_share_one_copy_of_the_data(tiny: Tiny, tmp_path: Path) -> N
     assert all(mapping["Rss"] > 0.7 * image_bytes for mapping in seen), "each trial reads its images from the map"
     assert sum(mapping["Private_Dirty"] for mapping in seen) == 0
     assert sum(mapping["Pss"] for mapping in seen) < 1.5 * image_bytes, "and all maps are one copy in memory"
+
+
+class Remover:
+    """An observer that takes a directory away after the first epoch."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def epoch_done(self, session: Session, record: TrialRecord) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def trial_ended(self, session: Session, record: TrialRecord) -> None: ...
+
+    def trial_tested(self, session: Session, record: TrialRecord) -> None: ...
+
+    def tick(self, session: Session) -> None: ...
+
+
+def test_a_sweep_starts_from_an_earlier_one_and_needs_it_no_more(finished: Sweep, tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    for path in (finished.directory.spec, finished.directory.journal):
+        shutil.copy(path, earlier)
+    spec = parse_spec(
+        "data: {dataset: digits, image_size: 16}\n"
+        "trial: {kld_weight: {low: 1e-5, high: 1e-1, log: true}, learning_rate: {low: 1e-3, high: 1e-2, log: true}, "
+        "d_size: 4, latent_size: 4, hidden_size: 16, epochs: 1}\n"
+        f"search: {{trials: 3, max_concurrent: 1, start_from: [{str(earlier)!r}]}}\n"
+        "evaluation: {final_metrics: none}"
+    )
+    told: list[str] = []
+    sweep = raysweep.run(spec, tmp_path / "next", observer=Remover(earlier), inform=told.append)
+    assert not earlier.exists()
+    assert told == [f"{earlier}: 5 trials taken"]
+    assert f"start_from:\n- '{told[0]}'" in sweep.directory.spec.read_text()
+    assert [record.state for record in sweep.records] == [TrialState.COMPLETED] * 3
+    assert sweep.records[2].params == pytest.approx(finished.best()[0].params), "after two points anywhere"

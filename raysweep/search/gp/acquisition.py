@@ -25,6 +25,8 @@ _TAIL = -1e3
 
 Times = Callable[[Floats], Floats]
 """The time of each row's last epoch."""
+Belief = Callable[[Floats], Floats]
+"""How good each row is held to be beforehand: the logarithm of a density, by which the improvement is multiplied."""
 
 
 def log_expected_improvement(mean: Floats, sd: Floats, best: float) -> Floats:
@@ -43,7 +45,7 @@ def log_expected_improvement(mean: Floats, sd: Floats, best: float) -> Floats:
 
 def propose(
     posterior: Posterior, cube: Cube, seen: Floats, last: Times, generator: np.random.Generator,
-    fixed: Mapping[str, Any],
+    fixed: Mapping[str, Any], belief: Belief | None = None, promising: Floats | None = None,
 ) -> Floats:  # fmt: skip
     """Return the candidate row with the largest expected improvement at its last epoch.
 
@@ -51,6 +53,8 @@ def propose(
         posterior: of what was seen, expecting what is under way.
         seen: rows [n, d] of the points tried so far, none of which is proposed again if there is another.
         fixed: values that the point has whatever else it has.
+        belief: what the person who searches believes of rows; None if nothing.
+        promising: further rows [m, d] around which to look for candidates.
     """
     means = posterior.mean(seen, last(seen))
     best_seen = _best(seen, means)
@@ -62,10 +66,12 @@ def propose(
         cube.fix(rows, fixed)
         mean, sd = posterior.mean_and_sd(rows, last(rows))
         candidates = np.concatenate([candidates, rows])
-        values = np.concatenate([values, log_expected_improvement(mean, sd, float(np.max(means)))])
+        improvement = log_expected_improvement(mean, sd, float(np.max(means)))
+        values = np.concatenate([values, improvement if belief is None else improvement + belief(rows)])
 
     uniform = cube.spread(generator.random((UNIFORM, seen.shape[1])))
-    around = cube.near(generator, np.repeat(best_seen, AROUND_SEEN, axis=0), SCALE_AROUND_SEEN)
+    best_known = best_seen if promising is None else np.concatenate([best_seen, promising])
+    around = cube.near(generator, np.repeat(best_known, AROUND_SEEN, axis=0), SCALE_AROUND_SEEN)
     consider(np.concatenate([uniform, around]))
     for count, scale in ROUNDS:
         consider(cube.near(generator, np.repeat(_best(candidates, values), count, axis=0), scale))

@@ -67,8 +67,8 @@ def read_curve(
     return Curve(params, {} if has_failed else steps, not is_over)
 
 
-def observations(cube: Cube, curves: Sequence[Curve], last_epoch: int) -> Observations | None:
-    """Return what the model is conditioned on, `MOST_ROWS` at most; None if nothing is known yet."""
+def observations(cube: Cube, curves: Sequence[Curve], last_epoch: int, most: int = MOST_ROWS) -> Observations | None:
+    """Return what the model is conditioned on, `most` observations at most; None if nothing is known yet."""
     known = [(curve.params, epoch, value) for curve in curves for epoch, value in sorted(curve.steps.items())]
     if not known:
         return None
@@ -76,7 +76,7 @@ def observations(cube: Cube, curves: Sequence[Curve], last_epoch: int) -> Observ
     finite = values[np.isfinite(values)]
     worst = max(_floor(finite), float(np.min(finite))) if len(finite) else 0.0
     values = np.where(np.isfinite(values), np.maximum(values, worst), worst)
-    chosen = _thinned(values)
+    chosen = _thinned(values, most)
     rows = np.array([cube.encode(known[index][0]) for index in chosen])
     times = np.array([_time(known[index][1], last_epoch) for index in chosen])
     return Observations(rows, times, values[chosen])
@@ -114,13 +114,13 @@ def _floor(values: Floats) -> float:
     return middle - _WORST * spread if spread > 0.0 else float(np.min(values))
 
 
-def _thinned(values: Floats) -> list[int]:
+def _thinned(values: Floats, most: int) -> list[int]:
     """Return which observations the model sees: all, or the best and an even choice of the others."""
     count = len(values)
-    if count <= MOST_ROWS:
+    if count <= most:
         return list(range(count))
     order = np.argsort(-values, kind="stable")
-    best = MOST_ROWS // 3
-    others, wanted = np.sort(order[best:]), MOST_ROWS - best
+    best = most // 3
+    others, wanted = np.sort(order[best:]), most - best
     even = [int(others[index * len(others) // wanted]) for index in range(wanted)]
     return sorted([*(int(index) for index in order[:best]), *even])

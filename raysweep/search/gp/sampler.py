@@ -21,8 +21,10 @@ from threadpoolctl import ThreadpoolController
 
 from raysweep.search.gp.acquisition import propose
 from raysweep.search.gp.cube import Cube, Floats
-from raysweep.search.gp.curves import Curve, last_times, observations, observed_epochs, read_curve
-from raysweep.search.gp.model import fit
+from raysweep.search.gp.curves import MOST_ROWS, Curve, last_times, observations, observed_epochs, read_curve
+from raysweep.search.gp.known import OPINION, START_PLACES, belief_in, opinions_of, past_rows, starting_points
+from raysweep.search.gp.model import fit_with_opinions
+from raysweep.search.past import PastSweep
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -42,7 +44,8 @@ class CurveSampler(optuna.samplers.BaseSampler):
     def __init__(
         self, *, seed: int | None = None, last_epoch: int | None = None, rungs: Sequence[int] = (),
         epochs_name: str | None = None, space: Mapping[str, BaseDistribution] | None = None,
-        fixed: Mapping[str, Any] | None = None,
+        fixed: Mapping[str, Any] | None = None, past: Sequence[PastSweep] = (), prior: Mapping[str, Any] | None = None,
+        given: int = 0,
     ) -> None:  # fmt: skip
         """Make a sampler.
 
@@ -53,11 +56,15 @@ class CurveSampler(optuna.samplers.BaseSampler):
             epochs_name: the parameter that says how many epochs a trial has, if that is searched too.
             space: the parameters, if they are known beforehand; those that all trials have in common if it is None.
             fixed: values that points have whatever is suggested, from which the other values follow.
+            past: trials of earlier sweeps, as observations of tasks that may be related.
+            prior: values that are believed to be good, of some parameters.
+            given: how many points are given before the first one that is suggested.
         """
         self._seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._last_epoch, self._rungs, self._epochs_name = last_epoch, tuple(rungs), epochs_name
         self._fixed = dict(fixed or {})
         self._space, self._common = space, IntersectionSearchSpace()
+        self._past, self._prior, self._given = tuple(past), dict(prior or {}), given
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters that all trials have in common and that have more than one value."""
@@ -89,19 +96,36 @@ class CurveSampler(optuna.samplers.BaseSampler):
     def _suggest(self, cube: Cube, number: int, trials: Sequence[FrozenTrial], sign: float) -> dict[str, Any]:
         last_epoch = self._last_epoch or max((s for t in trials for s in t.intermediate_values), default=1)
         curves = list(self._curves(cube, trials, last_epoch, sign))
-        seen = observations(cube, curves, last_epoch) if number >= FIRST_POINTS else None
+        starts = starting_points(cube, self._past, sign, self._prior)
+        places = [self._given + place for place in START_PLACES[: len(starts)]]
+        if number in places:
+            return cube.decode(self._completed(cube, number, starts[places.index(number)]))
+        # Counted without these, so that all points of the even spread are tried.
+        place = number - sum(start < number for start in places)
+        most = MOST_ROWS - past_rows(self._past)
+        seen = observations(cube, curves, last_epoch, most) if place >= FIRST_POINTS else None
         if seen is None:
-            return cube.decode(self._even(cube, number))
+            return cube.decode(self._even(cube, place))
 
         last = last_times(cube, self._epochs_name, last_epoch)
         generator = np.random.default_rng([self._seed, number])
-        posterior = fit(seen, cube.is_ordered)
+        opinions = opinions_of(cube, self._past, sign, OPINION * (FIRST_POINTS / place) ** 2)
+        posterior = fit_with_opinions(seen, cube.is_ordered, opinions)
         newest = [curve.params for curve in curves if curve.is_pending][-MOST_PENDING:]
         pending = np.array([cube.encode(params) for params in newest])
         if len(pending):
             posterior = posterior.expecting(pending, last(pending))
         known = np.unique(np.concatenate([seen.rows, *([pending] if len(pending) else [])]), axis=0)
-        return cube.decode(propose(posterior, cube, known, last, generator, self._fixed))
+        promising = np.array([self._completed(cube, number, start) for start in starts]) if starts else None
+        belief = belief_in(cube, self._prior, place)
+        return cube.decode(propose(posterior, cube, known, last, generator, self._fixed, belief, promising))
+
+    def _completed(self, cube: Cube, number: int, point: Mapping[str, Any]) -> Floats:
+        """Return the row of a point, with what it lacks from the even spread."""
+        row = self._even(cube, number)[None]
+        cube.fix(row, {**point, **self._fixed})
+        completed: Floats = row[0]
+        return completed
 
     def _curves(self, cube: Cube, trials: Sequence[FrozenTrial], last_epoch: int, sign: float) -> Iterable[Curve]:
         """Return what is known of the trials that have a point of this space, by number."""

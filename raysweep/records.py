@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import accumulate
@@ -81,6 +82,12 @@ class TrialRecord:
     """In order, without gaps, from epoch 1."""
     tested: FinalMetrics | None = None
     """Its metrics on the test split, if they were measured."""
+    confirms: int | None = None
+    """The trial of the search whose configuration it trains again; None for a trial of the search."""
+    seed: int | None = None
+    """The `trial.seed` that it has instead of its configuration's own, if it confirms another trial."""
+    confirmed_by: tuple[TrialRecord, ...] = ()
+    """The trials that confirm it, by number."""
     enqueued: bool = False
     """Whether the point was given in the search space file rather than chosen by the sampler."""
     cause: str | None = None
@@ -125,7 +132,8 @@ class TrialRecord:
     @property
     def config(self) -> TrialConfig:
         """Its configuration, made anew each time: of all that is known of a trial it would take the most memory."""
-        return self.space.config(self.params)
+        config = self.space.config(self.params)
+        return config if self.seed is None else config.model_copy(update={"seed": self.seed})
 
     @property
     def final(self) -> EpochMetrics | None:
@@ -138,6 +146,20 @@ class TrialRecord:
             value = getattr(self.tested, metric.removeprefix(FINAL_PREFIX)) if self.tested else None
             return math.nan if value is None else float(value)
         return float(self.epochs[-1].value(metric)) if self.epochs else math.nan
+
+    def confirmed_values(self, metric: str) -> list[float]:
+        """Return the metric of the trials that confirm it and have ended, by number; NaN for one that diverged.
+
+        Trials that failed say nothing of it. A metric of the test split is of finalists alone, and has no values here.
+        """
+        if metric in FINAL_METRICS:
+            return []
+        ended = [record for record in self.confirmed_by if record.ended_at is not None]
+        return [
+            math.nan if record.state is TrialState.DIVERGED else record.last(metric)
+            for record in ended
+            if record.state in (TrialState.COMPLETED, TrialState.DIVERGED)
+        ]
 
     def best(self, metric: str) -> EpochMetrics | None:
         """The metrics of the epoch in which `metric` was best; None if it never was a finite number."""
@@ -153,18 +175,35 @@ def mode_of(metric: str) -> Mode | None:
     return FINAL_METRICS[metric].mode if metric in FINAL_METRICS else OBJECTIVES.get(metric)
 
 
+def of_search(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials of the search, without those that train one of them again."""
+    return [record for record in records if record.confirms is None]
+
+
 def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
     """Return the trials that have a finite final value of `metric`, the best first.
 
     Trials that ran to their end come before those that were stopped on the way, whatever their values: a value after
-    fewer epochs is another measurement.
+    fewer epochs is another measurement. Those that were confirmed come first, by the mean of what confirmed them; the
+    trials that do so are not among them.
     """
-    measured = [r for r in records if math.isfinite(r.last(metric))]
+    measured = [r for r in of_search(records) if math.isfinite(r.last(metric))]
     return sorted((r for r in measured if r.state not in WITHOUT_RESULT), key=lambda record: rank(record, metric))
 
 
-def rank(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
-    """Return what trials are sorted by, the best first; an infinity for one without a finite value of `metric`."""
+def rank(record: TrialRecord, metric: str) -> tuple[bool, bool, float, int]:
+    """Return what trials are sorted by, the best first: the confirmed ones by the mean of what confirmed them."""
+    values = record.confirmed_values(metric)
+    if not values:
+        is_stopped, value, number = rank_alone(record, metric)
+        return (is_stopped, True, value, number)
+    sign = -1.0 if mode_of(metric) == "max" else 1.0
+    mean = sum(values) / len(values)
+    return (False, False, sign * mean if math.isfinite(mean) else math.inf, record.number)
+
+
+def rank_alone(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
+    """Return what trials are sorted by if none was confirmed; an infinity for one without a finite value."""
     value = record.last(metric) if record.state not in WITHOUT_RESULT else math.nan
     sign = -1.0 if mode_of(metric) == "max" else 1.0
     return (record.state is not TrialState.COMPLETED, sign * value if math.isfinite(value) else math.inf, record.number)
@@ -176,7 +215,7 @@ def stands_on_a_rung(record: TrialRecord, spec: SweepSpec) -> bool:
     Then it is paused unless a process trains it. A sweep whose trials do not pause has none.
     """
     asha = spec.asha
-    if asha is None or not asha.promote or record.ended_at is not None:
+    if asha is None or not asha.promote or record.ended_at is not None or record.confirms is not None:
         return False
     if len(record.epochs) not in asha.rungs(spec.max_epochs):
         return False

@@ -43,6 +43,7 @@ LONGEST_S = 1e9
 SMALLEST_SHARE = 0.01
 """Of a CPU or a GPU that a process may ask for: a hundred on one device at most."""
 MOST_FUSED = 64
+MOST_CONFIRMED = 100
 """Trials in one process: their checkpoints are written one after another."""
 
 _DURATION = re.compile(r"^\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?\s*$")
@@ -75,6 +76,19 @@ Duration = Annotated[
     WithJsonSchema(_SECONDS),
 ]  # fmt: skip
 _FUSE = {"anyOf": [{"enum": ["auto", "off"]}, {"type": "integer", "minimum": 1, "maximum": MOST_FUSED}]}
+_CONFIRM = {
+    "anyOf": [
+        {"enum": ["auto", "none"]},
+        {"type": "null"},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                name: {"type": "integer", "minimum": 1, "maximum": MOST_CONFIRMED} for name in ("top", "seeds")
+            },
+        },
+    ]
+}
 _GPU = {"anyOf": [{"enum": ["auto"]}, {"type": "number", "minimum": 0, "maximum": 1}]}
 """What editors check of values that validators take in several forms."""
 _FINALISTS = r"^(all|none|best [1-9]\d{0,5})$"
@@ -191,6 +205,15 @@ class EarlyStopping(Section):
     """Asynchronous successive halving: at each rung the best go on, the others stop."""
 
 
+class Confirm(Section):
+    """`search.confirm:` the best trials are trained again with other seeds, once the search is over."""
+
+    top: Annotated[Count, Field(le=MOST_CONFIRMED)] = 3
+    """How many of the best trials."""
+    seeds: Annotated[Count, Field(le=MOST_CONFIRMED)] = 3
+    """How often each of them is trained again."""
+
+
 class SearchSpec(Section):
     """`search:` how many points of the space are tried, chosen how, judged by what."""
 
@@ -203,6 +226,9 @@ class SearchSpec(Section):
     `grid` takes every point. `auto` is `grid` if the space has no more points than there are trials, otherwise `gp`."""
     early_stopping: EarlyStopping | None = None
     """The rule that ends poor trials; null or `none` trains all to their end."""
+    confirm: Annotated[Confirm | Literal["auto"] | None, WithJsonSchema(_CONFIRM)] = "auto"
+    """The best trials are trained again with other seeds, and the best mean of these wins: the value of one training is
+    partly luck. `auto` does so where it costs less than 15 % of the epochs of the search; `none` never does."""
     enqueue: tuple[dict[str, Scalar], ...] = ()
     """Points that run first; a searched field that a point leaves out is sampled."""
     start_from: tuple[str, ...] = ()
@@ -242,7 +268,7 @@ class SearchSpec(Section):
             raise ValueError(f"must be auto, off or a number of trials from 1 to {MOST_FUSED}, got {raw!r}")
         return raw
 
-    @field_validator("early_stopping", mode="before")
+    @field_validator("early_stopping", "confirm", mode="before")
     @classmethod
     def _none(cls, raw: Any) -> Any:
         return None if raw == "none" else raw
@@ -330,6 +356,12 @@ class SweepSpec(Section):
             return self
         stopping = EarlyStopping(asha=self.asha.model_copy(update={"promote": promote}))
         return self.model_copy(update={"search": self.search.model_copy(update={"early_stopping": stopping})})
+
+    def with_confirmation(self, confirm: Confirm | Literal["auto"] | None) -> SweepSpec:
+        """Return the specification with `search.confirm`, if its file leaves that open; what it says stays."""
+        if "confirm" in self.search.model_fields_set:
+            return self
+        return self.model_copy(update={"search": self.search.model_copy(update={"confirm": confirm})})
 
     @property
     def max_epochs(self) -> int:

@@ -124,13 +124,14 @@ def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
         parts.append(f"time     {duration_text(elapsed)} since the first trial started{rest}")
     elif elapsed is not None:
         parts.append(f"time     {duration_text(elapsed)} from the first trial's start to the last news")
-    if state.ended >= state.trials and state.finalists:
+    if not state.left and state.finalists:
         done = len(state.finalists) - len(state.untested)
         parts.append(f"tested   {done} of {counted(len(state.finalists), 'finalist')}")
     for record in state.running:
         result = value_text(record.last(sweep.objective)) if record.epochs else "no result yet"
         epochs = f"epoch {len(record.epochs)}/{record.config.epochs}"
-        parts.append(f"running  trial {record.number}, {epochs}: {result}  {params_text(record.params)}")
+        what = params_text(record.params) if record.confirms is None else f"confirms trial {record.confirms}"
+        parts.append(f"running  trial {record.number}, {epochs}: {result}  {what}")
     parts += [f"causes   {cause}" for cause in causes(sweep.records)]
     if sweep.best():
         parts += ["", trials_view(sweep.best(), sweep.spec)]

@@ -51,6 +51,27 @@ class Total(click.IntRange):
         return super().convert(value, param, ctx)
 
 
+class Confirmations(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Which of the best trials are trained again: `3x3` is three of them with three other seeds each."""
+
+    name = "TOPxSEEDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from raysweep.spec import MOST_CONFIRMED
+
+        if value in ("auto", "none"):
+            return value
+        found = re.fullmatch(r"\s*([0-9]{1,9})\s*x\s*([0-9]{1,9})\s*", str(value), re.ASCII | re.IGNORECASE)
+        top, seeds = (int(number) for number in found.groups()) if found else (0, 0)
+        if not (1 <= top <= MOST_CONFIRMED and 1 <= seeds <= MOST_CONFIRMED):
+            self.fail(
+                f"{value!r} is neither auto, none, nor how many of the best trials with how many other seeds each, "
+                f"such as 3x3, at most {MOST_CONFIRMED}x{MOST_CONFIRMED}", param, ctx,
+            )  # fmt: skip
+        return {"top": top, "seeds": seeds}
+
+
+CONFIRM_HELP = "How many of the best trials are trained again with how many other seeds; auto and none too."
 PROFILE_HELP = "Write where the time went into the report (docs/profile.md)."
 
 
@@ -66,11 +87,12 @@ PROFILE_HELP = "Write where the time went into the report (docs/profile.md)."
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="Most trials at once.")
 @click.option("--time-budget", type=Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="Seed of the sampler.")
+@click.option("--confirm", type=Confirmations(), metavar="TOPxSEEDS", help=CONFIRM_HELP)
 @click.option("--profile", is_flag=True, help=PROFILE_HELP)
 @reports_errors
 def run(
     file: str, output: str | None, trials: int | None, max_concurrent: int | None, time_budget: float | None,
-    seed: int | None, profile: bool,
+    seed: int | None, confirm: dict[str, int] | str | None, profile: bool,
 ) -> None:  # fmt: skip
     """Run the sweep that the search space FILE describes.
 
@@ -79,7 +101,10 @@ def run(
     """
     from raysweep.loading import load_spec
 
-    overrides = {"trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed}
+    overrides = {
+        "trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed,
+        "confirm": confirm,
+    }  # fmt: skip
     spec = load_spec(file, overrides)
 
     from raysweep.search.profiling import Profiler
@@ -112,6 +137,7 @@ def run(
     help="Trials in all, or with a plus sign how many more than before, if there are to be more.",
 )  # fmt: skip
 @click.option("--time-budget", type=Duration(), metavar="TIME", help="Stop after this long: 90s, 45m, 2h or 1h30m.")
+@click.option("--confirm", type=Confirmations(), metavar="TOPxSEEDS", help=CONFIRM_HELP)
 @click.option(
     "--file", type=click.Path(), metavar="FILE",
     help="Search space file to go on with; how it differs from what the sweep was run with is shown.",
@@ -119,13 +145,14 @@ def run(
 @click.option("--profile", is_flag=True, help=PROFILE_HELP)
 @reports_errors
 def resume(
-    directory: str, trials: int | str | None, time_budget: float | None, file: str | None, profile: bool
-) -> None:
+    directory: str, trials: int | str | None, time_budget: float | None, confirm: dict[str, int] | str | None,
+    file: str | None, profile: bool,
+) -> None:  # fmt: skip
     """Go on with the sweep in DIR: unfinished trials from their last epoch, then those not started yet.
 
-    What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, time_budget,
-    epoch_timeout, max_concurrent, fuse, resources, evaluation.final_metrics, claims, where the images are, and
-    data.broken_images. Anything else is refused.
+    What may change, in FILE or in sweep.yaml itself, is what no trial depends on: more trials, confirm,
+    time_budget, epoch_timeout, max_concurrent, fuse, resources, evaluation.final_metrics, claims, where the images
+    are, and data.broken_images. Anything else is refused.
     """
     from raysweep.search.changes import listed
     from raysweep.search.profiling import Profiler
@@ -137,7 +164,7 @@ def resume(
     at_work_on(directory)
     console = plain_console()
     before = open_sweep(directory)
-    spec, changes = wanted_spec(before.directory, trials, time_budget, file)
+    spec, changes = wanted_spec(before.directory, trials, time_budget, file, confirm)
     total = None if trials is None else spec.trials  # of a +MORE, which is counted from what the sweep has now
     status = sweep_status(before.records, spec)
     if changes:
@@ -147,7 +174,7 @@ def resume(
     if not before.running and not status.is_open:
         is_behind = before.directory.unreported.exists()
         if changes or is_missing or is_behind or before.directory.origin is not None:  # its bucket may lack something
-            resume_sweep(directory, total, time_budget=time_budget, file=file, progress=None)
+            resume_sweep(directory, total, time_budget=time_budget, confirm=confirm, file=file, progress=None)
         if is_missing:
             console.print(f"wrote {shown(before.directory.spec)} anew, from the ledger", soft_wrap=True)
         if is_behind:
@@ -161,8 +188,9 @@ def resume(
     console.print(f"{before.spec.name}  resuming: {status.ended} of {counted(spec.trials, 'trial')} done")
     with display_of(console) as display, preparing(console) as progress:
         sweep = resume_sweep(
-            directory, total, time_budget=time_budget, file=file, observer=display, progress=progress,
-            warn=warner(console), profiler=Profiler.of_this_process("resume") if profile else None,
+            directory, total, time_budget=time_budget, confirm=confirm, file=file, observer=display,
+            progress=progress, warn=warner(console),
+            profiler=Profiler.of_this_process("resume") if profile else None,
         )  # fmt: skip
     _conclude(console, sweep)
 
@@ -191,8 +219,8 @@ def _conclude(console: Console, sweep: Sweep) -> None:
     console.print(f"\n{summary_lines(status)}; {counted(status.epochs_done, 'epoch')} trained, {saved}")
     for cause in causes(sweep.records):
         console.print(f"    {cause}", soft_wrap=True)
-    if status.ended < status.trials:
-        left = counted(status.trials - status.ended, "trial")
+    if status.left:
+        left = counted(status.left, "trial")
         paused = f", {len(status.paused)} of them paused" if status.paused else ""
         console.print(f"\nStopped by {sweep.stopped_by} with {left} to go{paused}. To go on, type:")
         console.print(f"    raysweep resume {typed(address)}", soft_wrap=True)

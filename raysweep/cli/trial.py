@@ -116,7 +116,7 @@ def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
 def _facts(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
     """Return what a trial was and what it came to, as heads and texts."""
     from raysweep.search.decisions import decision_text, decisions
-    from raysweep.search.views import duration_text, finals_text, params_text, value_text
+    from raysweep.search.views import confirmed_text, duration_text, finals_text, params_text, value_text
 
     config = record.config.model_dump()
     constants = {name: value for name, value in config.items() if name not in record.params and value != ""}
@@ -135,6 +135,12 @@ def _facts(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
         facts.append(("rungs" if index == 0 else "", decision_text(decision, sweep.objective)))
     if sweep.stuck.get(record.number):
         facts.append(("stuck", "no better than the mean image in any epoch, although its kld_weight is below collapse"))
+    if record.confirms is not None:
+        facts.append(("confirms", f"trial {record.confirms}, of which it is another training, with seed {record.seed}"))
+    again = confirmed_text(record, sweep.records, sweep.spec)
+    if again:
+        numbers = ", ".join(str(other.number) for other in record.confirmed_by)
+        facts.append(("confirmed", f"{sweep.objective} {again} (trials {numbers})"))
     if record.tested is not None:
         facts.append(("tested", finals_text(record)))
     best = record.best(sweep.objective)

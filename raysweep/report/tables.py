@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import pyarrow as pa
 
 from raysweep.config import UNITS, TrialConfig, meaning
+from raysweep.confirming import Confirmed, confirmed
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.space import field_kind
@@ -101,6 +102,10 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("train_s", pa.float64(), "s", "sum of `epoch_s` over the epochs done"),
     Column("started_at", UTC_TIME, "UTC", "when the trial first started", nullable=True),
     Column("ended_at", UTC_TIME, "UTC", "when it ended; null while it runs", nullable=True),
+    Column("confirms", pa.int64(), "", "the trial that it trains again with another seed; null in the search", True),
+    Column("confirmations", pa.int32(), "", "how many trials confirm it that came to a value"),
+    Column("confirmed_mean", pa.float64(), "", "mean objective of these, at their last epochs", nullable=True),
+    Column("confirmed_half_width", pa.float64(), "", "of the 95 % interval of `confirmed_mean`", nullable=True),
     Column("enqueued", pa.bool_(), "", "whether the search space file gave the point and not the sampler"),
     Column("node", pa.string(), "", "host name of the machine that trained it last", nullable=True),
     Column("device", pa.string(), "", "`cpu`, or the name of the GPU", nullable=True),
@@ -148,7 +153,8 @@ def trials_table(records: Sequence[TrialRecord], spec: SweepSpec, stuck: Stuck |
     """
     objective, stuck = spec.search.objective.metric, stuck or {}
     ordered = _unique(records, lambda record: record.number)
-    rows = (_trial_row(record, objective, stuck.get(record.number)) for record in ordered)
+    found = {row.trial: row for row in confirmed(records, spec)}
+    rows = (_trial_row(record, objective, stuck.get(record.number), found.get(record.number)) for record in ordered)
     return _table(rows, trials_schema(spec))
 
 
@@ -174,7 +180,7 @@ def _epoch_rows(record: TrialRecord) -> Iterator[dict[str, Any]]:
         yield {**row, "time_s": time_s, "recorded_at": epoch.recorded_at}
 
 
-def _trial_row(record: TrialRecord, objective: str, stuck: bool | None) -> dict[str, Any]:
+def _trial_row(record: TrialRecord, objective: str, stuck: bool | None, found: Confirmed | None) -> dict[str, Any]:
     final, best = record.final, record.best(objective)
     return {
         "trial": record.number,
@@ -191,6 +197,10 @@ def _trial_row(record: TrialRecord, objective: str, stuck: bool | None) -> dict[
         "train_s": sum((epoch.value("epoch_s") for epoch in record.epochs), start=0.0),
         "started_at": record.started_at,
         "ended_at": record.ended_at,
+        "confirms": record.confirms,
+        "confirmations": len(found.values) if found else 0,
+        "confirmed_mean": found.mean if found else None,
+        "confirmed_half_width": found.half_width if found else None,
         "enqueued": record.enqueued,
         "node": record.node,
         "device": record.device,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from raysweep.metrics import TrialState
-from raysweep.records import TrialRecord
+from raysweep.records import TrialRecord, of_search
 from raysweep.search.scheduler import Standing, standing
 from raysweep.spec import SweepSpec
 
@@ -42,8 +42,9 @@ class RungDecision:
 
 def decisions(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSpec) -> list[RungDecision]:
     """Return the decision at each rung that a trial has reached, the first rung first; none without early stopping."""
-    if spec.asha is None:
+    if spec.asha is None or record.confirms is not None:
         return []
+    records = of_search(records)
     decide = _promotion if spec.asha.promote else _stop
     found = []
     for epoch in spec.asha.rungs(spec.max_epochs):

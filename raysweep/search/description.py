@@ -126,8 +126,8 @@ def recorded_description(journal: Path) -> dict[str, Any] | None:
 
 def _parsed(mapping: Any, source: Path) -> SweepSpec:
     try:
-        # A record that does not say whether trials pause is of a raysweep whose trials did not.
-        return parse_spec(yaml_text(mapping), str(source)).with_promotion(False)
+        # A record that does not say whether trials pause or are confirmed is of a raysweep whose trials were not.
+        return parse_spec(yaml_text(mapping), str(source)).with_promotion(False).with_confirmation(None)
     except SpecError as error:
         faults = "; ".join(f"{fault.key}: {fault.message}" for fault in error.faults)
         raise SweepDirectoryError(f"{shown(source)}: does not describe a sweep: {faults}") from error

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 EPOCH, PLACE, OUTCOME, ENQUEUED, TESTED = "epoch:", "place", "outcome", "enqueued", "tested:"
+CONFIRMS, SEED = "confirms", "seed"
 """Keys of the attributes; those that end in a colon are followed by six digits."""
 TOLD = {
     TrialState.COMPLETED: optuna.trial.TrialState.COMPLETE,
@@ -79,6 +80,13 @@ def read_trial(
     place = attributes.get(PLACE, {"node": None, "device": None})
     if not isinstance(place, dict) or not all(isinstance(place.get(k), str | None) for k in ("node", "device")):
         _refuse(number, f"{PLACE} is no node with a device")
+    confirms, seed = attributes.get(CONFIRMS), attributes.get(SEED)
+    if (confirms is None) is not (seed is None):
+        _refuse(number, f"has {CONFIRMS} without {SEED}, or the other way round")
+    if confirms is not None and not (_is_whole(confirms) and confirms < number):
+        _refuse(number, f"confirms {_shortened(confirms)}, which is no trial before it")
+    if seed is not None and not (_is_whole(seed) and seed < 2**32):
+        _refuse(number, f"{SEED} is {_shortened(seed)}, which is no seed")
     return TrialRecord(
         number=number,
         space=spec.trial,
@@ -86,6 +94,8 @@ def read_trial(
         state=outcome[0] if ended and outcome else unfinished,
         epochs=epochs,
         tested=tested,
+        confirms=confirms,
+        seed=seed,
         enqueued=attributes.get(ENQUEUED, False) is True,
         cause=outcome[1] if ended and outcome else None,
         error=outcome[2] if ended and outcome else None,
@@ -257,6 +267,10 @@ def _printable(text: str | None) -> str | None:
     Machines and causes are the same for many trials: one text for all.
     """
     return None if text is None else sys.intern(text.encode("utf-8", "replace").decode())
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _shortened(value: Any) -> str:

@@ -28,6 +28,7 @@ import optuna
 from optuna.storages import JournalStorage
 
 from raysweep.clock import timed
+from raysweep.confirming import Confirmation
 from raysweep.defaults import settled
 from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import SweepDirectory, shown, storage_errors
@@ -36,9 +37,11 @@ from raysweep.profiles import DriverPart
 from raysweep.records import EpochRecord, TrialRecord, stands_on_a_rung
 from raysweep.search.compaction import compact, is_worth_compacting
 from raysweep.search.entries import (
+    CONFIRMS,
     ENQUEUED,
     OUTCOME,
     PLACE,
+    SEED,
     TOLD,
     epoch_key,
     epoch_row,
@@ -94,6 +97,8 @@ class Ledger:
         self._are_choices_ordered = study.user_attrs.get(CHOICES) == ORDERED or not study.get_trials(deepcopy=False)
         self._past = past_from(study.user_attrs.get(PAST, ()))
         self._paused: dict[int, int] = {}
+        self._confirming: set[int] = set()
+        """Numbers of the trials that confirm others."""
         if writable:
             self._settle()
         trials = study.get_trials(deepcopy=False)
@@ -105,7 +110,7 @@ class Ledger:
             if missing:
                 raise LedgerError(f"trial {frozen.number}: has no value of {', '.join(missing)}")
             self._trial_ids[frozen.number] = frozen._trial_id
-            self._records[frozen.number] = self._read(frozen, unfinished)
+            self._take(self._read(frozen, unfinished))
             self.pause(frozen.number)
 
     @classmethod
@@ -174,9 +179,14 @@ class Ledger:
         return self._records[number]
 
     @property
+    def searched(self) -> int:
+        """How many trials of the search there are: without those that confirm others."""
+        return len(self._records) - len(self._confirming)
+
+    @property
     def ended(self) -> int:
-        """How many trials have ended."""
-        return len(self._records) - len(self._open)
+        """How many trials of the search have ended."""
+        return self.searched - len(self._open.keys() - self._confirming)
 
     def unfinished(self) -> list[int]:
         """Numbers of the trials that have not ended."""
@@ -212,20 +222,46 @@ class Ledger:
         Raises:
             StorageError: if the journal cannot be written.
         """
-        number = len(self._records)
-        params = self._suggest(number)
+        is_enqueued = self.searched < len(self._spec.search.enqueue)
+        return self._begin(self._suggest(len(self._records)), {ENQUEUED: is_enqueued})
+
+    @timed(DriverPart.LEDGER)
+    def confirm(self, confirmation: Confirmation) -> TrialRecord:
+        """Starts a trial that trains the configuration of another one again, with another seed.
+
+        Raises:
+            StorageError: if the journal cannot be written.
+        """
+        params = self._records[confirmation.confirms].params
+        return self._begin(params, {CONFIRMS: confirmation.confirms, SEED: confirmation.seed})
+
+    def _begin(self, params: Mapping[str, Any], attributes: dict[str, Any]) -> TrialRecord:
+        """Write the line of a trial that starts."""
         begun = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
-            params=params,
+            params=dict(params),
             distributions=self._distributions,
-            user_attrs={ENQUEUED: number < len(self._spec.search.enqueue)},
+            user_attrs=attributes,
         )
-        storage = self._study._storage
+        storage, number = self._study._storage, len(self._records)
         frozen = storage.get_trial(storage.create_new_trial(self._study._study_id, template_trial=begun))
         frozen._distributions = self._distributions  # the same ones; Optuna has read them back from the journal
         self._trial_ids[number] = self._open[number] = frozen._trial_id
-        self._records[number] = self._read(frozen, TrialState.RUNNING)
-        return self._records[number]
+        return self._take(self._read(frozen, TrialState.RUNNING))
+
+    def _take(self, record: TrialRecord) -> TrialRecord:
+        """Keep a record as it now is, and beside the trial that it confirms."""
+        before = self._records.get(record.number)
+        if before is not None and before.confirmed_by:
+            record = dataclasses.replace(record, confirmed_by=before.confirmed_by)
+        self._records[record.number] = record
+        if record.confirms is not None:
+            self._confirming.add(record.number)
+            original = self._records[record.confirms]
+            others = (other for other in original.confirmed_by if other.number != record.number)
+            by = tuple(sorted((*others, record), key=lambda other: other.number))
+            self._records[record.confirms] = dataclasses.replace(original, confirmed_by=by)
+        return record
 
     @timed(DriverPart.LEDGER)
     def describe(self, description: Mapping[str, Any]) -> None:
@@ -286,8 +322,8 @@ class Ledger:
             storage.set_trial_user_attr(trial_id, epoch_key(metrics.epoch), epoch_row(metrics, now))
             self._set_value(trial_id, metrics)
         epochs = (*record.epochs, EpochRecord.of(metrics, now))
-        self._records[number] = dataclasses.replace(record, epochs=epochs, node=node, device=device)
-        if metrics.epoch in self._rungs:
+        self._take(dataclasses.replace(record, epochs=epochs, node=node, device=device))
+        if metrics.epoch in self._rungs and record.confirms is None:
             self._rungs[metrics.epoch][number] = self._objective(metrics)
         if "_ranking" in vars(self):
             self._ranking.add(self._frozen(number))
@@ -301,9 +337,8 @@ class Ledger:
             StorageError: if the journal cannot be written.
         """
         self._end(self._trial_ids[number], self._records[number].epochs, state, cause, error)
-        self._records[number] = self._read(self._frozen(number), TrialState.RUNNING)
         self._paused.pop(number, None)
-        return self._records[number]
+        return self._take(self._read(self._frozen(number), TrialState.RUNNING))
 
     @timed(DriverPart.LEDGER)
     def add_tested(self, number: int, metrics: FinalMetrics) -> TrialRecord:
@@ -318,7 +353,7 @@ class Ledger:
         return self._records[number]
 
     def values_at(self, epoch: int) -> Mapping[int, float]:
-        """The objective of every trial that has reached `epoch`, by trial number: a rung, whoever stands on it.
+        """The objective of every trial of the search that has reached `epoch`, by number: a rung, whoever stands on it.
 
         The mapping is the ledger's own, and grows as trials arrive.
         """
@@ -326,7 +361,7 @@ class Ledger:
             self._rungs[epoch] = {
                 number: self._objective(record.epochs[epoch - 1].metrics)
                 for number, record in self._records.items()
-                if len(record.epochs) >= epoch
+                if len(record.epochs) >= epoch and record.confirms is None
             }
         return self._rungs[epoch]
 
@@ -415,11 +450,12 @@ class Ledger:
     def _point(self, number: int) -> dict[str, Scalar] | None:
         """The point that trial `number` must have, if the file gives one."""
         search = self._spec.search
-        if number < len(search.enqueue):
-            return dict(search.enqueue[number])
+        place = number - sum(confirming < number for confirming in self._confirming)
+        if place < len(search.enqueue):
+            return dict(search.enqueue[place])
         if search.sampler != "grid":
             return None
-        return self._grid[number - len(search.enqueue)]
+        return self._grid[place - len(search.enqueue)]
 
     @cached_property
     def _grid(self) -> list[dict[str, Scalar]]:

@@ -6,6 +6,7 @@ import dataclasses
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from raysweep.confirming import confirmed
 from raysweep.records import TrialRecord
 from raysweep.search.decisions import decisions
 
@@ -32,6 +33,8 @@ def trial_mapping(sweep: Sweep, record: TrialRecord, metric: str | None = None) 
         "epochs_done": record.epochs_done,
         "stuck": sweep.stuck.get(record.number),
         "enqueued": record.enqueued,
+        "confirms": record.confirms,
+        "confirmed": _confirmed_mapping(sweep, record, metric),
         "started_at": _time(record.started_at),
         "ended_at": _time(record.ended_at),
         "node": record.node,
@@ -39,6 +42,16 @@ def trial_mapping(sweep: Sweep, record: TrialRecord, metric: str | None = None) 
         "error": record.error,
         "checkpoints": sweep.place_of(record),
     }
+
+
+def _confirmed_mapping(sweep: Sweep, record: TrialRecord, metric: str | None) -> dict[str, Any] | None:
+    """Return what a trial came to when it was trained again; None if it was not."""
+    found = [row for row in confirmed(sweep.records, sweep.spec, metric) if row.trial == record.number]
+    if not found:
+        return None
+    row = found[0]
+    trials = [other.number for other in record.confirmed_by]
+    return {"mean": row.mean, "half_width": row.half_width, "values": list(row.values), "trials": trials}
 
 
 def story_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
@@ -69,6 +82,8 @@ def status_mapping(sweep: Sweep) -> dict[str, Any]:
         "ended": status.ended,
         "to_do": status.to_do,
         "by_state": {state.value: count for state, count in status.by_state.items()},
+        "confirming": [record.number for record in status.confirming],
+        "unconfirmed": status.unconfirmed,
         "epochs_done": status.epochs_done,
         "epochs_saved": status.epochs_saved,
         "images_per_s": status.images_per_s,

@@ -10,6 +10,7 @@ from raysweep.metrics import TrialState
 from raysweep.search.status import SweepStatus, remaining_seconds, remaining_test_seconds, sweep_status
 from raysweep.search.views import (
     causes,
+    confirmed_text,
     duration_text,
     finals_text,
     params_text,
@@ -62,9 +63,14 @@ class ProgressLines:
         """Say how a trial ended, or that it is paused."""
         epochs = counted(len(record.epochs), "epoch")
         standing = _standing(session.ledger.ended, session.spec.trials, len(session.ledger.paused))
+        what = params_text(record.params)
+        if record.confirms is not None:
+            status = sweep_status(session.ledger.records(), session.spec)
+            what = f"confirms trial {record.confirms}"
+            standing = f"{status.confirmed}/{status.confirmed + status.unconfirmed} confirmations"
         self._say(
             f"trial {record.number} {record.state.value}: {result_text(record, session.spec)} after {epochs}; "
-            f"{params_text(record.params)}  [{standing}]{self._outlook(session)}"
+            f"{what}  [{standing}]{self._outlook(session)}"
         )
 
     def trial_tested(self, session: Session, record: TrialRecord) -> None:
@@ -147,7 +153,9 @@ class Printing(ProgressLines):
             self._say(f"    {cause}")
         if status.best is not None:
             best = status.best
-            self._say(f"best     trial {best.number}: {result_text(best, sweep.spec)}  {params_text(best.params)}")
+            again = confirmed_text(best, sweep.records, sweep.spec)
+            result = f"{result_text(best, sweep.spec)}{f', {again}' if again else ''}"
+            self._say(f"best     trial {best.number}: {result}  {params_text(best.params)}")
             self._say(f"         sweep.best(), sweep.trials(), sweep.export('exported/{sweep.name}')")
         for remark in sweep.remarks():
             self._say(remark)

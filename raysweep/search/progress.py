@@ -146,7 +146,8 @@ def _training_done(status: SweepStatus, records: Sequence[TrialRecord], spec: Sw
     Nearly all of those that pause end together, when nothing is left to train.
     """
     if spec.asha is None or not spec.asha.promote:
-        return max(1, status.trials), status.ended
+        of = status.trials + len(status.confirming) + status.to_confirm
+        return max(1, of), status.ended + status.confirmed
     return max(1.0, status.epochs_done + epochs_to_come(records, spec)), status.epochs_done
 
 
@@ -169,7 +170,9 @@ def _counts(session: Session, status: SweepStatus) -> Text:
     parts += [(f"{training} running", STATE_STYLES[TrialState.RUNNING])]
     parts += [(f"{len(status.paused)} paused", STATE_STYLES[TrialState.PAUSED])] if status.paused else []
     parts += [(f"{waiting} unfinished", STATE_STYLES[TrialState.INTERRUPTED])] if waiting else []
-    parts += [(f"{status.to_do} to do", "dim")]
+    parts += [(f"{status.to_do} to do", "dim")] if status.to_do or not status.confirming else []
+    if status.confirming or status.to_confirm:
+        parts += [(f"{status.confirmed} of {status.confirmed + status.unconfirmed} confirmations", "bold")]
     return Text("  ").join(Text(text, style=style) for text, style in parts)
 
 
@@ -189,7 +192,8 @@ def _standing(record: TrialRecord, spec: SweepSpec, style: str) -> FittingLine:
 
 def _running(record: TrialRecord, spec: SweepSpec) -> FittingLine:
     number, epoch = Text(f"{record.number:>3}", style="cyan"), f"epoch {len(record.epochs)}/{record.config.epochs}"
-    params = [Text(text, style="dim") for text in param_texts(record.params)]
+    texts = param_texts(record.params) if record.confirms is None else [f"confirms trial {record.confirms}"]
+    params = [Text(text, style="dim") for text in texts]
     return FittingLine([number, f"{epoch:<12}", f"{_result(record, spec):<24}", *params])
 
 

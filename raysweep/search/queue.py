@@ -1,4 +1,5 @@
-"""Which trial is trained next: unfinished ones, paused ones that are to go on, new ones, and those with a larger share.
+"""Which trial is trained next: unfinished ones, paused ones that are to go on, new ones, those with a larger share, and
+those that confirm the best ones when the search is over.
 
 A process may train several trials together, if they are of one shape (`vae/fused.py`). The sampler chooses each point
 by itself, of whatever shape: to find one that goes with those a process has, the queue asks it for some ahead, and
@@ -15,10 +16,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from raysweep.config import TrialConfig
+from raysweep.confirming import Confirmation, due
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.ledger import Ledger
 from raysweep.search.scheduler import Promotion
+from raysweep.spec import SweepSpec
 
 GROUPS_PAST = 4
 """How many groups of trials of one shape are handed out while one of another shape waits."""
@@ -29,19 +32,21 @@ class Queue:
 
     Args:
         ledger: has the unfinished and the paused trials, and the sampler that chooses new ones.
-        trials: how many the sweep is to have in all.
-        promotion: which paused trials go on; None if trials do not pause.
+        spec: how many trials there are to be, which of them pause, and what confirms the best.
     """
 
-    def __init__(self, ledger: Ledger, trials: int, promotion: Promotion | None = None) -> None:
+    def __init__(self, ledger: Ledger, spec: SweepSpec) -> None:
         self._ledger = ledger
-        self._promotion = promotion
+        self._spec = spec
+        self._promotion = Promotion.of(spec)
+        self._to_confirm: deque[Confirmation] | None = None
+        """What confirms the best trials and is still to be begun; None while the search goes on."""
         self._changes = 0
         """How often a trial was paused or went on."""
         self._found: tuple[tuple[int, ...], list[int]] = ((), [])
         """Who goes on, and what that was computed from: the changes, and how many trials had reached each rung."""
         self._unfinished = deque(number for number in ledger.unfinished() if number not in ledger.paused)
-        self._to_ask = max(0, trials - len(ledger.records()))
+        self._to_ask = max(0, spec.trials - ledger.searched)
         self._put_by: set[int] = set()
         """Those of the unfinished ones that were asked for in vain."""
         self._passed = 0
@@ -51,7 +56,7 @@ class Queue:
 
     def __len__(self) -> int:
         waiting = len(self._unfinished) + self._to_ask + len(self._last)
-        return waiting + len(self.sent_on())
+        return waiting + len(self.sent_on()) + len(self._confirmations())
 
     def peek(self) -> int | None:
         """Return the number of the trial that is next; None if that is a new one, or if there is none."""
@@ -68,7 +73,7 @@ class Queue:
         self._passed = 0
         number = self.peek()
         if number is None:
-            return self._ask() if self._to_ask else None
+            return self._new()
         if number in self._ledger.paused:
             return self._go_on(number)
         (self._unfinished or self._last).popleft()
@@ -97,13 +102,12 @@ class Queue:
                 self._put_by.discard(number)
                 self._passed += bool(self._put_by or going_on)
                 return record
-        while self._to_ask and len(self._put_by) < ahead:
-            record = self._ask()
-            if is_like(record.number, record.config):
+        while len(self._put_by) < ahead and (new := self._new()) is not None:
+            if is_like(new.number, new.config):
                 self._passed += bool(self._put_by or going_on)
-                return record
-            self._unfinished.append(record.number)
-            self._put_by.add(record.number)
+                return new
+            self._unfinished.append(new.number)
+            self._put_by.add(new.number)
         return None
 
     def pause(self, number: int) -> bool:
@@ -152,6 +156,18 @@ class Queue:
         record = self._ledger.record(number)
         return record.ended_at is None or record.state is TrialState.COMPLETED
 
-    def _ask(self) -> TrialRecord:
-        self._to_ask -= 1
-        return self._ledger.ask()
+    def _new(self) -> TrialRecord | None:
+        """Begin a trial: the next of the search, or one that confirms another; None if there is none."""
+        if self._to_ask:
+            self._to_ask -= 1
+            return self._ledger.ask()
+        confirmations = self._confirmations()
+        return self._ledger.confirm(confirmations.popleft()) if confirmations else None
+
+    def _confirmations(self) -> deque[Confirmation]:
+        """Return what confirms the best trials and is still to be begun; nothing until the last of the search ends."""
+        if self._to_confirm is None:
+            if self._ledger.ended < self._spec.trials:
+                return deque()
+            self._to_confirm = deque(due(self._ledger.records(), self._spec))
+        return self._to_confirm

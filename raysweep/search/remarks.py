@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from raysweep.claims import BestAt
+from raysweep.confirming import Confirmed, Plan, confirmed, plan, plan_text
 from raysweep.defaults import (
     FIRST_RUNG_STEPS,
     STEPS,
@@ -17,11 +18,12 @@ from raysweep.defaults import (
     steps_an_epoch,
 )
 from raysweep.metrics import FINAL_PREFIX, FORMER_MODES, TrialState
-from raysweep.records import TrialRecord, ranked
+from raysweep.records import TrialRecord, of_search, rank_alone, ranked
 from raysweep.space import Choices, Range, Scalar, field_adapter, field_kind
 from raysweep.spec import SweepSpec
 from raysweep.vae.plateau import NEAR_COLLAPSE, is_near_collapse, stuck_trials
 from raysweep.vae.preflight import Preflight, Unpredictable
+from raysweep.wording import counted
 
 FEW = 4
 """Trials with less than one in so many of kld.yaml's steps are warned of: most of them end in a grey blur."""
@@ -63,9 +65,13 @@ def remarks_after(
 
     `address` is the sweep's directory as a command has it.
     """
+    found = confirmed(records, spec)
+    planned = None if found else plan(records, spec)
+    records = of_search(records)
     verdicts = stuck_trials(records, prediction)
     stuck = [record for record in records if verdicts[record.number]]
     return [
+        *_of_confirmation(spec, records, found, planned, address),
         *_of_two_winners(spec, records, finalists, address),
         *_of_unfinished_learning(spec, records, stuck, train_images),
         *_of_stuck_trials(spec, records, stuck, prediction),
@@ -148,6 +154,37 @@ def _of_undirected_claims(spec: SweepSpec) -> list[str]:
         for metric in claim.metrics
         if metric in FORMER_MODES
     ]
+
+
+def _of_confirmation(
+    spec: SweepSpec, records: Sequence[TrialRecord], found: Sequence[Confirmed], planned: Plan | None, address: str
+) -> list[str]:
+    """Say whether the winner is one beyond luck, or how to find out."""
+    if planned is not None and not planned.is_wanted:
+        count = f"{len(planned.trials)}x{planned.seeds}"
+        return [
+            f"The best value is of one training, and partly luck. To train {plan_text(planned)}, type:\n"
+            f"    raysweep resume {address} --confirm {count}"
+        ]
+    if not found or not math.isfinite(found[0].mean):
+        return []
+    metric = spec.search.objective.metric
+    first, *others = found
+    within = "" if first.half_width is None else f" ± {first.half_width:.3g}"
+    text = (
+        f"Trained again with {counted(len(first.values), 'other seed')}, trial {first.trial} comes to {metric} "
+        f"{first.mean:.5g}{within} on average"
+    )
+    if others:
+        second = others[0]
+        text += f", trial {second.trial}, the second, to {second.mean:.5g}"
+        margin = first.margin_over(second)
+        if margin is not None and abs(first.mean - second.mean) < margin:
+            text += f": seeds spread them too far to tell the two apart (it takes {margin:.3g})"
+    alone = min(records, key=lambda record: rank_alone(record, metric))
+    if alone.number != first.trial:
+        text += f". By one training alone trial {alone.number} was ahead, with {alone.last(metric):.5g}"
+    return [text]
 
 
 def _of_two_winners(

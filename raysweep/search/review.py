@@ -18,7 +18,7 @@ from raysweep.errors import ArgumentError, CheckpointError, SweepDirectoryError
 from raysweep.layout import SweepDirectory, shown, typed, write_atomically
 from raysweep.metrics import FINAL_METRICS
 from raysweep.profiles import DriverPart, Profile
-from raysweep.records import TrialRecord, ranked
+from raysweep.records import TrialRecord, of_search, ranked
 from raysweep.remote import local_path, to_copy
 from raysweep.search.description import read_spec
 from raysweep.search.driving import is_driven
@@ -26,7 +26,6 @@ from raysweep.search.lease import holder
 from raysweep.search.ledger import Ledger
 from raysweep.search.queue import Queue
 from raysweep.search.ranking import Ranking, checked_metric, loss_note, rank_sweeps
-from raysweep.search.scheduler import Promotion
 from raysweep.search.status import SweepStatus, remaining_seconds, sweep_status
 from raysweep.search.workingcopy import (
     at_hand,
@@ -257,13 +256,16 @@ class Sweep:
         """
         from raysweep.report.findings.decisions import decide_claims
         from raysweep.report.findings.observations import SweepTables
+        from raysweep.report.tables import epochs_table, trials_table
 
         sweeps = (self, *others)
         claims = _claims_of(sweeps) if claims is None else claims
         tables = []
         for sweep in sweeps:
             critical = sweep.prediction.critical_weight if sweep.prediction else None
-            tables.append(SweepTables(sweep.spec, sweep.trials(), sweep.epochs(), critical))
+            search = of_search(sweep.records)  # what is trained again was chosen by its outcome
+            rows = trials_table(search, sweep.spec, sweep.stuck), epochs_table(search, sweep.spec)
+            tables.append(SweepTables(sweep.spec, *rows, critical))
         return decide_claims(claims, tables)
 
     def write_findings(self, findings: Sequence[Finding]) -> list[Path]:
@@ -294,7 +296,7 @@ class Sweep:
         self.directory.require_present()
         write_parquet(self.directory, self.records, self.spec, self.stuck)
         collapse = self.prediction.critical_weight if self.prediction else None
-        figures = draw_figures(self.directory, self.spec, self.records, collapse, self._numbers_stuck())
+        figures = draw_figures(self.directory, self.spec, of_search(self.records), collapse, self._numbers_stuck())
         texts = {}
         if self.spec.claims:
             findings = self.findings()
@@ -447,7 +449,7 @@ def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:
     ledger = Ledger.open(directory, spec, writable=False, running=running)
     if running:
         # A trial that was sent on from a rung has a process now, or is about to, though no epoch of it says so yet.
-        for number in Queue(ledger, spec.trials, Promotion.of(spec)).sent_on():
+        for number in Queue(ledger, spec).sent_on():
             ledger.go_on(number)
     sweep = Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))
     data = description.get("data")

@@ -110,7 +110,7 @@ class Session:
         self._prediction = prediction
         self._observer = observer
         self._promotion = Promotion.of(spec)
-        self._queue = Queue(ledger, spec.trials, self._promotion)
+        self._queue = Queue(ledger, spec)
         self._retries = Retries()
         self._alone: set[int] = set()
         """Trials that are trained by themselves: something went wrong where they were trained with others."""
@@ -449,7 +449,7 @@ class Session:
                 TrialState.COMPLETED,
                 f"all {metrics.epoch} epochs done" if metrics.epoch > 1 else "its one epoch done",
             )
-        asha = self.spec.asha
+        asha = self.spec.asha if record.confirms is None else None
         if asha is not None and not asha.promote and metrics.epoch in asha.rungs(record.config.epochs):
             rung = self.ledger.values_at(metrics.epoch)
             if not survives(record.number, rung, asha.reduction_factor, self.spec.search.objective.direction):

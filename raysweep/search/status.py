@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from raysweep.confirming import due
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.spec import SweepSpec
@@ -26,8 +27,9 @@ class SweepStatus:
     """Counts of trials and epochs, and the best trial so far."""
 
     trials: int
-    """Trials the sweep is to run in all."""
+    """Trials of the search in all; those that confirm the best of them are counted apart."""
     by_state: dict[TrialState, int]
+    """How many trials of the search are in each state."""
     epochs_done: int
     epochs_saved: int
     """Epochs that pruned and diverged trials would still have trained; what paused ones are spared shows at the end."""
@@ -41,6 +43,10 @@ class SweepStatus:
     running: tuple[TrialRecord, ...]
     paused: tuple[TrialRecord, ...]
     """The trials that wait on a rung of early stopping; the others that have not ended run, or were interrupted."""
+    confirming: tuple[TrialRecord, ...]
+    """The trials that confirm the best ones: trained again, with other seeds."""
+    to_confirm: int
+    """How many more of these there are to be, as far as that is known: nothing is until the search is over."""
     finalists: tuple[TrialRecord, ...]
     """The trials whose final metrics are measured, the best first: chosen on validation, measured on the test split."""
 
@@ -66,9 +72,24 @@ class SweepStatus:
         return tuple(record for record in self.finalists if record.tested is None)
 
     @property
+    def confirmed(self) -> int:
+        """Return how many of the trials that confirm others have ended."""
+        return sum(record.ended_at is not None for record in self.confirming)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Return how many trainings are still to end that confirm the best trials."""
+        return len(self.confirming) - self.confirmed + self.to_confirm
+
+    @property
+    def left(self) -> int:
+        """Return how many trials are still to end, those that confirm others among them."""
+        return max(0, self.trials - self.ended) + self.unconfirmed
+
+    @property
     def is_open(self) -> bool:
-        """Whether `resume` would find something to do."""
-        return self.ended < self.trials or bool(self.untested)
+        """Return whether `resume` would find something to do."""
+        return bool(self.left or self.untested)
 
     @property
     def saved_share(self) -> float:
@@ -84,20 +105,24 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
     ended = [record for record in best if record.ended_at is not None]
     running = tuple(r for r in records if r.state is TrialState.RUNNING)
     paused = tuple(r for r in records if r.state is TrialState.PAUSED)
+    search = [r for r in records if r.confirms is None]
     unended = (TrialState.RUNNING, TrialState.PAUSED)
     best_ended = next((record for record in best if record.state not in unended), None)
-    ahead = [record for record in (best_ended, *running, *paused) if record and math.isfinite(record.last(metric))]
+    ahead = [r for r in (*running, *paused) if r.confirms is None and math.isfinite(r.last(metric))]
+    ahead = [best_ended, *ahead] if best_ended is not None else ahead
     sign = -1.0 if spec.search.objective.direction == "max" else 1.0
     spared = [r for r in records if r.state in (TrialState.PRUNED, TrialState.DIVERGED)]
     return SweepStatus(
         trials=spec.trials,
-        by_state=dict(Counter(record.state for record in records)),
+        by_state=dict(Counter(record.state for record in search)),
         epochs_done=sum(len(record.epochs) for record in records),
         epochs_saved=sum(max(0, record.config.epochs - len(record.epochs)) for record in spared),
         images_per_s=sum(record.final.images_per_s for record in running if record.final),
         best=best[0] if best else None,
         best_ended=best_ended,
         leader=min(ahead, key=lambda record: sign * record.last(metric), default=None),
+        confirming=tuple(r for r in records if r.confirms is not None),
+        to_confirm=len(due(records, spec)),
         running=running,
         paused=paused,
         finalists=tuple(ended[: spec.evaluation.finalists]),
@@ -109,9 +134,9 @@ def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, at_once: 
     epochs = [epoch.value("epoch_s") for record in records for epoch in record.epochs]
     if not epochs:
         return None
-    ended = sum(record.state in ENDED for record in records)
-    to_come = epochs_to_come(records, spec)
-    return to_come * sum(epochs) / len(epochs) / max(1, min(at_once, spec.trials - ended))
+    left = spec.trials + len(due(records, spec)) - sum(r.state in ENDED and r.confirms is None for r in records)
+    left += sum(record.ended_at is None and record.confirms is not None for record in records)
+    return epochs_to_come(records, spec) * sum(epochs) / len(epochs) / max(1, min(at_once, left))
 
 
 def epochs_to_come(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
@@ -119,8 +144,18 @@ def epochs_to_come(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
 
     Where trials pause, the rule says how many pass each rung. Otherwise a trial to come is expected to train as many
     epochs as the ended ones did, seen together with `PRIOR_TRIALS` that early stopping treats as its rule says: the
-    first trials of a sweep pass every rung and say little of the others.
+    first trials of a sweep pass every rung and say little of the others. What confirms the best trials counts once the
+    search is over.
     """
+    of = {record.number: record for record in records}
+    confirming = [record for record in records if record.confirms is not None and record.ended_at is None]
+    to_confirm = sum(record.config.epochs - len(record.epochs) for record in confirming)
+    to_confirm += sum(of[confirmation.confirms].config.epochs for confirmation in due(records, spec))
+    return to_confirm + _epochs_to_search([record for record in records if record.confirms is None], spec)
+
+
+def _epochs_to_search(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
+    """Return how many epochs the search is expected to train still."""
     if spec.asha is not None and spec.asha.promote:
         return _epochs_to_promote(records, spec)
     ended = [len(record.epochs) for record in records if record.state in ENDED]

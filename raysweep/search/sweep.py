@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,9 +139,9 @@ def run(
 @worded_for("python")
 def resume(
     location: str | os.PathLike[str], trials: int | str | None = None,
-    *, time_budget: float | None = None, file: str | os.PathLike[str] | SweepSpec | None = None,
-    observer: Observer | None = None, progress: Progress | bool | None = True, warn: Warn | None = None,
-    profiler: Profiler | None = None,
+    *, time_budget: float | None = None, confirm: Mapping[str, int] | str | None = None,
+    file: str | os.PathLike[str] | SweepSpec | None = None, observer: Observer | None = None,
+    progress: Progress | bool | None = True, warn: Warn | None = None, profiler: Profiler | None = None,
 ) -> Sweep:  # fmt: skip
     """Go on with a sweep: unfinished trials from their last epoch, then what is left.
 
@@ -152,6 +152,8 @@ def resume(
         location: the sweep's directory or URI.
         trials: trials in all, or as a text such as "+10" how many more than before; in place of what `file` says.
         time_budget: seconds after which no epoch is started any more, in place of what `file` says.
+        confirm: which of the best trials are trained again, such as {"top": 3, "seeds": 3}, or "auto" or "none", in
+            place of what `file` says.
         file: search space file, or what `raysweep.load_spec` returned, in place of the sweep's own sweep.yaml.
         observer: is told of each epoch and each end; with it, nothing is printed.
         progress: as `run` has it.
@@ -171,7 +173,7 @@ def resume(
         directory.require_sweep()
     session = None
     with profiling(profiler), driving(directory), mirroring(directory, new=False) as mirror:
-        spec, changes = wanted_spec(directory, trials, time_budget, file)
+        spec, changes = wanted_spec(directory, trials, time_budget, file, confirm)
         _, description = read_spec(directory)
         with _logging_to(directory.log):
             ledger = Ledger.open(directory, spec, writable=True)
@@ -220,7 +222,7 @@ def _told_of_images(printed: Printing | Silence, progress: Progress | bool | Non
 
 def wanted_spec(
     directory: SweepDirectory, trials: int | str | None = None, time_budget: float | None = None,
-    file: str | os.PathLike[str] | SweepSpec | None = None,
+    file: str | os.PathLike[str] | SweepSpec | None = None, confirm: Mapping[str, int] | str | None = None,
 ) -> tuple[SweepSpec, list[Change]]:  # fmt: skip
     """Return what a sweep is to go on with, and how that differs from what it was run with last.
 
@@ -236,12 +238,12 @@ def wanted_spec(
         spec = load_spec(file) if file is not None else edited_spec(directory) or before
     if spec.unsized:
         spec = sized_like(spec, before)
-    spec = settled_like(spec, before)
+    spec = settled_like(spec, before).with_confirmation(before.search.confirm)
     if before.asha is not None:
         spec = spec.with_promotion(before.asha.promote)
     total = None if trials is None else total_trials(trials, before.trials)
-    if total is not None or time_budget is not None:
-        spec = _with_overrides(directory, before, spec, total, time_budget)
+    if total is not None or time_budget is not None or confirm is not None:
+        spec = _with_overrides(directory, before, spec, total, time_budget, confirm)
     changes = changes_between(before, spec)
     require_compatible(directory, changes)
     return spec, changes
@@ -275,7 +277,7 @@ def _resume(
             f"{directory.address}: was run on other images than {spec.data.dataset} has now; "
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
-    left = spec.trials - sweep_status(ledger.records(), spec).ended
+    left = sweep_status(ledger.records(), spec).left
     with connected(spec, left, log=directory.log, warn=warn):
         slots = slots_of(spec)
         _warn_of_room(directory, spec, cache, slots, left, warn)
@@ -339,9 +341,10 @@ def _take_over(
 
 
 def _with_overrides(
-    directory: SweepDirectory, before: SweepSpec, spec: SweepSpec, trials: int | None, time_budget: float | None
-) -> SweepSpec:
-    """The specification with another total or time budget, checked like the file it came from.
+    directory: SweepDirectory, before: SweepSpec, spec: SweepSpec, trials: int | None, time_budget: float | None,
+    confirm: Mapping[str, int] | str | None,
+) -> SweepSpec:  # fmt: skip
+    """Return the specification with another total, time budget or confirmation, checked like the file it came from.
 
     Raises:
         SweepDirectoryError: if the total is less than before, or more than a grid has.
@@ -352,11 +355,13 @@ def _with_overrides(
             f"{option('trials', trials)}. For {trials} more, give {option('trials', f'+{trials}')}"
         )
     try:
-        overrides = {"trials": trials, "time_budget": time_budget}
+        overrides = {"trials": trials, "time_budget": time_budget, "confirm": confirm}
         return parse_spec(yaml_text(spec.as_mapping()), overrides=overrides)
     except SpecError as error:
         faults = "; ".join(fault.message for fault in error.faults)
         wanted = counted(trials, "trial") if trials is not None else f"a time budget of {time_budget} s"
+        if confirm is not None:
+            wanted = f"search.confirm: {confirm}"
         raise SweepDirectoryError(f"{directory.address}: cannot have {wanted}: {faults}") from None
 
 
@@ -461,7 +466,8 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
             ) from error
         if before.asha is not None:
             spec = spec.with_promotion(before.asha.promote)
-        raise SweepDirectoryError(taken_message(directory, before, settled_like(spec, before), source))
+        spec = settled_like(spec, before).with_confirmation(before.search.confirm)
+        raise SweepDirectoryError(taken_message(directory, before, spec, source))
     if root.exists() and not root.is_dir():
         raise SweepDirectoryError(f"{name}: is a file; give another directory with {option('output')}")
     foreign = directory.foreign_entries()

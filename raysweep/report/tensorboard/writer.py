@@ -22,7 +22,7 @@ from raysweep.clock import timed
 from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
 from raysweep.profiles import DriverPart
-from raysweep.records import EpochRecord, TrialRecord, rank
+from raysweep.records import EpochRecord, TrialRecord, rank_alone
 from raysweep.report.images import enlarge, shrink
 from raysweep.report.latents import read_latents
 from raysweep.report.tensorboard.events import EventFile, image, scalar, text
@@ -101,7 +101,7 @@ class TensorBoardWriter:
         if not (self._directory / SWEEP_RUN).exists():
             self._write(SWEEP_RUN, time.time(), 0, [experiment(spec)])
         self._paused.update(record.number for record in records if record.state is TrialState.PAUSED)
-        for record in sorted(records, key=lambda record: rank(record, self._objective)):
+        for record in sorted(records, key=lambda record: rank_alone(record, self._objective)):
             if (self._directory / _run(record)).exists():
                 if self._may_go(record):
                     self._keep_the_best(record)
@@ -201,7 +201,7 @@ class TensorBoardWriter:
 
     def _keep_the_best(self, record: TrialRecord) -> None:
         """Takes account of a trial that has ended; the run of the worst goes if there are more than `MOST_RUNS`."""
-        place = (rank(record, self._objective), _run(record))
+        place = (rank_alone(record, self._objective), _run(record))
         if place not in self._kept:
             insort(self._kept, place)
         if len(self._kept) > MOST_RUNS:

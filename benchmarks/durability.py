@@ -130,12 +130,12 @@ def time_checkpoints() -> None:
 
     save, times, keeps = checkpoint.save_checkpoint, os.environ["DURABILITY_TIMES"], os.environ["DURABILITY_SIDE"]
 
-    def timed(directory: Any, training: Any, metrics: Any) -> Any:
+    def timed(directory: Any, training: Any, metrics: Any, best_epoch: int | None = None) -> Any:
         if keeps == "without":
             directory.mkdir(parents=True, exist_ok=True)  # pictures go there
             return directory
         start = time.perf_counter()
-        path = save(directory, training, metrics)
+        path = save(directory, training, metrics, best_epoch)
         with open(times, "a") as file:
             file.write(f"{time.perf_counter() - start}\n")
         return path

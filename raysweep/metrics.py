@@ -180,6 +180,19 @@ OBJECTIVES: dict[str, Mode] = {
 """Every metric of an epoch that a search can have as its objective, with its direction."""
 
 
+class Criterion(NamedTuple):
+    """What epochs and trials are compared by."""
+
+    metric: str
+    """One of `METRICS`."""
+    mode: Mode
+
+    def loss(self, metrics: EpochMetrics) -> float:
+        """Return the metric as a number of which less is better; infinity if it is none."""
+        value = float(getattr(metrics, self.metric))
+        return (value if self.mode == "min" else -value) if math.isfinite(value) else math.inf
+
+
 class TrialState(StrEnum):
     """Where a trial stands: it runs, is paused, has ended, or was interrupted together with its sweep."""
 

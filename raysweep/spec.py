@@ -23,7 +23,7 @@ from raysweep.claims import Claim
 from raysweep.config import MOST_EPOCHS, MOST_IMAGES, Count
 from raysweep.hints import metric_hint
 from raysweep.home import expanded
-from raysweep.metrics import FINAL_METRICS, METRICS, OBJECTIVES, Mode
+from raysweep.metrics import FINAL_METRICS, METRICS, OBJECTIVES, Criterion, Mode
 from raysweep.remote import local_path, to_copy
 from raysweep.space import Scalar, TrialSpace
 
@@ -306,6 +306,9 @@ class EvaluationSpec(Section):
         str, Field(json_schema_extra={"pattern": _FINALISTS, "examples": ["all", "none", "best 5"]})
     ] = "best 5"
     """Whose final metrics are measured: `all`, `none`, or `best 5` for the best five by the objective."""
+    keep: Literal["best", "last"] = "best"
+    """Which model of a trial is exported and measured: that of the epoch at which its objective was best, whose
+    checkpoint is kept besides, or that of its last epoch."""
     images: Annotated[Count, Field(ge=50, le=MOST_IMAGES)] = 1000
     """Most test images that are measured, and as many samples."""
     importance_samples: Annotated[Count, Field(le=100_000)] = 50
@@ -356,6 +359,18 @@ class SweepSpec(Section):
             return self
         stopping = EarlyStopping(asha=self.asha.model_copy(update={"promote": promote}))
         return self.model_copy(update={"search": self.search.model_copy(update={"early_stopping": stopping})})
+
+    def with_kept(self, keep: Literal["best", "last"]) -> SweepSpec:
+        """Return the specification with `evaluation.keep`, if its file leaves that open; what it says stays."""
+        if "keep" in self.evaluation.model_fields_set:
+            return self
+        return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"keep": keep})})
+
+    @property
+    def kept_by(self) -> Criterion | None:
+        """Return what the kept epoch of a trial is the best by; None if it is the last one."""
+        objective = self.search.objective
+        return Criterion(objective.metric, objective.direction) if self.evaluation.keep == "best" else None
 
     def with_confirmation(self, confirm: Confirm | Literal["auto"] | None) -> SweepSpec:
         """Return the specification with `search.confirm`, if its file leaves that open; what it says stays."""

@@ -14,7 +14,7 @@ from raysweep.yamltext import shown as shown_value
 
 COMPATIBLE = (
     "search.trials", "search.confirm", "search.time_budget", "search.epoch_timeout", "search.max_concurrent",
-    "search.fuse", "resources", "evaluation.final_metrics", "claims", "data.root", "data.download",
+    "search.fuse", "resources", "evaluation.final_metrics", "evaluation.keep", "claims", "data.root", "data.download",
     "data.broken_images",
 )  # fmt: skip
 """Keys that no trial's outcome depends on. The images are compared by their checksum, however they were found."""

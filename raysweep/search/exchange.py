@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysweep.config import TrialConfig
-from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
+from raysweep.metrics import Criterion, EpochMetrics, FinalMetrics, TrialState
 from raysweep.profiles import SlotPart
 from raysweep.spec import DataSpec, EvaluationSpec
 
@@ -62,6 +62,8 @@ class TrialOrder:
     share: Share
     epochs_done: int = 0
     """Epochs that the ledger has of it: the checkpoints should be that far."""
+    kept_by: Criterion | None = None
+    """What the epoch is the best by whose checkpoint is kept beside the last; None to keep none."""
     epoch_timeout_s: float | None = None
     """After how many seconds of one epoch the process that trains it ends itself."""
     origin: str | None = None
@@ -110,6 +112,8 @@ class TestOrder:
     """Whether it is among the few whose latents TensorBoard's Projector shows."""
     threads: int
     gpu: bool
+    kept_by: Criterion | None = None
+    """What the epoch is the best by whose model is measured; None for the last one."""
     timeout_s: float | None = None
     """After how many seconds the process that measures it ends itself."""
     origin: str | None = None

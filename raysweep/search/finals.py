@@ -1,4 +1,4 @@
-"""The final metrics of one trial: its last checkpoint on the test split, which no choice has looked at before."""
+"""The final metrics of one trial: its kept checkpoint on the test split, which no choice has looked at before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raysweep.config import TrialConfig
 from raysweep.data.tensors import ImageSplits, load_splits, spread
-from raysweep.errors import CheckpointError, StorageError
+from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import FinalMetrics
 from raysweep.quality.bounds import importance_weighted_bound
@@ -41,7 +41,7 @@ from raysweep.search.pictures import (
     draw_portrait,
     seen_by_the_encoder,
 )
-from raysweep.vae.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
+from raysweep.vae.checkpoint import kept_checkpoint
 from raysweep.vae.evaluation import evaluate, mean_image_error
 from raysweep.vae.inputs import WHITE_FROM, corrupt
 from raysweep.vae.likelihoods import binary_cross_entropy, pixel_variance, sample_pixels
@@ -120,11 +120,11 @@ class Subject:
     seen: Tensor
     """The same as the trial gives them to its encoder."""
     sigma2: float
-    """The decoder's variance of a pixel, calibrated on the validation images after the trial's last epoch."""
+    """The decoder's variance of a pixel, calibrated on the validation images after the epoch that was kept."""
 
     @classmethod
     def of(cls, order: TestOrder, splits: ImageSplits, device: torch.device) -> Subject:
-        checkpoint = _newest_checkpoint(order)
+        checkpoint = kept_checkpoint(SweepDirectory(order.directory).trial(order.number), order.kept_by)
         model = ConvVAE.from_config(checkpoint.config, checkpoint.shape)
         model.load_state_dict(checkpoint.weights)
         shown = splits.test.gather(spread(order.evaluation.images, len(splits.test)))
@@ -145,16 +145,6 @@ class Subject:
         ends = self.seen[spread(2 * PAIRS, len(self.seen)).to(self.device)]
         half = len(ends) // 2
         return interpolate(self.model, ends[:half], ends[half : 2 * half], INTERPOLATION_STEPS)
-
-
-def _newest_checkpoint(order: TestOrder) -> Checkpoint:
-    faults = []
-    for path in list_checkpoints(SweepDirectory(order.directory).trial(order.number)):
-        try:
-            return read_checkpoint(path)
-        except CheckpointError as error:
-            faults.append(str(error))
-    raise CheckpointError("; ".join(faults) or f"trial {order.number} has left no checkpoint")
 
 
 def _likelihoods(subject: Subject, samples: int) -> dict[str, Any]:

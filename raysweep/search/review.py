@@ -366,7 +366,7 @@ class Sweep:
         if self.spans is not None:
             data["spans"] = self.spans
         origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value, "data": data}
-        export_model(self.directory.trial(record.number), folder, origin)
+        export_model(self.directory.trial(record.number), folder, origin, self.spec.kept_by)
         return record
 
     def _export_to(self, address: str | os.PathLike[str], trial: int | None) -> str:

@@ -16,8 +16,9 @@ from raysweep.layout import shown
 from raysweep.space import TrialSpace
 from raysweep.spec import SweepSpec
 
-KEPT = 2
-"""Checkpoints of a trial: `vae.checkpoint.KEEP`, which cannot be asked without torch; a test compares the bound."""
+KEPT = 3
+"""Checkpoints of a trial: `vae.checkpoint.KEEP`, which cannot be asked without torch, and that of its best epoch; a
+test compares the bound."""
 PICTURES_BYTES = 1 << 20
 """Of one trial: a few grids, and a row of reconstructions now and then."""
 _ADAM = 3

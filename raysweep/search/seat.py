@@ -38,6 +38,8 @@ class Seat:
         self.notes: tuple[str, ...] = ()
         """What was logged of it and is not reported yet."""
         self._spent: dict[SlotPart, float] = {}
+        self._best: EpochMetrics | None = None
+        """Of the epoch whose checkpoint is kept beside the last."""
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +60,7 @@ class Seat:
         """
         order = self.order
         with clock.at(SlotPart.IMPORTS):
-            from raysweep.vae.checkpoint import restore_checkpoint
+            from raysweep.vae.checkpoint import kept_checkpoint, restore_checkpoint
 
         if order.origin is not None:
             with clock.at(SlotPart.BUCKET):
@@ -80,6 +82,8 @@ class Seat:
         self._training = training
         with clock.at(SlotPart.RESTORE):
             restored = restore_checkpoint(trial_directory, training)
+            if restored is not None and order.kept_by is not None:
+                self._best = kept_checkpoint(trial_directory, order.kept_by).metrics
         if training.epoch < order.epochs_done:
             self._warn_of_lost_checkpoints(training.epoch)
         if restored is not None:
@@ -118,8 +122,15 @@ class Seat:
                 self._outpost.keep(metrics)
         else:
             self._directory.require_present()  # at the first epoch, too, whose directory would be made anew
+        kept_by = self.order.kept_by
+        # One after the restored epoch is of a course that is trained anew.
+        if kept_by is not None and (
+            self._best is None or self._best.epoch >= metrics.epoch or kept_by.loss(metrics) <= kept_by.loss(self._best)
+        ):
+            self._best = metrics
         with clock.at(SlotPart.CHECKPOINT):
-            save_checkpoint(self._directory.trial(self.order.number), self._training, metrics)
+            best_epoch = self._best.epoch if self._best is not None else None
+            save_checkpoint(self._directory.trial(self.order.number), self._training, metrics, best_epoch)
         self._draw(metrics.epoch, clock)
         self._send(metrics, clock)
 

@@ -196,6 +196,7 @@ class Session:
             threads=self.slots.threads,
             share=self._share(record.number),
             epochs_done=len(record.epochs),
+            kept_by=self.spec.kept_by,
             epoch_timeout_s=self.spec.search.epoch_timeout,
             origin=self.directory.origin,
         )
@@ -337,6 +338,7 @@ class Session:
             projected=number in [record.number for record in best],
             threads=self.slots.threads,
             gpu=self.slots.gpu > 0,
+            kept_by=self.spec.kept_by,
             timeout_s=self.spec.search.epoch_timeout,
             origin=self.directory.origin,
         )

@@ -238,7 +238,7 @@ def wanted_spec(
         spec = load_spec(file) if file is not None else edited_spec(directory) or before
     if spec.unsized:
         spec = sized_like(spec, before)
-    spec = settled_like(spec, before).with_confirmation(before.search.confirm)
+    spec = settled_like(spec, before).with_confirmation(before.search.confirm).with_kept(before.evaluation.keep)
     if before.asha is not None:
         spec = spec.with_promotion(before.asha.promote)
     total = None if trials is None else total_trials(trials, before.trials)
@@ -466,7 +466,7 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
             ) from error
         if before.asha is not None:
             spec = spec.with_promotion(before.asha.promote)
-        spec = settled_like(spec, before).with_confirmation(before.search.confirm)
+        spec = settled_like(spec, before).with_confirmation(before.search.confirm).with_kept(before.evaluation.keep)
         raise SweepDirectoryError(taken_message(directory, before, spec, source))
     if root.exists() and not root.is_dir():
         raise SweepDirectoryError(f"{name}: is a file; give another directory with {option('output')}")

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError
 from raysweep.layout import storage_errors
-from raysweep.metrics import EpochMetrics
+from raysweep.metrics import Criterion, EpochMetrics
 from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.training import Training
 
@@ -50,8 +50,10 @@ class Checkpoint(NamedTuple):
         return {k.removeprefix("model."): v for k, v in self.tensors.items() if k.startswith("model.")}
 
 
-def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) -> Path:
-    """Writes the state after the epoch that `metrics` is of, whole or not at all, and drops all but the last two.
+def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics, best_epoch: int | None = None) -> Path:
+    """Write the state after the epoch that `metrics` is of, whole or not at all, and drop all but the last two.
+
+    That of `best_epoch` is kept besides.
 
     Makes `directory` where it is missing but not the one above: below an empty mount point a trial is not continued.
 
@@ -71,8 +73,14 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics) 
     write_tensors(path, tensors, header)
     with storage_errors(directory):
         for old in list_checkpoints(directory)[KEEP:]:
-            old.unlink(missing_ok=True)
+            if old != checkpoint_path(directory, best_epoch):
+                old.unlink(missing_ok=True)
     return path
+
+
+def checkpoint_path(directory: Path, epoch: int | None) -> Path | None:
+    """Return where the checkpoint of an epoch is; None of none."""
+    return None if epoch is None else directory / f"epoch-{epoch:06d}.safetensors"
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
@@ -103,6 +111,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return checkpoint
     except (TensorFileError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: is not a whole checkpoint: {error}") from error
+
+
+def kept_checkpoint(directory: Path, kept_by: Criterion | None) -> Checkpoint:
+    """Return the checkpoint of a trial that is the best by a criterion, the later of equal ones; else the newest.
+
+    Raises:
+        CheckpointError: if there is no whole one.
+    """
+    best: Checkpoint | None = None
+    faults = []
+    for path in list_checkpoints(directory):
+        try:
+            found = read_checkpoint(path)
+        except CheckpointError as error:
+            faults.append(str(error))
+            continue
+        if best is None or (kept_by is not None and kept_by.loss(found.metrics) < kept_by.loss(best.metrics)):
+            best = found
+        if kept_by is None:
+            break
+    if best is None:
+        raise CheckpointError("; ".join(faults) or f"{directory}: holds no checkpoint; choose a trial that has trained")
+    return best
 
 
 def restore_checkpoint(directory: Path, training: Training) -> EpochMetrics | None:

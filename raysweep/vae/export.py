@@ -15,9 +15,10 @@ import torch
 from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError, StorageError
 from raysweep.layout import read_bounded, write_atomically
+from raysweep.metrics import Criterion
 from raysweep.remote import local_path, to_copy
 from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
-from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
+from raysweep.vae.checkpoint import kept_checkpoint
 from raysweep.vae.trained import TrainedVAE
 
 _log = logging.getLogger("raysweep")
@@ -52,8 +53,8 @@ does it.
 """
 
 
-def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
-    """Write the newest checkpoint below `checkpoints` as a model folder at `out`.
+def export_model(checkpoints: Path, out: Path, origin: dict[str, Any], kept_by: Criterion | None = None) -> Path:
+    """Write a checkpoint below `checkpoints` as a model folder at `out`: the best by a criterion, or the newest.
 
     `origin` says where the model comes from; it is written into model.json. Its `data` is the `data:` section, which
     `raysweep.read_images` prepares images by.
@@ -64,17 +65,7 @@ def export_model(checkpoints: Path, out: Path, origin: dict[str, Any]) -> Path:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: is not empty; name a folder that does not exist yet")
-    faults = []
-    for path in list_checkpoints(checkpoints):
-        try:
-            checkpoint = read_checkpoint(path)
-            break
-        except CheckpointError as error:
-            faults.append(str(error))
-    else:
-        raise CheckpointError(
-            "; ".join(faults) or f"{checkpoints}: holds no checkpoint; choose a trial that has trained"
-        )
+    checkpoint = kept_checkpoint(checkpoints, kept_by)
     metrics = dataclasses.asdict(checkpoint.metrics)
     description = {
         "format": FORMAT,

@@ -6,8 +6,10 @@ import contextlib
 import itertools
 import json
 import logging
+import math
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,14 @@ from tensor_images import small_config, small_training, untimed
 from torch import Tensor
 
 from raysweep.errors import CheckpointError, StorageError
-from raysweep.metrics import EpochMetrics
-from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint, restore_checkpoint, save_checkpoint
+from raysweep.metrics import Criterion, EpochMetrics
+from raysweep.vae.checkpoint import (
+    kept_checkpoint,
+    list_checkpoints,
+    read_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from raysweep.vae.training import Training
 
 RESUMABLE = {
@@ -150,6 +158,50 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
         "epoch-000003.safetensors",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000003.safetensors", "epoch-000004.safetensors"]
+
+
+ELBO = Criterion("elbo_nats", "max")
+
+
+def kept_after(directory: Path, elbos: list[float]) -> list[int]:
+    """Save an epoch for each of these ELBOs as a seat does, and return the epochs whose checkpoints are there."""
+    training, best = fresh(), None
+    for elbo in elbos:
+        metrics = replace(training.run_epoch(), elbo_nats=elbo)
+        if best is None or ELBO.loss(metrics) <= ELBO.loss(best):
+            best = metrics
+        save_checkpoint(directory, training, metrics, best.epoch)
+    return [read_checkpoint(path).metrics.epoch for path in reversed(list_checkpoints(directory))]
+
+
+@pytest.mark.parametrize(
+    ("elbos", "there", "kept"),
+    [
+        ([5.0, 9.0, 7.0, 6.0, 1.0], [2, 4, 5], 2),
+        ([1.0, 2.0, 3.0, 4.0], [3, 4], 4),
+        ([9.0, 1.0, 2.0, 9.0], [3, 4], 4),
+        ([math.nan, 1.0, math.nan, math.nan], [2, 3, 4], 2),
+    ],
+)
+def test_the_checkpoint_of_the_best_epoch_is_kept_beside_the_last_two(
+    tmp_path: Path, elbos: list[float], there: list[int], kept: int
+) -> None:
+    assert kept_after(tmp_path, elbos) == there
+    assert kept_checkpoint(tmp_path, ELBO).metrics.epoch == kept
+    assert kept_checkpoint(tmp_path, None).metrics.epoch == len(elbos)
+    assert kept_checkpoint(tmp_path, Criterion("elbo_nats", "min")).metrics.elbo_nats == min(
+        elbos[epoch - 1] for epoch in there if math.isfinite(elbos[epoch - 1])
+    )
+
+
+def test_a_damaged_best_checkpoint_leaves_the_best_of_the_others(tmp_path: Path) -> None:
+    kept_after(tmp_path, [9.0, 1.0, 5.0, 4.0])
+    (tmp_path / "epoch-000001.safetensors").write_bytes(b"torn")
+    assert kept_checkpoint(tmp_path, ELBO).metrics.epoch == 3
+    for path in list_checkpoints(tmp_path):
+        path.write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="epoch-000004"):
+        kept_checkpoint(tmp_path, ELBO)
 
 
 def test_a_trial_without_checkpoints_starts_anew(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""A trial's seat in a process: which checkpoints it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tensor_images import TensorImages, discs, small_config, untimed
+
+from raysweep.clock import PartClock
+from raysweep.layout import SweepDirectory
+from raysweep.metrics import Criterion
+from raysweep.profiles import SlotPart
+from raysweep.search.exchange import ImageFile, Share, TrialOrder
+from raysweep.search.seat import Seat
+from raysweep.spec import DataSpec
+from raysweep.vae.checkpoint import kept_checkpoint, list_checkpoints, read_checkpoint
+from raysweep.vae.fused import FusedTraining
+
+SHAPE = (1, 8, 8)
+
+
+def train(root: Path, upto: int, kept_by: Criterion | None) -> list[int]:
+    """Take up the trial where its checkpoint stands and train it up to an epoch; return the epochs that are kept."""
+    directory = SweepDirectory.at(root)
+    directory.spec.touch()
+    order = TrialOrder(
+        number=0, config=small_config(epochs=8, learning_rate=0.3), data=DataSpec(dataset="digits"),
+        images=ImageFile(root, "digits", "0" * 64, 0), directory=root, picture_epochs=frozenset(),
+        strip_epochs=frozenset(), threads=1, share=Share(1, 0), kept_by=kept_by,
+    )  # fmt: skip
+    group = FusedTraining((), TensorImages(discs(40, SHAPE)), TensorImages(discs(20, SHAPE, 1)), torch.device("cpu"))
+    seat, clock = Seat(order), PartClock(SlotPart.UNACCOUNTED)
+    seat.open(lambda: group, clock)
+    (training,) = group.members
+    while training.epoch < upto:
+        (metrics,) = group.run_epoch()
+        seat.keep(metrics, clock)
+    seat.leave(group)
+    return [read_checkpoint(path).metrics.epoch for path in reversed(list_checkpoints(directory.trial(0)))]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_trial_that_is_taken_up_again_keeps_the_best_epoch_of_before(tmp_path: Path, mode: str) -> None:
+    criterion = Criterion("elbo_nats", "max" if mode == "max" else "min")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    expected = train(whole, 8, criterion)
+    for upto in (2, 3, 6, 8):
+        kept = train(parts, upto, criterion)
+    assert kept == expected
+    best = [kept_checkpoint(SweepDirectory.at(root).trial(0), criterion).metrics for root in (whole, parts)]
+    assert untimed(best[0]) == untimed(best[1])
+    assert len(expected) == (2 if best[0].epoch > 6 else 3)
+
+
+def test_without_a_criterion_the_last_two_are_kept(tmp_path: Path) -> None:
+    assert train(tmp_path, 4, None) == [3, 4]

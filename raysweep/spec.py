@@ -185,6 +185,9 @@ class Asha(Section):
     """Epochs every trial gets: the first rung."""
     reduction_factor: Annotated[int, Strict(), Field(ge=2, le=MOST_TRIALS)] = 3
     """One in this many trials goes on past a rung, and rungs grow by this factor."""
+    rejudge: Annotated[bool, Strict()] = True
+    """A trial that has passed a rung is judged there again when others have come, until it reaches the next, and stops if
+    it is no more among the best; without it a trial is judged once, when it arrives, and the first ones by nobody."""
     promote: Annotated[bool, Strict()] = False
     """Trials pause on a rung and go on when they are among the best there; otherwise the poor ones stop for good."""
 
@@ -353,11 +356,13 @@ class SweepSpec(Section):
         stopping = self.search.early_stopping
         return stopping.asha if stopping else None
 
-    def with_promotion(self, promote: bool) -> SweepSpec:
-        """Return the specification with what its file leaves open of `asha.promote`; what it says stays."""
-        if self.asha is None or "promote" in self.asha.model_fields_set:
+    def with_rule(self, *, promote: bool, rejudge: bool) -> SweepSpec:
+        """Return the specification with what its file leaves open of the form of `asha`; what it says stays."""
+        if self.asha is None:
             return self
-        stopping = EarlyStopping(asha=self.asha.model_copy(update={"promote": promote}))
+        form = {"promote": promote, "rejudge": rejudge}
+        left_open = {name: value for name, value in form.items() if name not in self.asha.model_fields_set}
+        stopping = EarlyStopping(asha=self.asha.model_copy(update=left_open))
         return self.model_copy(update={"search": self.search.model_copy(update={"early_stopping": stopping})})
 
     def with_kept(self, keep: Literal["best", "last"]) -> SweepSpec:

@@ -23,6 +23,7 @@ from raysweep.records import TrialRecord, of_search
 from raysweep.search.scheduler import Standing, standing
 from raysweep.spec import SweepSpec
 
+_STOPPED_AT = re.compile(r"that had reached it at epoch (\d+)")
 _ON_THE_RUNG = re.compile(r"of the (\d+) trials that had reached it")
 
 
@@ -36,6 +37,8 @@ class RungDecision:
     """Where it stood when it was judged; None if the order of the ledger's times does not tell it."""
     waits: bool = False
     """Whether it is paused there: it may go on yet."""
+    after: int | None = None
+    """The epoch after which it was judged there again, and stopped; None if that was when it arrived."""
     led: bool = False
     """Whether it went on because it was the best there when nothing else was left to train."""
 
@@ -51,6 +54,9 @@ def decisions(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSp
         if len(record.epochs) < epoch or not math.isfinite(_value(record, epoch, spec)):
             break  # what is no number has diverged, and is not judged
         found.append(decide(record, epoch, records, spec))
+    rung = _rung_of_the_stop(record)
+    if rung is not None and rung < len(record.epochs):
+        found.append(_stop_again(record, rung, records, spec))
     return found
 
 
@@ -58,6 +64,7 @@ def _stop(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec:
     """Return what was decided where trials are judged once, when they arrive at a rung."""
     assert spec.asha is not None
     was_stopped = record.state is TrialState.PRUNED and len(record.epochs) == epoch
+    was_stopped = was_stopped and _rung_of_the_stop(record) in (None, epoch)
     judged_at = record.epochs[epoch - 1].recorded_at
     if was_stopped and record.ended_at is not None:
         judged_at = max(judged_at, record.ended_at)  # later than its epoch if the driver died between the two
@@ -65,6 +72,25 @@ def _stop(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec:
     place = standing(record.number, rung, spec.asha.reduction_factor, spec.search.objective.direction)
     is_known = place.survives != was_stopped and (not was_stopped or _is_of_so_many(record, len(rung)))
     return RungDecision(epoch, not was_stopped, place if is_known else None)
+
+
+def _stop_again(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
+    """Return what was decided of a trial that was stopped at a rung behind it, when others had arrived there."""
+    assert spec.asha is not None
+    last = len(record.epochs)
+    judged_at = record.epochs[-1].recorded_at
+    if record.ended_at is not None:
+        judged_at = max(judged_at, record.ended_at)
+    rung = _rung(records, epoch, spec, judged_at)
+    place = standing(record.number, rung, spec.asha.reduction_factor, spec.search.objective.direction)
+    is_known = not place.survives and _is_of_so_many(record, len(rung))
+    return RungDecision(epoch, False, place if is_known else None, after=last)
+
+
+def _rung_of_the_stop(record: TrialRecord) -> int | None:
+    """Return the rung that the cause of a stop names; None if the trial was not stopped, or its cause names none."""
+    said = _STOPPED_AT.search(record.cause or "") if record.state is TrialState.PRUNED else None
+    return int(said.group(1)) if said else None
 
 
 def _promotion(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
@@ -139,15 +165,17 @@ def _is_of_so_many(record: TrialRecord, count: int) -> bool:
 
 def decision_text(decision: RungDecision, metric: str) -> str:
     """Say what was decided, with the numbers: `stopped at epoch 6: elbo_nats 101.59, 4th of 9, 3 go on, ...`."""
-    what = f"{outcome_of(decision)} at"
+    what = f"{outcome_of(decision)} at epoch {decision.epoch}"
+    if decision.after is not None:
+        what = f"{outcome_of(decision)} after epoch {decision.after}, judged again at epoch {decision.epoch}"
     place = decision.standing
     if place is None:
-        return f"{what} epoch {decision.epoch}; the ledger's times do not tell against whom"
+        return f"{what}; the ledger's times do not tell against whom"
     value, needed = told_apart(place.value, math.nan if place.needed is None else place.needed)
     goes = {0: "none goes on yet", 1: "1 goes on"}.get(place.go_on, f"{place.go_on} go on")
     if decision.led:
         goes = "nothing else was left to train"
-    text = f"{what} epoch {decision.epoch}: {metric} {value}, {ordinal(place.place)} of {place.of}, {goes}"
+    text = f"{what}: {metric} {value}, {ordinal(place.place)} of {place.of}, {goes}"
     if decision.went_on or place.survives or place.needed is None:
         return text
     return f"{text}, {needed} {'is' if decision.waits else 'was'} needed"

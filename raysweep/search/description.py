@@ -126,10 +126,10 @@ def recorded_description(journal: Path) -> dict[str, Any] | None:
 
 def _parsed(mapping: Any, source: Path) -> SweepSpec:
     try:
-        # A record that does not say whether trials pause, are confirmed or keep their best epoch is of a raysweep whose
-        # trials did not.
-        read = parse_spec(yaml_text(mapping), str(source))
-        return read.with_promotion(False).with_confirmation(None).with_kept("last")
+        # A record that does not say whether trials pause, are judged again or confirmed, or keep their best epoch is of
+        # a raysweep whose trials did not.
+        read = parse_spec(yaml_text(mapping), str(source)).with_rule(promote=False, rejudge=False)
+        return read.with_confirmation(None).with_kept("last")
     except SpecError as error:
         faults = "; ".join(f"{fault.key}: {fault.message}" for fault in error.faults)
         raise SweepDirectoryError(f"{shown(source)}: does not describe a sweep: {faults}") from error

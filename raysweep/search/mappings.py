@@ -61,6 +61,7 @@ def story_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
             "epoch": decision.epoch,
             "went_on": decision.went_on,
             **({"waits": True} if decision.waits else {}),
+            **({"after": decision.after} if decision.after is not None else {}),
             **(dataclasses.asdict(decision.standing) if decision.standing else {}),
         }
         for decision in decisions(record, sweep.records, sweep.spec)

@@ -26,7 +26,7 @@ from raysweep.search.retries import Fault, Retries
 from raysweep.search.review import Sweep
 from raysweep.search.scheduler import Promotion, standing, survives
 from raysweep.search.status import sweep_status
-from raysweep.spec import SweepSpec
+from raysweep.spec import Asha, SweepSpec
 from raysweep.vae.plateau import stuck_trials
 from raysweep.vae.preflight import Preflight, Unpredictable
 
@@ -79,6 +79,8 @@ class _Flight:
     epoch_s: float | None = None
     """What its last epoch took."""
     hangs: bool = False
+    judged: tuple[int, int] | None = None
+    """The rung at which it was judged last, and how many trials had reached that."""
     failure: EpochReport | None = None
     """What it reported in the end, if it could not go on."""
 
@@ -452,12 +454,28 @@ class Session:
                 f"all {metrics.epoch} epochs done" if metrics.epoch > 1 else "its one epoch done",
             )
         asha = self.spec.asha if record.confirms is None else None
-        if asha is not None and not asha.promote and metrics.epoch in asha.rungs(record.config.epochs):
-            rung = self.ledger.values_at(metrics.epoch)
-            if not survives(record.number, rung, asha.reduction_factor, self.spec.search.objective.direction):
-                share = f"the best 1/{asha.reduction_factor} of the {len(rung)} trials that had reached it"
-                return TrialState.PRUNED, f"not among {share} at epoch {metrics.epoch}"
-        return None
+        if asha is None or asha.promote:
+            return None
+        rung = max((rung for rung in asha.rungs(record.config.epochs) if rung <= metrics.epoch), default=None)
+        if rung is None or not self._is_to_judge(record, rung, asha):
+            return None
+        reached = self.ledger.values_at(rung)
+        if survives(record.number, reached, asha.reduction_factor, self.spec.search.objective.direction):
+            return None
+        share = f"the best 1/{asha.reduction_factor} of the {len(reached)} trials that had reached it"
+        again = f", judged again after epoch {metrics.epoch}" if metrics.epoch > rung else ""
+        return TrialState.PRUNED, f"not among {share} at epoch {rung}{again}"
+
+    def _is_to_judge(self, record: TrialRecord, rung: int, asha: Asha) -> bool:
+        """Return whether a trial is judged after its latest epoch at the last rung it has reached.
+
+        It is when it arrives there, and when others have arrived since it was judged there last.
+        """
+        flight, arrived = self._flights[record.number], len(self.ledger.values_at(rung))
+        if len(record.epochs) > rung and (not asha.rejudge or flight.judged == (rung, arrived)):
+            return False
+        flight.judged = (rung, arrived)
+        return True
 
     def _pauses(self, number: int) -> bool:
         """Pause a trial that has come to a rung; return False if there is none, or if it is the next to go on."""

@@ -240,7 +240,7 @@ def wanted_spec(
         spec = sized_like(spec, before)
     spec = settled_like(spec, before).with_confirmation(before.search.confirm).with_kept(before.evaluation.keep)
     if before.asha is not None:
-        spec = spec.with_promotion(before.asha.promote)
+        spec = spec.with_rule(promote=before.asha.promote, rejudge=before.asha.rejudge)
     total = None if trials is None else total_trials(trials, before.trials)
     if total is not None or time_budget is not None or confirm is not None:
         spec = _with_overrides(directory, before, spec, total, time_budget, confirm)
@@ -465,7 +465,7 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
                 f"For a new one, give another directory with {option('output')}, or move {name} away"
             ) from error
         if before.asha is not None:
-            spec = spec.with_promotion(before.asha.promote)
+            spec = spec.with_rule(promote=before.asha.promote, rejudge=before.asha.rejudge)
         spec = settled_like(spec, before).with_confirmation(before.search.confirm).with_kept(before.evaluation.keep)
         raise SweepDirectoryError(taken_message(directory, before, spec, source))
     if root.exists() and not root.is_dir():

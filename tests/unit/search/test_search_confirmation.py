@@ -195,7 +195,7 @@ def test_a_driver_killed_at_any_line_leaves_what_the_undisturbed_sweep_comes_to(
     monkeypatch.setattr("raysweep.search.session.write_parquet", lambda *_: None)
     asha = spec.asha
     assert asha is not None
-    spec = spec.with_promotion(True)
+    spec = spec.with_rule(promote=True, rejudge=True)
     assert spec.asha is not None
     assert spec.asha.promote
     whole = play(opened(Ledger.create(directory, spec), spec, directory), {})

@@ -3,8 +3,8 @@
 Nothing is remembered between decisions. A rung is the set of trials that have reached its epoch, read from the ledger,
 so that a resumed sweep decides as the undisturbed one would have.
 
-There are two forms. The stopping one judges a trial when it arrives at a rung, and there again when others have arrived,
-until it comes to the next rung: otherwise the first ones would pass every rung unjudged. The promoting one
+There are two forms. The stopping one judges a trial when it arrives at a rung, and there again when others have come,
+until it reaches the next rung: otherwise the first ones would pass every rung unjudged. The promoting one
 (`Promotion`, `asha: {promote: true}`) pauses every trial at a rung, and lets it go on as soon as it is among the best.
 
 Either way the best trial of the highest rung that was reached is never stopped, so one at least is trained to its end.

@@ -34,11 +34,15 @@ def test_each_decision_of_a_session_is_told_as_it_was_taken(
 ) -> None:
     """Forty trials, eight at once, reports in any order: replayed from the journal, nothing but the journal."""
     spec = parse_spec(SPACE.replace("trials: 6", "trials: 40").replace("max_epochs: 4", "max_epochs: 9"), "t.yaml")
-    taken: dict[tuple[int, int], Standing] = {}
+    taken: dict[tuple[int, int, bool], Standing] = {}
+    """By trial, rung, and whether it was judged there again; what changed nothing is not told."""
 
     def remembering(number: int, rung: dict[int, float], factor: int, mode: str) -> bool:
         place = standing(number, rung, factor, mode)  # type: ignore[arg-type]
-        taken[number, len(session.ledger.record(number).epochs)] = place
+        epochs = len(session.ledger.record(number).epochs)
+        epoch = next(epoch for epoch in (1, 2, 4, 8) if session.ledger.values_at(epoch) is rung)
+        if epochs == epoch or not place.survives:
+            taken[number, epoch, epochs > epoch] = place
         return place.survives
 
     monkeypatch.setattr("raysweep.search.session.survives", remembering)
@@ -55,12 +59,13 @@ def test_each_decision_of_a_session_is_told_as_it_was_taken(
         if session.receive(number, report(epoch, draw.gauss(100, 10))):
             out.remove(number)
     records = Ledger.open(directory, spec, writable=False).records()
-    replayed = {(r.number, d.epoch): d for r in records for d in decisions(r, records, spec)}
+    replayed = {(r.number, d.epoch, d.after is not None): d for r in records for d in decisions(r, records, spec)}
     assert len(replayed) > 50
     assert {key: decision.standing for key, decision in replayed.items()} == taken
     stopped = [key for key, decision in replayed.items() if not decision.went_on]
-    assert {number for number, _ in stopped} == {r.number for r in records if r.state is TrialState.PRUNED}
+    assert {number for number, *_ in stopped} == {r.number for r in records if r.state is TrialState.PRUNED}
     assert any(key[1] == 4 for key in stopped)
+    assert any(again for *_, again in stopped)
 
 
 def trial(number: int, values: list[float], state: TrialState, arrived: float, cause: str | None = None) -> TrialRecord:
@@ -96,6 +101,21 @@ def test_a_stop_is_told_with_its_numbers(spec: SweepSpec) -> None:
     assert [decision_text(decision, "elbo_nats") for decision in first] == [
         "went on at epoch 1: elbo_nats 300, 1st of 3, 2 go on",
         "went on at epoch 2: elbo_nats 301, 1st of 2, 1 goes on",
+    ]
+
+
+def test_a_stop_behind_its_last_rung_is_told_with_the_epoch_after_which_it_was_judged_again(spec: SweepSpec) -> None:
+    cause = "not among the best 1/2 of the 3 trials that had reached it at epoch 2, judged again after epoch 3"
+    records = [
+        trial(0, [90.0, 95.0, 99.0], TrialState.PRUNED, 0, cause),
+        trial(1, [91.0, 96.0], TrialState.RUNNING, 0.2),
+        trial(2, [92.0, 97.0], TrialState.RUNNING, 0.5),
+    ]
+    found = decisions(records[0], records, spec)
+    assert [decision_text(decision, "elbo_nats") for decision in found] == [
+        "went on at epoch 1: elbo_nats 90, 1st of 1, 1 goes on",
+        "went on at epoch 2: elbo_nats 95, 1st of 1, 1 goes on",
+        "stopped after epoch 3, judged again at epoch 2: elbo_nats 95, 3rd of 3, 2 go on, 96 was needed",
     ]
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raysweep.errors import StorageError
 from raysweep.layout import SweepDirectory
+from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.search.exchange import EpochReport, Share
@@ -22,6 +28,7 @@ from raysweep.spec import SweepSpec
 from raysweep.vae.preflight import Preflight
 from tests.unit.search.conftest import (
     IMAGES,
+    SPACE,
     OpenSession,
     Watcher,
     epoch_metrics,
@@ -29,6 +36,7 @@ from tests.unit.search.conftest import (
     report,
     train_to_the_end,
 )
+from tests.unit.search.test_search_decisions import NoWriter
 
 
 def test_orders_carry_the_point_and_the_epochs_at_which_pictures_are_drawn(
@@ -110,6 +118,72 @@ def test_a_trial_that_is_not_among_the_best_of_its_rung_is_pruned(open_session: 
     record = ledger.record(2)
     assert record.state is TrialState.PRUNED
     assert record.cause == "not among the best 1/2 of the 3 trials that had reached it at epoch 1"
+
+
+@pytest.fixture
+def with_a_first_on_its_rung(open_session: OpenSession, directory: SweepDirectory, spec: SweepSpec) -> Session:
+    """Three trials out, of four epochs with rungs at 1 and 2, of which the first has passed both."""
+    session, _ = open_session(Ledger.create(directory, spec))
+    for number in range(3):
+        session.next_order()
+        assert not session.receive(number, report(1, 90.0 + 0.001 * number))
+    assert not session.receive(0, report(2, 95.0))
+    return session
+
+
+def test_a_trial_that_has_passed_a_rung_is_judged_there_again_when_others_have_come(
+    with_a_first_on_its_rung: Session,
+) -> None:
+    session = with_a_first_on_its_rung
+    assert not session.receive(1, report(2, 96.0))
+    assert session.receive(0, report(3, 1000.0)), "its value at the rung counts, not the one of now"
+    record = session.ledger.record(0)
+    assert record.state is TrialState.PRUNED
+    cause = "not among the best 1/2 of the 2 trials that had reached it at epoch 2, judged again after epoch 3"
+    assert record.cause == cause
+
+
+def test_a_trial_goes_on_past_a_rung_at_which_nobody_better_has_come(with_a_first_on_its_rung: Session) -> None:
+    session = with_a_first_on_its_rung
+    assert session.receive(1, report(2, 94.0))
+    assert not session.receive(0, report(3, -1000.0))
+    assert session.receive(0, report(4, -1000.0))
+    assert session.ledger.record(0).state is TrialState.COMPLETED
+
+
+def test_where_trials_are_judged_once_the_first_on_a_rung_trains_to_its_end(
+    open_session: OpenSession, directory: SweepDirectory
+) -> None:
+    text = SPACE.replace("reduction_factor: 2", "reduction_factor: 2, rejudge: false")
+    spec = parse_spec(text, "table.yaml")
+    session, _ = open_session(Ledger.create(directory, spec))
+    session.spec = spec
+    for number in range(2):
+        session.next_order()
+        assert not session.receive(number, report(1, 90.0 + number))
+    assert not session.receive(0, report(2, 95.0))
+    assert not session.receive(1, report(2, 96.0))
+    assert not session.receive(0, report(3, 1.0))
+
+
+@given(seed=st.integers(0, 2**32 - 1), at_once=st.integers(1, 6))
+def test_whatever_is_reported_one_trial_at_least_is_trained_to_its_end(seed: int, at_once: int) -> None:
+    draw = random.Random(seed)
+    spec = parse_spec(SPACE.replace("trials: 6", "trials: 9\n  sampler: random\n  confirm: none"), "table.yaml")
+    with TemporaryDirectory() as root:
+        directory = SweepDirectory.at(Path(root))
+        ledger = Ledger.create(directory, spec)
+        session = Session(directory, spec, ledger, Slots(1, 0, at_once), IMAGES, NoWriter(), Watcher())  # type: ignore[arg-type]
+        out: list[int] = []
+        while not session.is_over:
+            while (order := session.next_order()) is not None:
+                out.append(order.number)
+            number = draw.choice(out)
+            if session.receive(number, report(len(ledger.record(number).epochs) + 1, draw.gauss(100, 10))):
+                out.remove(number)
+        states = [record.state for record in ledger.records()]
+    assert TrialState.COMPLETED in states
+    assert set(states) <= {TrialState.COMPLETED, TrialState.PRUNED}
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def _mean_text(row: Confirmed | None) -> str:
     """Write a mean over other seeds with its 95 % interval."""
     if row is None:
         return ""
-    return value_text(row.mean) + ("" if row.half_width is None else f" ± {value_text(row.half_width)}")
+    return value_text(row.mean) + ("" if row.half_width is None else f" ± {row.half_width:.3g}")
 
 
 def confirmed_text(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSpec) -> str:
@@ -189,8 +189,7 @@ def confirmed_text(record: TrialRecord, records: Sequence[TrialRecord], spec: Sw
     row = next((row for row in confirmed(records, spec) if row.trial == record.number), None)
     if row is None:
         return ""
-    within = "" if row.half_width is None else f" ± {value_text(row.half_width)}"
-    return f"{value_text(row.mean)}{within} over {counted(len(row.values), 'other seed')}"
+    return f"{_mean_text(row)} over {counted(len(row.values), 'other seed')}"
 
 
 def _state_text(record: TrialRecord) -> Text:
@@ -212,11 +211,22 @@ def ranking_view(ranking: Ranking, limit: int) -> FittingTable:
     for name in (ranking.metric, *extra):
         cells = tuple(value_text(_as_measured(record, name)) for _, record in rows)
         columns.append(Column(name, cells, style="bold" if name == ranking.metric else ""))
+    again = [_confirmed_in(sweep, record, ranking.metric) for sweep, record in rows]
+    if any(again):
+        index = next(index for index, column in enumerate(columns) if column.name == ranking.metric)
+        columns.insert(index + 1, Column("confirmed", tuple(map(_mean_text, again)), style="bold"))
     configs = [record.config for _, record in rows]
     columns += [Column(name, tuple(value_text(getattr(config, name)) for config in configs)) for name in searched]
     least_needed = (*reversed(extra), "epochs", "state", *reversed(searched))
     styles = ["green" if index == 0 else "" for index in range(len(rows))]
     return FittingTable(columns, least_needed, styles, "raysweep best DIR --format json has all")
+
+
+def _confirmed_in(sweep: Sweep, record: TrialRecord, metric: str) -> Confirmed | None:
+    """Return what a trial of a sweep came to when it was trained again; None if it was not."""
+    if not record.confirmed_by:
+        return None
+    return next((row for row in confirmed(sweep.records, sweep.spec, metric) if row.trial == record.number), None)
 
 
 def _as_measured(record: TrialRecord, metric: str) -> Scalar:

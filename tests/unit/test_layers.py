@@ -20,8 +20,8 @@ ROOT = Path(raysweep.__file__).parent
 ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
 BOTTOM = (
     "errors", "home", "layout", "metrics", "config", "confirming", "claims", "claimchecks", "clock", "expressions",
-    "space", "spec", "hints", "defaults", "keys", "loading", "newspace", "profiles", "records", "remote", "schema", "shipped",
-    "tensorfile", "wording", "yamltext", "plaintext", "conditional",
+    "space", "spec", "hints", "defaults", "keys", "loading", "newspace", "profiles", "records", "remote", "schema",
+    "shipped", "tensorfile", "wording", "yamltext", "plaintext", "conditional",
 )  # fmt: skip
 
 

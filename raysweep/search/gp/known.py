@@ -18,11 +18,13 @@ from raysweep.search.gp.curves import Curve, observations
 from raysweep.search.gp.model import Opinion, fit
 from raysweep.search.past import PastSweep, by_rank
 
+FIRST_POINTS = 8
+"""Trials that are spread evenly before the model has enough to go by."""
 MOST_PAST_ROWS = 60
 """Of the observations that models are conditioned on, those of earlier sweeps."""
-PAST_POINTS = 3
+PAST_POINTS = 2
 """Points among the first ones that are the best of earlier sweeps: what a wrong past costs before it is recognised."""
-START_PLACES = (2, 4, 6, 7)
+START_PLACES = (2, 4, 6)
 """Places among the first points of those that are the best of earlier sweeps, or hinted at; the even spread has the
 others. Early stopping judges a trial by those before it: after a few others, a poor one ends at the first rung."""
 OPINION = 0.5
@@ -34,9 +36,10 @@ BELIEF_SD = 0.15
 """Standard deviation of what is believed around a hinted value, as a share of the parameter's range."""
 BELIEF_FLOOR = 0.05
 """What a value far away is believed to be worth, compared with the hinted one."""
-BELIEF_TRIALS = 4.0
-"""Trials after which a belief has its own weight. It has the less, the more trials there are (piBO, Hvarfner et al.,
-arXiv:2204.11051: the belief to the power of beta / n)."""
+BELIEF = 0.5
+"""Power to which a belief is raised where it multiplies the improvement that is expected, after the first points. It
+falls with the square of the number of trials (piBO, Hvarfner et al., arXiv:2204.11051, has it fall with the number: a
+wrong hint at one of 6 or 8 parameters then cost more than a fifth of 300 epochs)."""
 _OTHER = 4.0
 """Squared distance, in standard deviations, of another category from the hinted one."""
 _SAMPLE = 256
@@ -48,12 +51,12 @@ def past_rows(past: Sequence[PastSweep]) -> int:
     return min(MOST_PAST_ROWS, sum(len(trial.values) for sweep in past for trial in sweep.trials))
 
 
-def opinions_of(cube: Cube, past: Sequence[PastSweep], sign: float, weight: float) -> list[Opinion]:
+def opinions_of(cube: Cube, past: Sequence[PastSweep], sign: float, trials: int) -> list[Opinion]:
     """Return what earlier sweeps expect of points, of those sweeps that tell any apart.
 
     Args:
         sign: by which values are multiplied, so that more is better.
-        weight: the variance of an opinion's multiple that is expected.
+        trials: how many there are of this sweep, besides those that start from what is known.
     """
     opinions: list[Opinion] = []
     sample = cube.spread(np.random.default_rng(_SAMPLE).random((_SAMPLE, len(cube.names))))
@@ -65,7 +68,7 @@ def opinions_of(cube: Cube, past: Sequence[PastSweep], sign: float, weight: floa
         ]
         seen = observations(cube, curves, sweep.last_epoch, MOST_PAST_ROWS // len(past))
         if seen is not None and np.ptp(seen.values) > 0.0:
-            opinions.append(Opinion(fit(seen, cube.is_ordered), sample, weight))
+            opinions.append(Opinion(fit(seen, cube.is_ordered), sample, OPINION * fading(trials)))
     return opinions
 
 
@@ -96,6 +99,11 @@ def _best_of_past(cube: Cube, past: Sequence[PastSweep], sign: float) -> list[di
     return chosen
 
 
+def fading(trials: int) -> float:
+    """Return by how much less is made of what was known beforehand after so many trials: 1 after the first points."""
+    return (FIRST_POINTS / trials) ** 2
+
+
 def belief_in(cube: Cube, prior: Mapping[str, Any], trials: int) -> Belief | None:
     """Return what is believed of rows after so many trials, by the hinted values; None without any."""
     columns = [column for column, name in enumerate(cube.names) if name in prior]
@@ -103,7 +111,7 @@ def belief_in(cube: Cube, prior: Mapping[str, Any], trials: int) -> Belief | Non
         return None
     hinted = np.array(cube.encode({**cube.decode(np.zeros(len(cube.names))), **prior}))[columns]
     ordered = cube.is_ordered[columns]
-    weight = BELIEF_TRIALS / trials
+    weight = BELIEF * fading(trials)
 
     def belief(rows: Floats) -> Floats:
         away = rows[:, columns] - hinted

@@ -22,15 +22,13 @@ from threadpoolctl import ThreadpoolController
 from raysweep.search.gp.acquisition import propose
 from raysweep.search.gp.cube import Cube, Floats
 from raysweep.search.gp.curves import MOST_ROWS, Curve, last_times, observations, observed_epochs, read_curve
-from raysweep.search.gp.known import OPINION, START_PLACES, belief_in, opinions_of, past_rows, starting_points
+from raysweep.search.gp.known import FIRST_POINTS, START_PLACES, belief_in, opinions_of, past_rows, starting_points
 from raysweep.search.gp.model import fit_with_opinions
 from raysweep.search.past import PastSweep
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-FIRST_POINTS = 8
-"""Trials that are spread evenly before the model has enough to go by."""
 MOST_PENDING = 100
 """Points under way that the model expects something of: the newest."""
 _SPREADS = 32
@@ -109,8 +107,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
 
         last = last_times(cube, self._epochs_name, last_epoch)
         generator = np.random.default_rng([self._seed, number])
-        opinions = opinions_of(cube, self._past, sign, OPINION * (FIRST_POINTS / place) ** 2)
-        posterior = fit_with_opinions(seen, cube.is_ordered, opinions)
+        posterior = fit_with_opinions(seen, cube.is_ordered, opinions_of(cube, self._past, sign, place))
         newest = [curve.params for curve in curves if curve.is_pending][-MOST_PENDING:]
         pending = np.array([cube.encode(params) for params in newest])
         if len(pending):

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from raysweep.config import TrialConfig
 from raysweep.data.cache import prepare
 from raysweep.data.tensors import load_splits
-from raysweep.errors import StorageError, SweepDirectoryError
+from raysweep.errors import SpecError, StorageError, SweepDirectoryError
 from raysweep.layout import SweepDirectory
 from raysweep.remote import RemoteDirectory
 from raysweep.search import lease as leases
+from raysweep.search.earlier import gather_past
 from raysweep.search.exchange import ImageFile, Share, TrialOrder
 from raysweep.search.lease import Lease, holder
 from raysweep.search.mirror import Mirror, mirroring
@@ -30,6 +31,7 @@ from raysweep.spec import DataSpec
 from raysweep.vae.checkpoint import list_checkpoints, restore_checkpoint, save_checkpoint
 from raysweep.vae.training import Training
 from tests.s3server import s3_server
+from tests.unit.search.test_search_past import earlier_sweep, next_spec
 
 LINES = st.lists(st.sampled_from([b"a\n", b"bb\n", b"\n"]), max_size=4).map(b"".join)
 
@@ -302,3 +304,15 @@ def test_a_checkpoint_of_a_lost_suggestion_is_not_used(
 @settings(deadline=None)
 def test_damaged_results_are_left_out(content: bytes) -> None:
     assert read_epochs(content) == []
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_sweep_starts_from_one_in_a_bucket(uri: str, tmp_path: Path) -> None:
+    earlier = SweepDirectory.at(earlier_sweep(tmp_path / "earlier", "kld_weight: {low: 1e-5, high: 1e-1, log: true}"))
+    _, remote = copy_of(uri)
+    for path in (earlier.spec, earlier.journal):
+        remote.write(path.name, path.read_bytes())
+    (past,) = gather_past(next_spec(f"start_from: [{uri!r}]"))
+    assert past.summary == f"{uri}: 6 trials taken"
+    with pytest.raises(SpecError, match=r"search.start_from\[0\]: s3://bucket/none.*: holds no sweep"):
+        gather_past(next_spec(f"start_from: [{uri.replace('/test', '/none')!r}]"))

@@ -23,11 +23,19 @@ from raysweep.search.description import FORMAT, yaml_text
 from raysweep.search.earlier import gather_past
 from raysweep.search.gp.cube import Cube
 from raysweep.search.gp.curves import MOST_ROWS
-from raysweep.search.gp.known import MOST_PAST_ROWS, PAST_POINTS, START_PLACES, belief_in, opinions_of, starting_points
+from raysweep.search.gp.known import (
+    FIRST_POINTS,
+    MOST_PAST_ROWS,
+    PAST_POINTS,
+    START_PLACES,
+    belief_in,
+    opinions_of,
+    starting_points,
+)
 from raysweep.search.gp.model import Observations, Opinion, _Density, fit, fit_with_opinions
-from raysweep.search.gp.sampler import FIRST_POINTS
 from raysweep.search.ledger import PAST, Ledger
-from raysweep.search.past import MOST_TRIALS, PastSweep, PastTrial, past_from
+from raysweep.search.past import PastSweep, PastTrial, past_from
+from raysweep.search.review import open_sweep
 from raysweep.search.sampling import ranking_for, suggest
 from raysweep.space import optuna_distribution
 from raysweep.spec import SweepSpec
@@ -104,14 +112,22 @@ def test_a_field_that_the_earlier_sweep_left_at_its_default_counts_as_that_const
     assert {trial.point["latent_size"] for trial in past.trials} == {16}
 
 
-def test_of_many_trials_the_best_are_taken_and_an_even_choice_of_the_others(tmp_path: Path) -> None:
-    states = [TrialState.COMPLETED] * (MOST_TRIALS + 20)
+def test_of_many_trials_the_best_are_taken_and_an_even_choice_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysweep.search.past.MOST_TRIALS", 8)
+    monkeypatch.setattr("raysweep.search.past._BEST", 3)
+    states = [TrialState.COMPLETED] * 20
     root = earlier_sweep(tmp_path / "earlier", "kld_weight: {low: 1e-5, high: 1e-1, log: true}", states=states)
-    (past,) = gather_past(next_spec(f"start_from: [{root}]"))
-    assert len(past.trials) == MOST_TRIALS
-    ranked = sorted(past.trials, key=lambda trial: -trial.values[4])
-    assert abs(math.log10(float(str(ranked[0].point["kld_weight"]))) + 3) < 0.1
-    assert "20 more than the 100 that are taken of a sweep" in past.summary
+    spec = next_spec(f"start_from: [{root}]")
+    (past,) = gather_past(spec)
+    values = [record.last("elbo_nats") for record in open_sweep(root).records]
+    best = sorted(values, reverse=True)[:3]
+    others = [value for value in values if value not in best]
+    taken = [trial.values[4] for trial in past.trials]
+    assert taken == [value for value in values if value in taken], "in the order of the trials"
+    assert set(taken) == {*best, *(others[index * 17 // 5] for index in range(5))}
+    assert "12 more than the 8 that are taken of a sweep" in past.summary
 
 
 @pytest.mark.parametrize(
@@ -282,7 +298,7 @@ def test_the_hint_and_the_best_of_the_past_stand_among_the_first_points_and_take
     asked = [ledger.ask().params for _ in range(1 + PAST_POINTS + 1 + FIRST_POINTS - 1)]
     assert asked[0] == {"kld_weight": 1e-2, "latent_size": 2}
     places = [1 + place for place in START_PLACES]
-    expected = [(1e-3, 16), (1e-3, 8), (2e-2, 8), (1e-4, 8)]
+    expected = [(1e-3, 16), (1e-3, 8), (2e-2, 8)]
     found = [(asked[place]["kld_weight"], asked[place]["latent_size"]) for place in places]
     assert found == [(pytest.approx(weight), size) for weight, size in expected]
     others = [point for place, point in enumerate(asked) if place not in places]
@@ -296,9 +312,9 @@ def test_several_earlier_sweeps_give_their_best_points_in_turn() -> None:
     first = past_of([{"kld_weight": w, "latent_size": 2} for w in (1e-5, 1e-4, 1e-3)], [3.0, 2.0, 1.0])
     second = past_of([{"kld_weight": w, "latent_size": 16} for w in (1e-1, 1e-2)], [3.0, 2.0])
     starts = starting_points(cube, (first, second), 1.0, {})
-    assert [point["kld_weight"] for point in starts] == [1e-5, 1e-1, 1e-4]
+    assert [point["kld_weight"] for point in starts] == [1e-5, 1e-1]
     least = starting_points(cube, (first, second), -1.0, {})
-    assert [point["kld_weight"] for point in least] == [1e-3, 1e-2, 1e-4]
+    assert [point["kld_weight"] for point in least] == [1e-3, 1e-2]
 
 
 @pytest.mark.parametrize("count", [0, 1, FIRST_POINTS, 30])
@@ -437,7 +453,7 @@ def test_values_that_are_all_alike_are_no_opinion() -> None:
     spec = next_spec("seed: 0")
     cube = Cube({name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()})
     past = past_of([{"kld_weight": weight, "latent_size": 8} for weight in (1e-3, 1e-2, 1e-1)], [2.0] * 3)
-    assert opinions_of(cube, (past,), 1.0, 0.5) == []
+    assert opinions_of(cube, (past,), 1.0, 8) == []
 
 
 def test_a_hint_weighs_less_the_more_trials_there_are() -> None:
@@ -451,6 +467,6 @@ def test_a_hint_weighs_less_the_more_trials_there_are() -> None:
         near, far = belief(rows)
         assert near == 0.0
         gaps.append(near - far)
-    assert gaps[0] == pytest.approx(2 * gaps[1])
-    assert gaps[1] == pytest.approx(2 * gaps[2])
+    assert gaps[0] == pytest.approx(4 * gaps[1])
+    assert gaps[1] == pytest.approx(4 * gaps[2])
     assert belief_in(cube, {}, 8) is None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 from raysweep.config import TrialConfig
 from raysweep.metrics import COLLAPSED_R2, COLLAPSED_RATE_NATS, TrialState
@@ -28,7 +29,6 @@ NEAR_COLLAPSE = 0.5
 """Above this share of the weight at which collapse is predicted, good trainings take long to leave the plateau too."""
 
 _Loss = tuple[str, str, str]
-_Left = dict[_Loss, list[tuple[float, float]]]
 
 
 def has_left_plateau(r2: Sequence[float]) -> bool:
@@ -61,27 +61,43 @@ def stuck_trials(records: Sequence[TrialRecord], prediction: Preflight | None) -
         records: the trials of one sweep.
         prediction: at which KLD weight collapse was predicted before the sweep, if it was.
     """
-    left: _Left = {}
-    for record in records:
-        if record.epochs and record.last("r2") >= COLLAPSED_R2:
-            left.setdefault(_loss(record.config), []).append((record.config.free_bits_nats, _pull(record.config)))
-    return {record.number: _is_stuck(record, prediction, left) for record in records}
+    learned = _Learned(records)
+    return {record.number: _is_stuck(record, prediction, learned) for record in records}
 
 
-def _is_stuck(record: TrialRecord, prediction: Preflight | None, left: _Left) -> bool | None:
-    r2, rate_nats = ([epoch.value(name) for epoch in record.epochs] for name in ("r2", "rate_nats"))
+class _Learned:
+    """The KLD weights at which trials of a sweep have left the plateau, read when they are first asked for."""
+
+    def __init__(self, records: Sequence[TrialRecord]) -> None:
+        self._records = records
+
+    @cached_property
+    def _pulls(self) -> dict[_Loss, list[tuple[float, float]]]:
+        """Free bits and pull of each trial that has learned, by its loss."""
+        found: dict[_Loss, list[tuple[float, float]]] = {}
+        for record in self._records:
+            if record.epochs and record.last("r2") >= COLLAPSED_R2:
+                config = record.config
+                found.setdefault(_loss(config), []).append((config.free_bits_nats, _pull(config)))
+        return found
+
+    def reached(self, config: TrialConfig) -> bool:
+        """Return whether a trial has learned for which it was no easier than for one of this configuration."""
+        most_free, least_pull = config.free_bits_nats, _pull(config)
+        return any(free <= most_free and pull >= least_pull for free, pull in self._pulls.get(_loss(config), []))
+
+
+def _is_stuck(record: TrialRecord, prediction: Preflight | None, learned: _Learned) -> bool | None:
+    r2 = [epoch.value("r2") for epoch in record.epochs]
     if has_left_plateau(r2) or record.state is TrialState.DIVERGED:
         return False
     if len(r2) < LEAST_EPOCHS or record.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY):
         return None
-    if not lies_flat(r2, rate_nats):
+    if not lies_flat(r2, [epoch.value("rate_nats") for epoch in record.epochs]):
         return False
     config = record.config
-    weight, line = config.kld_weight, None if prediction is None else collapse_line(config, record.space, prediction)
-    if weight == 0 or (line is not None and weight < line):
-        return True
-    others = left.get(_loss(config), [])
-    if any(free_bits <= config.free_bits_nats and pull >= _pull(config) for free_bits, pull in others):
+    line = None if prediction is None else collapse_line(config, record.space, prediction)
+    if config.kld_weight == 0 or (line is not None and config.kld_weight < line) or learned.reached(config):
         return True
     return None if line is None else False
 

@@ -262,6 +262,7 @@ def _of_stuck_trials(
 
 
 def _never_left(stuck: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
+    """Say how many of the trials are stuck, and which."""
     numbers = ", ".join(str(record.number) for record in stuck[:MOST_NAMED])
     if len(stuck) == 1:
         return f"Trial {numbers} never left the plateau at the mean image"

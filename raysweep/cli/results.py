@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, reports_errors, tensorboard_lines
+from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, print_sentences, reports_errors, tensorboard_lines
 from raysweep.layout import shown, typed
 
 
@@ -22,24 +22,49 @@ from raysweep.layout import shown, typed
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
     help="A table, or the best one with its configuration and metrics; with --top a list of so many.",
 )  # fmt: skip
+@click.option(
+    "--why", is_flag=True,
+    help="Explain the best one of one sweep instead: how far ahead it is, which parameters mattered, and where a model "
+    "of all trials sees the best values. --top says how many trials are compared.  [default: 3]",
+)  # fmt: skip
 @reports_errors
-def best(directories: tuple[str, ...], metric: str | None, top: int | None, form: str) -> None:
+def best(directories: tuple[str, ...], metric: str | None, top: int | None, form: str, why: bool) -> None:
     """Show the best trials of the sweep in DIR, or of several sweeps in one ranking.
 
     Trials that ran to their end come first. Several sweeps must have one objective, or be ranked by a --metric.
     """
-    from raysweep.search.mappings import trial_mapping
+    from raysweep.errors import ArgumentError
+    from raysweep.search.mappings import explanation_mapping, trial_mapping
     from raysweep.search.review import open_sweep, strict_json
-    from raysweep.search.views import ranking_view
+    from raysweep.search.views import explanation_view, ranking_view
 
+    if why and len(directories) > 1:
+        raise ArgumentError(
+            f"--why: explains one sweep, got {len(directories)}; type: raysweep best {typed(directories[0])} --why"
+        )
     sweeps = [open_sweep(directory) for directory in directories]
     ranking = sweeps[0].ranking(*sweeps[1:], metric=metric)
     for note in ranking.notes:
         click.echo(f"note     {note}", err=True)
+    explanation = sweeps[0].why(metric) if why else None
+    if form == "table" and explanation is not None:
+        from raysweep.report.explanation.sentences import sentences
+
+        console = plain_console()
+        lead, *others = sentences(explanation)
+        print_sentences(console, lead)
+        console.print()
+        console.print(explanation_view(explanation, limit=3 if top is None else top))
+        for sentence in others:
+            console.print()
+            print_sentences(console, sentence)
+        return
     if form == "table":
         plain_console().print(ranking_view(ranking, limit=10 if top is None else top))
         return
     rows = [trial_mapping(sweep, record, ranking.metric) for sweep, record in ranking.rows[: top or 1]]
+    if explanation is not None:
+        rows[0]["why"] = explanation_mapping(explanation)
     click.echo(json.dumps(strict_json(rows[0] if top is None else rows), indent=2))
 
 

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.confirming import confirmed
 from raysweep.records import TrialRecord
+from raysweep.report.explanation.sentences import sentences
 from raysweep.search.decisions import decisions
 
 if TYPE_CHECKING:
+    from raysweep.report.explanation.values import Explanation
     from raysweep.search.review import Sweep
+
+RIVALS = 10
+"""Trials that an explanation compares with the best one."""
 
 
 def trial_mapping(sweep: Sweep, record: TrialRecord, metric: str | None = None) -> dict[str, Any]:
@@ -52,6 +57,12 @@ def _confirmed_mapping(sweep: Sweep, record: TrialRecord, metric: str | None) ->
     row = found[0]
     trials = [other.number for other in record.confirmed_by]
     return {"mean": row.mean, "half_width": row.half_width, "values": list(row.values), "trials": trials}
+
+
+def explanation_mapping(explanation: Explanation) -> dict[str, Any]:
+    """Return why the best trial is the best, with the first of the trials that are compared with it."""
+    mapping = dataclasses.asdict(explanation)
+    return {**mapping, "rivals": mapping["rivals"][:RIVALS], "said": sentences(explanation)}
 
 
 def story_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from raysweep.wording import counted, is_python, option, to_type, worded_for
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysweep.report.explanation.values import Explanation
     from raysweep.report.figures.gallery import Figure
     from raysweep.report.findings.decisions import Finding
 
@@ -126,6 +127,25 @@ class Sweep:
     def ranking(self, *others: Sweep, metric: str | None = None) -> Ranking:
         """Put the trials of this sweep and of others in one order; see `raysweep.search.ranking.rank_sweeps`."""
         return rank_sweeps((self, *others), metric)
+
+    @worded_for("python")
+    def why(self, metric: str | None = None) -> Explanation:
+        """Return why the best trial is the best: what each parameter matters, and what a model of the trials expects.
+
+        Args:
+            metric: what trials are compared by, a metric of every epoch; the objective if it is None.
+
+        Raises:
+            ArgumentError: if there is no such metric, it is measured of finalists alone, or contains what is searched.
+            SweepDirectoryError: if no trial has a result.
+        """
+        from raysweep.search.explaining.explain import explain  # it imports scipy, which takes a second
+
+        sweep = self if metric in (None, self.objective) else self._compared_by(str(metric), "metric")
+        rank_sweeps([sweep])  # which says why if there is nothing to explain
+        found = explain(sweep.spec, sweep.records)
+        assert found is not None
+        return found
 
     @worded_for("python")
     def trial(self, number: int) -> TrialRecord:
@@ -228,16 +248,20 @@ class Sweep:
         Raises:
             ArgumentError: if the metric is no metric of an epoch, or contains what the sweep searches.
         """
+        return self._compared_by(metric, "objective")
+
+    def _compared_by(self, metric: str, argument: str) -> Sweep:
+        """Do what `by_objective` does; `argument` is how the metric was given."""
         checked_metric(metric)
         if metric in FINAL_METRICS:
             best = to_type("best", self.directory.address, metric=metric)
             raise ArgumentError(
-                f"{option('objective', metric)}: is measured once, of finalists alone; an objective is a metric of "
+                f"{option(argument, metric)}: is measured once, of finalists alone; an objective is a metric of "
                 f"every epoch. To rank finalists by it, type: {f'sweep.best({metric!r})' if is_python() else best}"
             )
         note = loss_note(self.spec, metric)
         if note is not None:
-            raise ArgumentError(f"{option('objective', metric)}: {note}. Use elbo_nats, bits_per_dim or psnr_db")
+            raise ArgumentError(f"{option(argument, metric)}: {note}. Use elbo_nats, bits_per_dim or psnr_db")
         search = self.spec.search.model_copy(update={"objective": Objective(metric=metric)})
         spec = self.spec.model_copy(update={"search": search})
         other = copy(self)
@@ -292,11 +316,14 @@ class Sweep:
         from raysweep.report.parquet import write_parquet
         from raysweep.report.profile.page import rewrite_profile
         from raysweep.report.tensorboard.writer import FINDINGS_TAG, PROFILE_TAG
+        from raysweep.search.explaining.explain import explain
 
         self.directory.require_present()
         write_parquet(self.directory, self.records, self.spec, self.stuck)
         collapse = self.prediction.critical_weight if self.prediction else None
-        figures = draw_figures(self.directory, self.spec, of_search(self.records), collapse, self._numbers_stuck())
+        explanation = explain(self.spec, self.records)
+        search, stuck = of_search(self.records), self._numbers_stuck()
+        figures = draw_figures(self.directory, self.spec, search, collapse, stuck, explanation)
         texts = {}
         if self.spec.claims:
             findings = self.findings()

@@ -15,6 +15,8 @@ from raysweep.confirming import LARGEST_SHARE, Confirmed, confirmed
 from raysweep.layout import typed
 from raysweep.metrics import FINAL_PREFIX, WITHOUT_RESULT, TrialState
 from raysweep.records import TrialRecord
+from raysweep.report.explanation.sentences import as_good_said, spread_said, value_said
+from raysweep.report.findings.verdicts import percent
 from raysweep.search.remarks import steps_text
 from raysweep.search.status import ENDED, SweepStatus
 from raysweep.space import Scalar
@@ -24,6 +26,7 @@ from raysweep.wording import counted
 if TYPE_CHECKING:
     from raysweep.data.cache import DataDescription
     from raysweep.data.images import Note
+    from raysweep.report.explanation.values import Explanation
     from raysweep.search.past import PastSweep
     from raysweep.search.ranking import Ranking
     from raysweep.search.resources import Slots
@@ -227,6 +230,36 @@ def _confirmed_in(sweep: Sweep, record: TrialRecord, metric: str) -> Confirmed |
     if not record.confirmed_by:
         return None
     return next((row for row in confirmed(sweep.records, sweep.spec, metric) if row.trial == record.number), None)
+
+
+def explanation_view(explanation: Explanation, limit: int = 3) -> FittingTable:
+    """Return the table of parameters: how important each is, where the model sees its best value, and what trials have.
+
+    `limit` is how many trials have a column, the best one among them.
+    """
+    names, found, slices = list(explanation.params), explanation.importances.of, explanation.model.slices
+    names.sort(key=lambda name: -found[name].share if name in found else 0.0)
+    columns = [Column("parameter", tuple(names), "left")]
+    if found:
+        known = [found.get(name) for name in names]
+        columns.append(Column("importance", tuple(percent(one.share) if one else "" for one in known)))
+        columns.append(Column("spread", tuple(spread_said(one) if one else "" for one in known)))
+    if slices:
+        columns.append(Column("model's best", tuple(value_said(slices[name].best) for name in names)))
+        columns.append(Column("as good", tuple(as_good_said(slices[name]) for name in names), "left"))
+    trials = [(explanation.trial, explanation.params), *((one.trial, one.params) for one in explanation.rivals)]
+    heads = [f"trial {trial}" for trial, _ in trials[:limit]]
+    for head, (_, params) in zip(heads, trials[:limit], strict=True):
+        columns.append(Column(head, tuple(value_said(params[name]) for name in names)))
+    values = [explanation.value, *(rival.value for rival in explanation.rivals)]
+    filled = [Column(one.name, (*one.cells, ""), one.justify) for one in columns]
+    ends = {"parameter": explanation.metric, **dict(zip(heads, map(value_text, values), strict=False))}
+    for index, column in enumerate(filled):
+        if column.name in ends:
+            filled[index] = Column(column.name, (*column.cells[:-1], ends[column.name]), column.justify)
+    least_needed = (*reversed(heads[2:]), "spread", *heads[1:2], "as good", "importance")
+    styles = [""] * len(names) + ["bold"]
+    return FittingTable(filled, least_needed, styles, "raysweep best DIR --why --format json has all")
 
 
 def _as_measured(record: TrialRecord, metric: str) -> Scalar:

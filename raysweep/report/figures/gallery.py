@@ -13,6 +13,7 @@ from raysweep.records import TrialRecord
 from raysweep.spec import SweepSpec
 
 if TYPE_CHECKING:
+    from raysweep.report.explanation.values import Explanation
     from raysweep.report.figures.marks import Drawn
 
 PROFILE_FIGURE = "profile"
@@ -37,14 +38,16 @@ def draw_figures(
     records: Sequence[TrialRecord],
     collapse: tuple[float, float] | None = None,
     stuck: Collection[int] = (),
+    explanation: Explanation | None = None,
 ) -> list[Figure]:
-    """Draw the figures of a sweep as PNG files under report/figures; those that have nothing to show are left out.
+    """Draw the figures of a sweep as PNG files under report/figures; leave out those that have nothing to show.
 
     Reads the trials' pictures of reconstructions, and changes no other file.
 
     Args:
         collapse: the `kld_weight` at which collapse was predicted, from the least to the most over the search space.
         stuck: numbers of the trials that never left the plateau at the mean image.
+        explanation: why the best trial is the best.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -52,7 +55,8 @@ def draw_figures(
     # Matplotlib takes half a second to import, which only drawing should cost.
     from raysweep.report.figures.plots import draw_all
 
-    return [_write(directory, drawn) for drawn in draw_all(directory, spec, records, collapse, stuck)]
+    drawn = draw_all(directory, spec, records, collapse, stuck, explanation)
+    return [_write(directory, one) for one in drawn]
 
 
 def draw_profile(directory: SweepDirectory, profile: Profile) -> Figure:

@@ -35,6 +35,10 @@ COLLAPSE_INK = "#7A5B1E"
 """Its edge and its name."""
 ACTIVE = "#56B4E9"
 """A latent that is active."""
+MODEL = "#D3DBE8"
+"""What a model of the trials expects: the band of two standard deviations."""
+MODEL_INK = "#64748F"
+"""Its mean."""
 
 VALUES = LinearSegmentedColormap.from_list("values", ["#C9A0E4", "#9A5CC6", "#5B1A8E", "#22003A"])
 """Values of a hyperparameter: the darker, the larger, or the later among categories."""

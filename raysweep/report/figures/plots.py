@@ -6,12 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from raysweep.layout import SweepDirectory
 from raysweep.metrics import Mode, TrialState
 from raysweep.records import TrialRecord
+from raysweep.report.explanation.sentences import expected_said, importance_said, share_said
+from raysweep.report.explanation.values import Explanation, Importance, Slice
 from raysweep.report.figures import palette
 from raysweep.report.figures.curves import learning_curves
 from raysweep.report.figures.finals import final_metrics
@@ -44,6 +48,7 @@ from raysweep.report.figures.scales import (
     compared_parameters,
     mark_collapse,
     parameter_label,
+    place_of,
     scale_x,
     tilt_crowded_ticks,
 )
@@ -58,18 +63,19 @@ MOST_VALUES_IN_A_TITLE = 2
 
 def draw_all(
     directory: SweepDirectory, spec: SweepSpec, records: Sequence[TrialRecord], collapse: Weights | None = None,
-    stuck: Collection[int] = (),
+    stuck: Collection[int] = (), explanation: Explanation | None = None,
 ) -> Iterator[Drawn]:  # fmt: skip
     """Draw every figure that has something to show.
 
     Args:
         collapse: the KLD weights at which it was predicted.
         stuck: numbers of the trials that are stuck.
+        explanation: why the best trial is the best.
     """
     trials = standing(spec, records, stuck)
     with styled():
         for drawn in (
-            objective_by_parameter(trials, spec, collapse),
+            objective_by_parameter(trials, spec, collapse, explanation),
             rate_and_distortion(trials, collapse),
             reconstructions(trials, spec, directory),
             learning_curves(trials, spec),
@@ -82,8 +88,10 @@ def draw_all(
                 yield drawn._replace(description=drawn.description + trials.choice_said)
 
 
-def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights | None = None) -> Drawn | None:
-    """Draw the objective against each searched parameter, one panel each."""
+def objective_by_parameter(
+    trials: Standing, spec: SweepSpec, collapse: Weights | None = None, explanation: Explanation | None = None
+) -> Drawn | None:
+    """Draw the objective against each searched parameter, a panel each, with what the model expects and importances."""
     names = compared_parameters(spec.trial)
     ended = [r for r in trials.records if r.final is not None or r.state is not TrialState.RUNNING]
     if not names or not ended:
@@ -97,16 +105,23 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights 
     off = sum(not low <= trials.value(r) <= high for r in ended if kind(r, trials.value(r)) != "no result")
     several_given = len([record for record in trials.baselines if record is not trials.winner]) > 1
     places: dict[Axes, list[_Place]] = {}
+    slices = explanation.model.slices if explanation is not None else {}
+    found = explanation.importances.of if explanation is not None else {}
     for panel, name in zip(panels, names, strict=True):
         panel.set_ylim(low, high)
         places[panel] = _draw_panel(panel, trials, spec, name, ended, pictured)
         if name == "kld_weight" and collapse is not None:
             marks = [(one.x, one.y) for one in places[panel]]
             marked = mark_collapse(panel, spec.trial, collapse, marks, ended)
+        if name in slices:
+            _draw_slice(panel, slices[name], [place_of(spec.trial, name, ended, v) for v in slices[name].values])
+        if name in found:
+            _write_importance(panel, found[name])
         panel.set_xlabel(parameter_label(name))
     for panel in leftmost:
         panel.set_ylabel(named(trials.metric))
-    legend_below(figure, _legend(trials, shown, off))
+    band = Patch(facecolor=palette.MODEL, edgecolor=palette.MODEL_INK, lw=0.8, label="model: mean ± 2 sd")
+    legend_below(figure, [*_legend(trials, shown, off), *([band] if slices else [])])
     figure.align_xlabels()
     text = f"{trials.metric} by {names[0] if len(names) == 1 else 'parameter'}: {trials.finding}"
     point = ""
@@ -133,8 +148,43 @@ def objective_by_parameter(trials: Standing, spec: SweepSpec, collapse: Weights 
         "stopped early had fewer epochs. Trials of one panel differ in the other parameters too. Points at the border "
         "lie beyond it or have no finite value."
         + (f" The best trial has {point}." if point else "")
-        + (f" {COLLAPSE_SAID}" if marked else ""),
+        + (f" {COLLAPSE_SAID}" if marked else "")
+        + (_explained(explanation, names) if explanation is not None else ""),
     )  # fmt: skip
+
+
+def _draw_slice(axes: Axes, slice_: Slice, xs: Sequence[float]) -> None:
+    """Draw what the model expects along one parameter behind the trials: its mean, and two standard deviations."""
+    means, sds = np.array(slice_.means), np.array(slice_.sds)
+    parts = [(np.array(xs), means, sds)]
+    if not slice_.is_range:  # a block for each choice
+        blocks = zip(xs, means, sds, strict=True)
+        parts = [(np.array([x - 0.3, x + 0.3]), np.full(2, mean), np.full(2, sd)) for x, mean, sd in blocks]
+    for at, mean, sd in parts:
+        axes.fill_between(at, mean - 2 * sd, mean + 2 * sd, color=palette.MODEL, alpha=0.7, lw=0, zorder=0.8)
+        axes.plot(at, mean, color=palette.MODEL_INK, lw=1.4, zorder=1.2, solid_capstyle="butt")
+
+
+def _write_importance(axes: Axes, importance: Importance) -> None:
+    """Write above a panel how important its parameter is; in grey if that may be chance."""
+    said = f"importance {share_said(importance)}"
+    axes.set_title(
+        said if importance.stands_out else f"{said}: chance?", loc="right", fontsize=SIZE_SMALL, pad=4,
+        color=palette.INK if importance.stands_out else palette.AXIS,
+    )  # fmt: skip
+
+
+def _explained(explanation: Explanation, names: Sequence[str]) -> str:
+    """Say what the model is and where it sees the best values, and which parameters mattered."""
+    said = ""
+    slices = {name: one for name, one in explanation.model.slices.items() if name in names}
+    if slices:
+        said = (
+            " The band is what a Gaussian process fitted to all curves expects after epoch "
+            f"{explanation.model.epoch} while the other parameters stay as in trial {explanation.trial}: its mean and "
+            f"two standard deviations. It is best at {expected_said(slices)}; in brackets what is as good."
+        )
+    return f"{said} {importance_said(explanation)}" if explanation.importances.of else said
 
 
 class _Place(NamedTuple):

@@ -50,6 +50,14 @@ def scale_x(axes: Axes, space: TrialSpace, name: str, records: Sequence[TrialRec
     return lambda record: float(categories.index(getattr(record.config, name)))
 
 
+def place_of(space: TrialSpace, name: str, records: Sequence[TrialRecord], value: Scalar) -> float:
+    """Return where on the axis that `scale_x` set up for these records a value stands."""
+    distribution = space.searched[name]
+    if isinstance(distribution, Range):
+        return float(value or 0)
+    return float(categories_of(distribution, [getattr(record.config, name) for record in records]).index(value))
+
+
 def category_labels(categories: Sequence[Scalar], most: int = 14) -> list[str]:
     """Return the names of categories, long ones shortened, each unlike the others."""
     labels: list[str] = []

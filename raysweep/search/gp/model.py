@@ -146,6 +146,18 @@ class Posterior:
         self._all_opinions = _views(opinions, seen.rows, seen.times)
         """Of what is seen and what is to come, [n, tasks]."""
 
+    def missed_by(self, groups: Sequence[Sequence[int]]) -> list[Floats]:
+        """Return by how much each group's values exceed what the other observations let expect.
+
+        Rasmussen and Williams (2006), equation 5.12, for several observations at once. The covariance stays as it is.
+
+        Args:
+            groups: of each group the numbers of its observations. `expecting` must not have been called.
+        """
+        inverse, _ = lapack.dpotri(self._factor, lower=0)
+        inverse = np.triu(inverse) + np.triu(inverse, 1).T
+        return [self._scale * np.linalg.solve(inverse[np.ix_(group, group)], self._weights[group]) for group in groups]
+
     def mean(self, rows: Floats, times: Floats) -> Floats:
         """Return the expected values [m] of rows [m, d] at times [m]."""
         covariances = self.covariance.between(rows, times, self._rows, self._times)

@@ -1,0 +1,139 @@
+"""What is known of why the best trial is the best: importances, the model's slices, and how far ahead it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raysweep.metrics import Mode
+from raysweep.space import Scalar
+
+CHANCE = 0.05
+"""A parameter stands out if at most this share of random orders of the values makes it as important."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of what tells the best quarter of the trials from the better half is told by one parameter."""
+
+    share: float
+    """Of all parameters together; the mean over resamples of the trials."""
+    low: float
+    high: float
+    """Between them lie nine of ten resamples."""
+    chance: float
+    """Share of random orders of the trials' values in which it is as important."""
+
+    @property
+    def stands_out(self) -> bool:
+        """Say whether chance alone would hardly make it as important."""
+        return self.chance <= CHANCE
+
+
+@dataclass(frozen=True)
+class Importances:
+    """The importance of each parameter, or why there is none."""
+
+    trials: int
+    """Trials that were compared."""
+    epoch: int | None
+    """The epoch at which they were; None if each after its own last one."""
+    ran_on: int
+    """How many of them trained to their end, or as long as the longest."""
+    of: Mapping[str, Importance]
+    """By parameter, the most important first; empty if there is none."""
+    reason: str = ""
+    """Why there is none."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What the model expects along one parameter while the others stay as they are in the best trial."""
+
+    is_range: bool
+    """Whether the values are of a range; otherwise each is a choice."""
+    values: tuple[Scalar, ...]
+    """In order; choices that are no numbers as the search space file has them."""
+    means: tuple[float, ...]
+    """The objective at the last epoch that is expected at each value."""
+    sds: tuple[float, ...]
+    """Standard deviation of each mean, without the noise of a single trial."""
+    best: Scalar
+    """The value at which the mean is best."""
+    as_good: tuple[Scalar, ...]
+    """The values around the best one, or those choices, whose mean is within one standard deviation of the best."""
+
+    @property
+    def is_flat(self) -> bool:
+        """Say whether all values are as good as the best one."""
+        return len(self.as_good) == len(self.values)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The Gaussian process that was fitted to the trials' curves, or why there is none."""
+
+    trials: int
+    """Trials of which it knows a value."""
+    epoch: int
+    """The last epoch, at which it predicts."""
+    slices: Mapping[str, Slice]
+    """By parameter."""
+    reason: str = ""
+    """Why there is no model."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much of a trial's objective is not told by its parameters."""
+
+    sd: float
+    """Standard deviation of a trial's value after its last epoch."""
+    trials: int
+    """Trials that it is read from."""
+    from_repeats: bool
+    """Whether it is the spread of trials that differ in their seed alone.
+
+    Otherwise it is how far the model is off when it predicts a trial from all others: the noise, and what the model
+    does not know. The noise of the model's covariance is that between two epochs of one trial, which is far smaller.
+    """
+
+    @property
+    def between_two(self) -> float:
+        """The difference that noise between two equally good trials exceeds in one case of twenty."""
+        return 1.96 * math.sqrt(2.0) * self.sd
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A trial that is compared with the best one."""
+
+    trial: int
+    value: float
+    behind: float
+    """By how much its objective is worse than the best trial's."""
+    params: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why the best trial of a sweep is the best."""
+
+    metric: str
+    mode: Mode
+    trials: int
+    """Trials that there are."""
+    trial: int
+    """The best one."""
+    value: float
+    epochs: int
+    """Epochs that it trained."""
+    params: Mapping[str, Scalar]
+    """What is searched, and has more than one value, as the best trial has it."""
+    rivals: tuple[Rival, ...]
+    """Trials that were trained for as long, the best first."""
+    importances: Importances
+    model: Model
+    noise: Noise | None
+    """None if nothing tells it."""

@@ -53,6 +53,13 @@ def counted(number: int, noun: str, several: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
 
 
+def percent(share: float) -> str:
+    """Write a share as a reader wants it: with a decimal where it is next to nothing or to all."""
+    if 1e-6 < share < 0.001:
+        return "<0.1%"
+    return f"{share:.0%}" if 0.01 <= share <= 0.99 or round(share, 3) in (0.0, 1.0) else f"{share:.1%}"
+
+
 def is_python() -> bool:
     """Return whether a program is the reader."""
     return _reader.get() == "python"

@@ -43,10 +43,10 @@ def best(directories: tuple[str, ...], metric: str | None, top: int | None, form
             f"--why: explains one sweep, got {len(directories)}; type: raysweep best {typed(directories[0])} --why"
         )
     sweeps = [open_sweep(directory) for directory in directories]
+    explanation = sweeps[0].why(metric) if why else None
     ranking = sweeps[0].ranking(*sweeps[1:], metric=metric)
     for note in ranking.notes:
         click.echo(f"note     {note}", err=True)
-    explanation = sweeps[0].why(metric) if why else None
     if form == "table" and explanation is not None:
         from raysweep.report.explanation.sentences import sentences
 

@@ -16,12 +16,11 @@ from raysweep.layout import typed
 from raysweep.metrics import FINAL_PREFIX, WITHOUT_RESULT, TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.explanation.sentences import as_good_said, spread_said, value_said
-from raysweep.report.findings.verdicts import percent
 from raysweep.search.remarks import steps_text
 from raysweep.search.status import ENDED, SweepStatus
 from raysweep.space import Scalar
 from raysweep.spec import Confirm
-from raysweep.wording import counted
+from raysweep.wording import counted, percent
 
 if TYPE_CHECKING:
     from raysweep.data.cache import DataDescription

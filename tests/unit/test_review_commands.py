@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from io import StringIO
@@ -471,3 +474,79 @@ def test_a_sentence_of_status_breaks_between_words_on_a_terminal_and_stays_whole
     written = out.getvalue().splitlines()
     assert len(written) == lines
     assert " ".join(line.strip() for line in written) == sentence
+
+
+def explained_sweep(trials: int = 12) -> None:
+    """A sweep that ran to its end, in which the largest KLD weights are the best."""
+    spec = parse_spec(text_of("whole").replace("trials: 4", f"trials: {trials}\n  sampler: random"))
+    place = SweepDirectory.at("whole")
+    place.root.mkdir()
+    description = {"format": FORMAT, "spec": spec.as_mapping(), "data": {"checksum": "x"}}
+    place.spec.write_text(yaml.safe_dump(description))
+    ledger = Ledger.create(place, spec, description)
+    for number in range(trials):
+        weight = ledger.ask().params["kld_weight"]
+        assert isinstance(weight, float)
+        for epoch in (1, 2, 3):
+            ledger.add_epoch(number, epoch_metrics(epoch, 100 + epoch + 10 * math.log10(weight)), "host", "cpu")
+        ledger.finish(number, TrialState.COMPLETED, "all 3 epochs done")
+
+
+def test_best_with_why_says_how_far_ahead_it_is_and_where_the_model_sees_the_best_values() -> None:
+    explained_sweep()
+    code, output = run("best", "whole", "--why")
+    assert code == 0, output
+    lines = output.splitlines()
+    best = json.loads(run("best", "whole", "--format", "json", "--why")[1])
+    first, value = best["trial"], f"{best['value']:.4g}"
+    assert lines[0].startswith(f"Trial {first} is the best of 12 trials: elbo_nats {value} after 3 epochs")
+    heads = [f"trial {number}" for number in (first, *(one["trial"] for one in best["why"]["rivals"][:2]))]
+    assert lines[2].split() == ["parameter", "model's", "best", "as", "good", *" ".join(heads).split()]
+    assert lines[3].startswith("kld_weight")
+    assert "kld_weight alone differs between the trials" in output
+    assert "The model is a Gaussian process fitted to the curves of 12 trials." in output
+    why = best["why"]
+    assert (why["trial"], why["metric"], len(why["rivals"])) == (best["trial"], "elbo_nats", 10)
+    assert why["model"]["slices"]["kld_weight"]["best"] > 1e-2
+    assert why["said"][0] == lines[0]
+    of_two = json.loads(run("best", "whole", "--format", "json", "--why", "--top", "2")[1])
+    assert [sorted(set(entry) & {"why"}) for entry in of_two] == [["why"], []]
+    assert run("best", "whole", "--why", "--top", "1")[1].splitlines()[2].endswith(heads[0])
+    assert raysweep.open_sweep("whole").why().trial == best["trial"]
+
+
+def test_best_with_why_of_few_trials_says_that_they_are_too_few() -> None:
+    small_sweep()
+    code, output = run("best", "small", "--why")
+    assert code == 0, output
+    assert "Trial 2 is the best of 4 trials: elbo_nats 305 after 3 epochs, 194 ahead of trial 0." in output
+    assert "8 are needed" in output
+    assert "nan" not in output
+
+
+def test_best_with_why_explains_one_sweep_by_a_metric_of_every_epoch() -> None:
+    small_sweep()
+    small_sweep("other")
+    assert run("best", "small", "other", "--why") == (
+        2, "--why: explains one sweep, got 2; type: raysweep best small --why\n"
+    )  # fmt: skip
+    code, output = run("best", "small", "--why", "--metric", "test_iwae_nats")
+    assert code == 2
+    assert output.startswith("--metric test_iwae_nats: is measured once, of finalists alone")
+    code, output = run("best", "small", "--why", "--metric", "psnr_db")
+    assert code == 0, output
+    assert "psnr_db 20 after" in output
+
+
+def test_best_without_why_loads_no_model() -> None:
+    small_sweep()
+    code = (
+        "import sys, raysweep.cli; sys.argv = ['raysweep', 'best', 'small']\n"
+        "try: raysweep.cli.main()\nexcept SystemExit: pass\n"
+        "print([n for n in ('raysweep.search.explaining', 'threadpoolctl', 'torch') if n in sys.modules])"
+    )
+    path = {**os.environ, "PYTHONPATH": str(Path(raysweep.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, env=path
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

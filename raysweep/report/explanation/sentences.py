@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from raysweep.report.explanation.values import Explanation, Importance, Importances, Noise, Slice
-from raysweep.report.findings.verdicts import number, percent
 from raysweep.space import Scalar
-from raysweep.wording import counted
+from raysweep.wording import counted, percent
 
 MOST_NAMED = 5
 """Trials that a sentence names; of more it says how many they are."""
@@ -23,21 +22,28 @@ def lead_said(explanation: Explanation) -> str:
     """Say which trial is the best, how far ahead it is, and whether that is more than noise."""
     said = (
         f"Trial {explanation.trial} is the best of {counted(explanation.trials, 'trial')}: {explanation.metric} "
-        f"{number(explanation.value)} after {counted(explanation.epochs, 'epoch')}"
+        f"{explanation.value:.4g} after {counted(explanation.epochs, 'epoch')}"
     )
+    if explanation.again:
+        trainings = counted(explanation.again, "training")
+        said += f" and {explanation.mean:.4g} on average of {trainings} with other seeds"
     if not explanation.rivals:
         return f"{said}. No other trial was trained for as long, so how far ahead it is cannot be said."
     first = explanation.rivals[0]
-    said += f", {number(first.behind)} {'ahead of' if first.behind >= 0 else 'behind'} trial {first.trial}"
+    said += f", {first.behind:.4g} {'ahead of' if first.behind >= 0 else 'behind'} trial {first.trial}"
     if explanation.noise is None:
         return f"{said}. How much of that is noise cannot be said: {explanation.model.reason}."
-    noise = explanation.noise.between_two
-    said += f". {noise_said(explanation.noise)}, so differences under {number(noise)} may be noise"
-    alike = [rival.trial for rival in explanation.rivals if rival.behind < noise]
+    noise = explanation.noise.between(explanation.again if first.again else 1, first.again)
+    said += f". {noise_said(explanation.noise)}, so differences under {noise:.4g} may be noise"
+    alike = [
+        rival.trial for rival in explanation.rivals
+        if rival.behind < explanation.noise.between(explanation.again if rival.again else 1, rival.again)
+    ]  # fmt: skip
     if not alike:
         return f"{said}: trial {explanation.trial} is ahead of all others by more than that."
     return (
-        f"{said}: it cannot be told apart from {_trials(alike)}. To tell them apart, train them again with other seeds."
+        f"{said}: it cannot be told apart from {_trials(alike)}. To tell them apart, train them again with "
+        f"{'more' if explanation.again else 'other'} seeds: raysweep resume DIR --confirm TOPxSEEDS"
     )
 
 
@@ -45,8 +51,8 @@ def noise_said(noise: Noise) -> str:
     """Say how large the noise is, and what it was read from."""
     trials = counted(noise.trials, "trial")
     if noise.from_repeats:
-        return f"Trials that differ in their seed alone scatter by {number(noise.sd)} (standard deviation, {trials})"
-    return f"Predicted from all others, a trial is off by {number(noise.sd)} (root mean square of {trials})"
+        return f"Trials that differ in their seed alone scatter by {noise.sd:.4g} (standard deviation, {trials})"
+    return f"Predicted from all others, a trial is off by {noise.sd:.4g} (root mean square of {trials})"
 
 
 def importance_said(explanation: Explanation) -> str:

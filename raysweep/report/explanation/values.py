@@ -99,10 +99,9 @@ class Noise:
     does not know. The noise of the model's covariance is that between two epochs of one trial, which is far smaller.
     """
 
-    @property
-    def between_two(self) -> float:
-        """The difference that noise between two equally good trials exceeds in one case of twenty."""
-        return 1.96 * math.sqrt(2.0) * self.sd
+    def between(self, one: int = 1, other: int = 1) -> float:
+        """Return the difference of means of so many trials that noise alone exceeds in one case of twenty."""
+        return 1.96 * self.sd * math.sqrt(1.0 / max(1, one) + 1.0 / max(1, other))
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,10 @@ class Rival:
 
     trial: int
     value: float
+    again: int
+    """How often it was trained again with another seed, if the best one was, too."""
     behind: float
-    """By how much its objective is worse than the best trial's."""
+    """By how much its objective is worse than the best trial's; its mean than the mean, if both were trained again."""
     params: Mapping[str, Scalar]
 
 
@@ -127,6 +128,10 @@ class Explanation:
     trial: int
     """The best one."""
     value: float
+    again: int
+    """How often it was trained again with another seed."""
+    mean: float
+    """What it came to on average then; its value if it was not."""
     epochs: int
     """Epochs that it trained."""
     params: Mapping[str, Scalar]

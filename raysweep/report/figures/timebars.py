@@ -23,8 +23,7 @@ from raysweep.report.figures.marks import (
     title,
     to_png,
 )
-from raysweep.report.findings.verdicts import percent
-from raysweep.wording import counted
+from raysweep.wording import counted, percent
 
 LABELLED = 0.07
 """Share of a bar from which on a piece has its share written on it."""

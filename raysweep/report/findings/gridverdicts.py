@@ -30,14 +30,13 @@ from raysweep.report.findings.verdicts import (
     conjunction,
     either,
     number,
-    percent,
     undecided,
     unit_of,
     unmeasured,
     with_note,
 )
 from raysweep.space import Scalar
-from raysweep.wording import counted
+from raysweep.wording import counted, percent
 
 
 def decide_best_at(claim: BestAt, rows: Observations) -> Outcome:

@@ -69,13 +69,6 @@ def number(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def percent(share: float) -> str:
-    """A share as a reader wants it: with a decimal where it is next to nothing or to all."""
-    if 1e-6 < share < 0.001:
-        return "<0.1%"
-    return f"{share:.0%}" if 0.01 <= share <= 0.99 or round(share, 3) in (0.0, 1.0) else f"{share:.1%}"
-
-
 def either(values: Sequence[Scalar]) -> str:
     """Values of which one is meant."""
     return " or ".join(number(value) for value in values)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from raysweep.profiles import IDLE, STEP, DriverPart, Profile, SlotPart
-from raysweep.report.findings.verdicts import percent
+from raysweep.wording import percent
 
 MENTIONED = 0.05
 """Share of the slots' time from which on a part has a sentence."""

@@ -34,9 +34,9 @@ ENOUGH_TRIALS = 16
 MOST_TRIALS = 200
 """Comparable trials that are looked at; of more an even choice by rank."""
 BETTER_HALF, BEST_QUARTER = 0.5, 0.25
-RESAMPLES = 40
-ORDERS = 39
-"""Random orders of the values: with the true one, 40, so that one in twenty is 2 of them."""
+RESAMPLES = 30
+ORDERS = 19
+"""Random orders of the values: with the true one there are 20, of which one in twenty is that one alone."""
 _COPIES = 4
 """How often a trial can be in a resample; more than that, in 4 of 1,000 cases, count as so many."""
 _WITHIN = (0.05, 0.95)
@@ -74,7 +74,7 @@ def importances(
         return Importances(compared, epoch, ran_on, {}, reason)
     found = _Divergences(points, varied).importances(numbers)
     if not found:
-        reason = f"the better half of the {compared} comparable trials are equally good"
+        reason = f"the better half of the {compared} comparable trials are alike"
     return Importances(compared, epoch, ran_on, found, reason)
 
 

@@ -39,7 +39,7 @@ def texts_of(figure: Figure) -> list[tuple[Text, Bbox]]:
     for axes in figure.axes:
         if not axes.get_visible():
             continue
-        found += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        found += [axes.title, axes._left_title, axes._right_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             for tick in axis.get_major_ticks():

@@ -7,11 +7,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 from drawn_figures import collisions, recorded
-from matplotlib.colors import to_rgb
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
+from raysweep.report.explanation.values import Explanation, Importance, Importances, Model, Slice
 from raysweep.report.figures import palette
 from raysweep.report.figures.lettering import Label, place_labels, plain, shortened, wrap
 from raysweep.report.figures.marks import STYLE, WIDTH, canvas, legend_below, standing, styled, title, to_png
@@ -20,6 +22,7 @@ from raysweep.report.figures.ratedistortion import rate_and_distortion
 from raysweep.report.figures.scales import category_labels, mark_collapse, scale_x, tilt_crowded_ticks
 from raysweep.report.figures.scatter import draw_latents
 from raysweep.report.latents import LatentTable
+from raysweep.search.explaining.explain import explain
 from raysweep.space import Range
 
 
@@ -185,10 +188,73 @@ def test_nothing_lies_on_anything_else_in_figures_of_one_to_five_parameters(reco
     ]  # fmt: skip
     with styled(), recorded() as drawn:
         trials = standing(spec, records)
-        assert objective_by_parameter(trials, spec, (1e-2, 1e-2)) is not None
+        assert objective_by_parameter(trials, spec, (1e-2, 1e-2), explain(spec, records)) is not None
         assert rate_and_distortion(trials, (1e-2, 1e-2)) is not None
     assert [collisions(figure) for figure in drawn] == [[], []]
     assert all(figure.get_figwidth() == WIDTH for figure in drawn)
+
+
+def explained(importance, choices=("gaussian", "bernoulli")):
+    """An explanation of a sweep over the KLD weight and the likelihood."""
+    weights = tuple(float(weight) for weight in np.logspace(-5, -1, 9))
+    slices = {
+        "kld_weight": Slice(True, weights, tuple(range(9)), (1.0,) * 9, weights[-1], weights[-2:]),
+        "likelihood": Slice(False, choices, (8.0, 3.0), (2.0, 1.0), choices[0], choices[:1]),
+    }
+    return Explanation(
+        "elbo_nats", "max", 12, 11, 11.0, 0, 11.0, 1, {"kld_weight": 1e-2, "likelihood": "gaussian"}, (),
+        Importances(12, None, 12, {"kld_weight": importance} if importance else {}), Model(12, 3, slices), None,
+    )  # fmt: skip
+
+
+def drawn_with(record, explanation):
+    """The figure of twelve trials of the KLD weight and the likelihood, and what was drawn for it."""
+    spec = parse_spec(
+        "name: a\ndata: {dataset: digits, image_size: 16}\ntrial: {kld_weight: {low: 1e-5, high: 1e-1, log: true}, "
+        "likelihood: {choices: [gaussian, bernoulli]}}"
+    )
+    points = [{"kld_weight": 10 ** (-5 + n / 3), "likelihood": ("gaussian", "bernoulli")[n % 2]} for n in range(12)]
+    records = [record(n, (float(n),), TrialState.COMPLETED, point, spec) for n, point in enumerate(points)]
+    with styled(), recorded() as figures:
+        drawn = objective_by_parameter(standing(spec, records), spec, None, explanation)
+    return drawn, figures[0]
+
+
+def bands(axes):
+    """Where the model's bands are: from and to which x, and from and to which value."""
+    found = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    assert all(to_hex(one.get_facecolor()[0]) == palette.MODEL.lower() for one in found)
+    boxes = [one.get_datalim(axes.transData) for one in found]
+    return [tuple(round(v, 6) for v in (box.x0, box.x1, box.y0, box.y1)) for box in boxes]
+
+
+def test_the_model_s_band_lies_behind_the_trials_at_two_standard_deviations(record):
+    _, figure = drawn_with(record, explained(Importance(0.625, 0.4, 0.8, 0.05)))
+    weight, likelihood = figure.axes[:2]
+    assert bands(weight) == [(1e-5, 0.1, -2.0, 10.0)]
+    assert bands(likelihood) == [(-0.3, 0.3, 4.0, 12.0), (0.7, 1.3, 1.0, 5.0)]
+    marks = [one for axes in (weight, likelihood) for one in axes.collections if isinstance(one, PathCollection)]
+    assert min(one.get_zorder() for one in marks) > 2
+    assert collisions(figure) == []
+    assert "model: mean ± 2 sd" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("chance", "said", "ink"),
+    [(0.05, "importance 62%, 40 to 80%", palette.INK), (0.5, "importance 62%, 40 to 80%: chance?", palette.AXIS)],
+)
+def test_an_importance_that_may_be_chance_says_so_and_stands_back(record, chance, said, ink):
+    drawn, figure = drawn_with(record, explained(Importance(0.62, 0.4, 0.8, chance)))
+    labels = [axes.get_title(loc="right") for axes in figure.axes[:2]]
+    assert labels == [said, ""]
+    assert figure.axes[0]._right_title.get_color() == ink
+    assert ("kld_weight (62%, 40 to 80%) mattered most" in drawn.description) is (chance <= 0.05)
+
+
+def test_without_an_explanation_the_trials_stand_alone(record):
+    drawn, figure = drawn_with(record, None)
+    assert [bands(axes) for axes in figure.axes[:2]] == [[], []]
+    assert "model" not in drawn.description
 
 
 CLASSES = [

@@ -223,6 +223,9 @@ def test_a_slice_has_its_best_value_where_the_trials_do_and_says_how_sure(of_for
     assert not one.is_flat
     at = dict(zip(one.values, one.means, strict=True))
     assert at[one.best] == max(one.means)
+    top = one.values.index(one.best)
+    as_good = [value for value in one.values if at[value] >= one.means[top] - one.sds[top]]
+    assert list(one.as_good) == as_good, "they lie side by side here"
     for weight, mean, sd in zip(one.values, one.means, one.sds, strict=True):
         assert abs(mean - by_weight({**of_forty.params, "kld_weight": weight})) < 4 * sd + 2.0
 

@@ -38,8 +38,8 @@ BELIEF_FLOOR = 0.05
 """What a value far away is believed to be worth, compared with the hinted one."""
 BELIEF = 0.5
 """Power to which a belief is raised where it multiplies the improvement that is expected, after the first points. It
-falls with the square of the number of trials (piBO, Hvarfner et al., arXiv:2204.11051, has it fall with the number: a
-wrong hint at one of 6 or 8 parameters then cost more than a fifth of 300 epochs)."""
+falls with the square of the number of trials, as an opinion does (in piBO, Hvarfner et al., arXiv:2204.11051, from
+which this is, with the number itself)."""
 _OTHER = 4.0
 """Squared distance, in standard deviations, of another category from the hinted one."""
 _SAMPLE = 256

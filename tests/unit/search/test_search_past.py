@@ -37,6 +37,7 @@ from raysweep.search.ledger import PAST, Ledger
 from raysweep.search.past import PastSweep, PastTrial, past_from
 from raysweep.search.review import open_sweep
 from raysweep.search.sampling import ranking_for, suggest
+from raysweep.search.sweep import resume
 from raysweep.space import optuna_distribution
 from raysweep.spec import SweepSpec
 from tests.unit.search.conftest import epoch_metrics
@@ -272,6 +273,20 @@ def suggestion(spec: SweepSpec, ledger: Ledger, number: int) -> dict[str, Any]:
         ranking.add(trial)
     distributions = {name: optuna_distribution(name, d) for name, d in spec.trial.searched.items()}
     return suggest(spec, ledger._study, number, {}, distributions, ranking.view(), past=ledger.past)
+
+
+def test_a_sweep_whose_driver_died_before_its_first_trial_takes_the_past_when_it_goes_on(
+    directory: SweepDirectory, tmp_path: Path
+) -> None:
+    spec = next_spec(f"start_from: [{tmp_path / 'gone'}]")
+    write_atomically(directory.spec, yaml_text({"format": FORMAT, "spec": spec.as_mapping()}).encode())
+    with pytest.raises(SpecError, match=r"search.start_from\[0\]: .*gone: there is no such directory"):
+        resume(directory.root)
+    assert Ledger.open(directory, spec, writable=True).lacks_past
+    ledger = Ledger.open(directory, spec, writable=True)
+    ledger.start_from((past_of([{"kld_weight": 1e-3, "latent_size": 8}], [1.0]),))
+    ledger.ask()
+    assert not Ledger.open(directory, spec, writable=True).lacks_past
 
 
 def test_a_sweep_without_a_past_has_none_in_its_ledger(directory: SweepDirectory) -> None:

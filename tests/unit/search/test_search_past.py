@@ -399,6 +399,18 @@ def test_an_opinion_weighs_as_much_as_it_turns_out_to_be_right(opinions: dict[st
     assert len(fit(seen_of(better, 20, 3), ORDERED).multiples) == 0
 
 
+def test_an_opinion_is_listened_to_only_if_it_makes_the_observations_likelier(opinions: dict[str, Opinion]) -> None:
+    heard = {"the same": 0, "unrelated": 0}
+    for seed in range(3, 8):
+        seen = seen_of(better, 10, seed)
+        for name in heard:
+            heard[name] += len(fit_with_opinions(seen, ORDERED, [opinions[name]]).multiples)
+    assert heard["the same"] == 5
+    assert heard["unrelated"] <= 1
+    both = fit_with_opinions(seen, ORDERED, [opinions["the same"], opinions["opposite"]])
+    assert len(both.multiples) == 2
+
+
 @pytest.mark.parametrize(("name", "most"), [("the same", 0.5), ("opposite", 0.5), ("unrelated", 1.3)])
 def test_a_related_past_makes_the_model_better_and_an_unrelated_one_hardly_worse(
     name: str, most: float, opinions: dict[str, Opinion]

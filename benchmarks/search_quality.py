@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from searching.measures import found
-from searching.ours import Raysweep
+from searching.ours import PROMOTING, STOPPING, STOPPING_ONCE, Raysweep
 from searching.pasts import cost_table, hint_of, past_of
 from searching.problems import Point, Problem, cube_size, features, from_cube, problem_of
 from searching.report import write_report
@@ -48,12 +48,15 @@ CURVES = Path(__file__).parent / "curves"
 BUDGET = 300
 """Epochs of a simulated sweep with 2 workers: what a run of kld.yaml spends. More workers get more."""
 OURS = {
-    "raysweep TPE + ASHA": ("tpe", False),
-    "raysweep GP + ASHA": ("gp", False),
-    "raysweep TPE + promotion": ("tpe", True),
-    "raysweep GP + promotion": ("gp", True),
+    "raysweep GP + ASHA": ("gp", STOPPING),
+    "raysweep GP + ASHA, judged once": ("gp", STOPPING_ONCE),
+    "raysweep GP + promotion": ("gp", PROMOTING),
+    "raysweep TPE + ASHA": ("tpe", STOPPING),
+    "raysweep TPE + ASHA, judged once": ("tpe", STOPPING_ONCE),
+    "raysweep TPE + promotion": ("tpe", PROMOTING),
 }
-"""raysweep's own samplers, each with trials that stop on a rung and trials that pause there until they are promoted."""
+"""raysweep's own samplers with each form of its early stopping: a trial is judged at its last rung again and again (the
+default), or once when it arrives, or it pauses there until it is promoted."""
 PASTS = {
     f"raysweep GP + ASHA from {words}": kind
     for kind, words in (
@@ -206,10 +209,10 @@ def make_searcher(method: str, problem: Problem, workers: int, seed: int) -> Sea
         return Raysweep(problem.spec, workers, seed, *OURS[method])
     if method in PASTS:
         past = past_of(PASTS[method], problem, BUDGET, seed)
-        return Raysweep(problem.spec, workers, seed, "gp", False, past)
+        return Raysweep(problem.spec, workers, seed, "gp", STOPPING, past)
     if method in HINTS:
         hint = hint_of(HINTS[method], problem, seed)
-        return Raysweep(problem.spec, workers, seed, "gp", False, prior=hint)
+        return Raysweep(problem.spec, workers, seed, "gp", STOPPING, prior=hint)
     return RIVALS[method](problem.spec, seed)
 
 

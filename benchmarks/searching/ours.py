@@ -18,10 +18,14 @@ from raysweep.search.past import PastSweep
 from raysweep.search.resources import Slots
 from raysweep.search.session import Session
 from raysweep.space import Scalar
-from raysweep.spec import Asha, SweepSpec
+from raysweep.spec import SweepSpec
 from searching.problems import changed_spec
 from searching.simulation import Job
 
+STOPPING = {"promote": False, "rejudge": True}
+STOPPING_ONCE = {"promote": False, "rejudge": False}
+PROMOTING = {"promote": True}
+"""Forms of raysweep's early stopping, as `search.early_stopping.asha` has them."""
 TRIALS = 100_000
 """More than any budget of epochs has."""
 
@@ -37,14 +41,13 @@ class Raysweep:
     """Drives a `Session` as a driver does; only the trainings behind its orders are simulated."""
 
     def __init__(
-        self, spec: SweepSpec, workers: int, seed: int, sampler: str, promote: bool,
+        self, spec: SweepSpec, workers: int, seed: int, sampler: str, rule: Mapping[str, bool],
         past: tuple[PastSweep, ...] = (), prior: Mapping[str, Scalar] | None = None,
     ) -> None:  # fmt: skip
         search: dict[str, Any] = {"trials": TRIALS, "seed": seed, "enqueue": [], "fuse": "off", "sampler": sampler}
         if prior:
             search["prior"] = dict(prior)
-        if promote or "promote" in Asha.model_fields:
-            search["early_stopping"] = {"asha": {"promote": promote}}
+        search["early_stopping"] = {"asha": dict(rule)}
         self._spec = changed_spec(spec, {"search": search})
         self._sign = 1.0 if spec.search.objective.direction == "max" else -1.0
         memory = "/dev/shm"

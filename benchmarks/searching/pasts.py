@@ -11,7 +11,7 @@ import numpy as np
 from raysweep.search.past import PastSweep, PastTrial
 from raysweep.space import Choices, Scalar
 from searching.measures import estimate, fifth_percentile, mean
-from searching.ours import Raysweep
+from searching.ours import STOPPING, Raysweep
 from searching.problems import Array, Landscape, Point, Problem, from_cube
 from searching.simulation import History, simulate
 
@@ -87,7 +87,7 @@ def past_of(kind: str, problem: Problem, budget: int, seed: int) -> tuple[PastSw
     """Return what an earlier sweep of so many epochs found: raysweep's own search, with another seed and no past."""
     earlier = Problem(problem.name, changed_landscape(kind, problem.landscape, seed), problem.best, problem.median)
     other_seed = seed + 10_000
-    searcher = Raysweep(problem.spec, 2, other_seed, "gp", False)
+    searcher = Raysweep(problem.spec, 2, other_seed, "gp", STOPPING)
     try:
         history = simulate(earlier, searcher, 2, budget, other_seed)
     finally:

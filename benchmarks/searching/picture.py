@@ -14,10 +14,10 @@ from searching.measures import interquartile_means
 from searching.problems import Array
 
 LOOKS = {
-    "raysweep TPE + ASHA": ("#0072B2", "-"),
-    "raysweep GP + ASHA": ("#56B4E9", "-"),
-    "raysweep TPE + promotion": ("#009E73", "-"),
-    "raysweep GP + promotion": ("#D55E00", "-"),
+    "raysweep GP + ASHA": ("#D55E00", "-"),
+    "raysweep GP + ASHA, judged once": ("#56B4E9", "-"),
+    "raysweep GP + promotion": ("#009E73", "-"),
+    "raysweep TPE + ASHA, judged once": ("#0072B2", "-"),
     "OptunaSearch + ASHA, our rungs": ("#332288", "--"),
     "Optuna TPE + Hyperband": ("#AA4499", "--"),
     "Syne Tune BOHB": ("#999933", "--"),

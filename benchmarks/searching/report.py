@@ -14,8 +14,8 @@ from searching.measures import epochs_to, estimate, fifth_percentile, interquart
 from searching.picture import regret_picture
 
 Row = dict[str, Any]
-BASE = "raysweep TPE + ASHA"
-"""The method that each other one is compared with, seed by seed."""
+BASE = "OptunaSearch + ASHA, our rungs"
+"""The method that each other one is compared with, seed by seed: the best of the rivals."""
 NEAR = (0.95, 0.99)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import trim_mean
 from search_quality import CURVES, space_of
 from searching.measures import epochs_to, estimate, fifth_percentile, found, interquartile_mean
-from searching.ours import Raysweep
+from searching.ours import STOPPING, Raysweep
 from searching.problems import Landscape, Problem, features, from_cube
 from searching.rivals import FirstEpoch
 from searching.simulation import Epoch, History, Job, simulate
@@ -151,7 +151,7 @@ def test_points_of_the_cube_are_points_of_the_space():
 
 def test_raysweeps_own_session_ends_trials_at_its_rungs_or_their_end():
     problem = synthetic_problem("bowl", 1)
-    searcher = Raysweep(problem.spec, 2, 0, "random", promote=False)
+    searcher = Raysweep(problem.spec, 2, 0, "random", STOPPING)
     history = simulate(problem, searcher, 2, 120, seed=0)
     searcher.close()
     lengths = Counter(e.trial for e in history.epochs)

@@ -30,6 +30,8 @@ COMPATIBLE = {
                   "resources.cpu: 1.0 -> 2.0\n    resources.gpu: 'auto' -> 0.5"),
     "finalists": ("name: table", "name: table\nevaluation: {final_metrics: all}",
                   "evaluation.final_metrics: 'best 5' -> 'all'"),
+    "confirmation": ("trials: 6", "trials: 6\n  confirm: none", "search.confirm: 'auto' -> null"),
+    "the kept model": ("name: table", "name: table\nevaluation: {keep: last}", "evaluation.keep: 'best' -> 'last'"),
     "claims": ("name: table\n", "name: table\n" + CLAIM, "claims: a list: [] -> a list: [{'name': 'a'"),
     "where the images are": ("{dataset: digits}", "{dataset: digits, root: /data}", "data.root: null -> '/data'"),
     "fetching": ("{dataset: digits}", "{dataset: digits, download: false}", "data.download: true -> false"),
@@ -52,6 +54,8 @@ INCOMPATIBLE = {
                        "search.early_stopping.asha.reduction_factor: 2 -> 4"),
     "whether trials pause": ("reduction_factor: 2", "reduction_factor: 2, promote: true",
                              "search.early_stopping.asha.promote: false -> true"),
+    "whether trials are judged again": ("reduction_factor: 2", "reduction_factor: 2, rejudge: false",
+                                        "search.early_stopping.asha.rejudge: true -> false"),
     "no early stopping": ("  early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}\n", "",
                           "search.early_stopping: keys and values: {"),
     "what is measured": ("name: table", "name: table\nevaluation: {images: 200}", "evaluation.images: 1000 -> 200"),
@@ -103,7 +107,7 @@ def test_any_other_change_is_refused_with_each_difference(sweep: SweepDirectory,
         resume(sweep.root, file=file if as_file else None)
     assert f"\n    {text}" in str(refused.value)
     assert "raysweep resume" in str(refused.value)
-    assert "What may change is search.trials, search.time_budget" in str(refused.value)
+    assert "What may change is search.trials, search.confirm, search.time_budget" in str(refused.value)
     for path, content in files.items():
         assert path.read_bytes() == content
     assert len(open_sweep(sweep.root).records) == 3, "an edited sweep.yaml does not keep a sweep from being read"

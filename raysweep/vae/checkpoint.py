@@ -132,7 +132,9 @@ def kept_checkpoint(directory: Path, kept_by: Criterion | None) -> Checkpoint:
         if kept_by is None:
             break
     if best is None:
-        raise CheckpointError("; ".join(faults) or f"{directory}: holds no checkpoint; choose a trial that has trained")
+        raise CheckpointError(
+            "; ".join(faults) or f"{directory}: holds no checkpoint: it has not trained, or they were taken away"
+        )
     return best
 
 

@@ -233,12 +233,13 @@ def events(path: Path) -> list[Event]:
 
 
 def _checkpoint_differences(sweep: raysweep.Sweep, record: TrialRecord) -> list[str]:
-    """Whether the newest checkpoint is of the last epoch that the ledger has."""
+    """Say so unless a trial has the checkpoints of the last two epochs in the ledger and of its best one."""
     if record.state not in (TrialState.COMPLETED, TrialState.PRUNED):
         return []
     newest = [int(path.stem.removeprefix("epoch-")) for path in list_checkpoints(sweep.directory.trial(record.number))]
-    last = len(record.epochs)
-    if newest != [epoch for epoch in (last, last - 1) if epoch > 0]:
+    last, best = len(record.epochs), record.best(sweep.objective)
+    wanted = {last, last - 1, *([best.epoch] if best is not None else [])} - {0}
+    if newest != sorted(wanted, reverse=True):
         return [f"trial {record.number}: has checkpoints of epochs {newest} and {last} epochs in the ledger"]
     return []
 

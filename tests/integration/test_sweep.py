@@ -94,11 +94,14 @@ def test_the_parquet_answers_the_question_of_the_sweep(finished: Sweep) -> None:
     assert len(set(unique.fetchall()[0])) == 1
 
 
-def test_each_trial_leaves_two_checkpoints_and_its_pictures(finished: Sweep) -> None:
+def test_each_trial_leaves_its_last_two_checkpoints_that_of_its_best_epoch_and_its_pictures(finished: Sweep) -> None:
     for record in finished.records:
         names = sorted(path.name for path in finished.directory.trial(record.number).iterdir())
         last = len(record.epochs)
-        kept = [f"epoch-{epoch:06d}.safetensors" for epoch in range(max(1, last - 1), last + 1)]
+        best = record.best("elbo_nats")
+        assert best is not None
+        epochs = sorted({best.epoch, last, max(1, last - 1)})
+        kept = [f"epoch-{epoch:06d}.safetensors" for epoch in epochs]
         strips = sorted(path.name for path in (finished.directory.trial(record.number) / "epochs").iterdir())
         assert strips == [f"{epoch:06d}.png" for epoch in range(last + 1)]
         assert names[: len(kept) + 1] == sorted([*kept, "epochs"])

@@ -182,7 +182,7 @@ def test_trials_of_another_shape_do_not_wait_for_as_long_as_the_sampler_suggests
     search = spec.search.model_copy(update={"enqueue": points, "early_stopping": None, "trials": len(points)})
     long = spec.model_copy(update={"search": search})
     session, _ = open_session(Ledger.create(directory, long))
-    session.spec, session._queue = long, Queue(session.ledger, len(points))
+    session.spec, session._queue = long, Queue(session.ledger, long)
     session.resize(Slots(1, 0, 1, fused=2))
     held = next_orders(session)
     assert held == [0, 2]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -124,9 +124,12 @@ def _described(path: str, model: type[BaseModel]) -> list[Key]:
         units = UNITS if path == "trial" else {}
         meaning = " ".join((info.description or "").split())
         values = "" if nested else _values(schema["properties"][name], schema.get("$defs", {}))
-        if nested and type(None) in get_args(info.annotation):
-            values = "null, or keys and values"
-        default = None if info.is_required() or (nested and info.default is not None) else as_yaml(info.default)
+        others = get_args(info.annotation) if nested else ()
+        if type(None) in others:
+            words = [word for other in others if get_origin(other) is Literal for word in get_args(other)]
+            values = f"{', '.join([*words, 'null'])}, or keys and values"
+        has_no_default = info.is_required() or isinstance(info.default, BaseModel)
+        default = None if has_no_default else as_yaml(info.default)
         options = METRIC_OPTIONS if here == "search.objective.metric" else ()
         found.append(Key(here, values, units.get(name, ""), default, meaning, options))
         for below in nested:

@@ -38,7 +38,7 @@ trial:
   d_size: {{choices: [2, 3, 4]}}
   latent_size: 2
   epochs: {epochs}
-search: {{trials: {trials}, early_stopping: none, sampler: {sampler}}}
+search: {{trials: {trials}, early_stopping: none, sampler: {sampler}, confirm: none}}
 evaluation: {{final_metrics: none}}
 """
 

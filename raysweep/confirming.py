@@ -31,6 +31,8 @@ class Confirmation(NamedTuple):
     """The trial of the search whose configuration is trained again."""
     seed: int
     """Its `trial.seed`."""
+    planned: int
+    """How many confirmations the sweep has once all are begun that are due with this one."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ def due(records: Sequence[TrialRecord], spec: SweepSpec) -> list[Confirmation]:
     begun = {(record.confirms, record.config.seed) for record in records if record.confirms is not None}
     of = {record.number: record for record in records}
     wanted = [
-        Confirmation(number, another_seed(of[number].config.seed, index))
+        (number, another_seed(of[number].config.seed, index))
         for index in range(planned.seeds)
         for number in planned.trials
     ]
-    return [confirmation for confirmation in wanted if confirmation not in begun]
+    missing = [pair for pair in wanted if pair not in begun]
+    return [Confirmation(number, seed, len(begun) + len(missing)) for number, seed in missing]
 
 
 def another_seed(seed: int, index: int) -> int:

@@ -84,6 +84,8 @@ class TrialRecord:
     """Its metrics on the test split, if they were measured."""
     confirms: int | None = None
     """The trial of the search whose configuration it trains again; None for a trial of the search."""
+    confirms_by: tuple[str, int] | None = None
+    """The metric by which that trial was among the best, and how many confirmations there are to be in all."""
     seed: int | None = None
     """The `trial.seed` that it has instead of its configuration's own, if it confirms another trial."""
     confirmed_by: tuple[TrialRecord, ...] = ()
@@ -184,22 +186,39 @@ def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
     """Return the trials that have a finite final value of `metric`, the best first.
 
     Trials that ran to their end come before those that were stopped on the way, whatever their values: a value after
-    fewer epochs is another measurement. Those that were confirmed come first, by the mean of what confirmed them; the
-    trials that do so are not among them.
+    fewer epochs is another measurement. Once all confirmations have ended, those that were confirmed come first, by the
+    mean of what confirmed them. The trials that confirm are not among them.
     """
-    measured = [r for r in of_search(records) if math.isfinite(r.last(metric))]
-    return sorted((r for r in measured if r.state not in WITHOUT_RESULT), key=lambda record: rank(record, metric))
+    measured = [r for r in of_search(records) if math.isfinite(r.last(metric)) and r.state not in WITHOUT_RESULT]
+    key = _rank_confirmed if is_confirmed(measured, metric) else rank_alone
+    return sorted(measured, key=lambda record: key(record, metric))
 
 
-def rank(record: TrialRecord, metric: str) -> tuple[bool, bool, float, int]:
-    """Return what trials are sorted by, the best first: the confirmed ones by the mean of what confirmed them."""
+def is_confirmed(records: Iterable[TrialRecord], metric: str) -> bool:
+    """Return whether the best of these trials by a metric are those with the best means over other seeds.
+
+    That is so if the search compared trials by it, and all confirmations have ended, with a value or more of each trial
+    that is confirmed: the values of trainings that were chosen by them are higher by luck, and do not compare.
+    """
+    originals = [record for record in records if record.confirmed_by]
+    confirming = [other for record in originals for other in record.confirmed_by]
+    if not confirming or any(other.ended_at is None for other in confirming):
+        return False
+    told = [other.confirms_by for other in confirming if other.confirms_by is not None]
+    if any(by != metric for by, _ in told) or len(confirming) < max((planned for _, planned in told), default=0):
+        return False
+    return all(record.confirmed_values(metric) for record in originals)
+
+
+def _rank_confirmed(record: TrialRecord, metric: str) -> tuple[int, float, int]:
+    """Return what trials are sorted by of which some are confirmed; one that diverged with other seeds comes later."""
     values = record.confirmed_values(metric)
+    is_stopped, alone, number = rank_alone(record, metric)
     if not values:
-        is_stopped, value, number = rank_alone(record, metric)
-        return (is_stopped, True, value, number)
+        return (3 if is_stopped else 1, alone, number)
     sign = -1.0 if mode_of(metric) == "max" else 1.0
     mean = sum(values) / len(values)
-    return (False, False, sign * mean if math.isfinite(mean) else math.inf, record.number)
+    return (0, sign * mean, number) if math.isfinite(mean) else (2, alone, number)
 
 
 def rank_alone(record: TrialRecord, metric: str) -> tuple[bool, float, int]:

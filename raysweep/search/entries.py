@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 EPOCH, PLACE, OUTCOME, ENQUEUED, TESTED = "epoch:", "place", "outcome", "enqueued", "tested:"
-CONFIRMS, SEED = "confirms", "seed"
+CONFIRMS, SEED, PLANNED = "confirms", "seed", "confirmations"
 """Keys of the attributes; those that end in a colon are followed by six digits."""
 TOLD = {
     TrialState.COMPLETED: optuna.trial.TrialState.COMPLETE,
@@ -85,6 +85,9 @@ def read_trial(
         _refuse(number, f"has {CONFIRMS} without {SEED}, or the other way round")
     if confirms is not None and not (_is_whole(confirms) and confirms < number):
         _refuse(number, f"confirms {_shortened(confirms)}, which is no trial before it")
+    planned = attributes.get(PLANNED)
+    if confirms is not None and not _is_whole(planned):
+        _refuse(number, f"{PLANNED} is {_shortened(planned)}, which is no number of trials")
     if seed is not None and not (_is_whole(seed) and seed < 2**32):
         _refuse(number, f"{SEED} is {_shortened(seed)}, which is no seed")
     return TrialRecord(
@@ -95,6 +98,7 @@ def read_trial(
         epochs=epochs,
         tested=tested,
         confirms=confirms,
+        confirms_by=None if confirms is None else (spec.search.objective.metric, int(planned or 0)),
         seed=seed,
         enqueued=attributes.get(ENQUEUED, False) is True,
         cause=outcome[1] if ended and outcome else None,

@@ -41,6 +41,7 @@ from raysweep.search.entries import (
     ENQUEUED,
     OUTCOME,
     PLACE,
+    PLANNED,
     SEED,
     TOLD,
     epoch_key,
@@ -233,7 +234,8 @@ class Ledger:
             StorageError: if the journal cannot be written.
         """
         params = self._records[confirmation.confirms].params
-        return self._begin(params, {CONFIRMS: confirmation.confirms, SEED: confirmation.seed})
+        told = {CONFIRMS: confirmation.confirms, SEED: confirmation.seed, PLANNED: confirmation.planned}
+        return self._begin(params, told)
 
     def _begin(self, params: Mapping[str, Any], attributes: dict[str, Any]) -> TrialRecord:
         """Write the line of a trial that starts."""
@@ -436,8 +438,13 @@ class Ledger:
         running = [trials[open_number] for open_number in self._open if open_number not in self._ranking]
         seen = [*self._ranking.view(), *running]
         return suggest(
-            self._spec, self._study, number, given, self._distributions, seen, self._are_choices_ordered, self._past
-        )
+            self._spec, self._study, number, given, self._distributions, seen, self._are_choices_ordered, self._past,
+            self._repeats_before(number),
+        )  # fmt: skip
+
+    def _repeats_before(self, number: int) -> int:
+        """Return how many trials before this one train others again."""
+        return sum(confirming < number for confirming in self._confirming)
 
     @cached_property
     def _ranking(self) -> Ranking:
@@ -450,7 +457,7 @@ class Ledger:
     def _point(self, number: int) -> dict[str, Scalar] | None:
         """The point that trial `number` must have, if the file gives one."""
         search = self._spec.search
-        place = number - sum(confirming < number for confirming in self._confirming)
+        place = number - self._repeats_before(number)
         if place < len(search.enqueue):
             return dict(search.enqueue[place])
         if search.sampler != "grid":

@@ -186,22 +186,24 @@ class Mirror:
         self._sent[name] = as_it_is
 
     def _send_trials(self) -> None:
-        """Sends what the machines that train could not: pictures, and checkpoints newer than the bucket's."""
+        """Send what the machines that train could not: pictures, and all checkpoints of trials with a newer one."""
         here, there = files_below(self._directory, self._directory.trials), self._remote.list("trials")
         for name in here:
             if is_picture(name) and name not in there:
                 self._remote.write(name, (self._directory.root / name).read_bytes())
-        newest = {}
+        kept: dict[str, list[str]] = {}
         for name in here:
             if checkpoint_epoch(name) is not None:
-                newest[name.rsplit("/", 1)[0]] = name  # they are in order
-        for trial, name in newest.items():
+                kept.setdefault(name.rsplit("/", 1)[0], []).append(name)  # they are in order
+        for trial, names in kept.items():
+            name = names[-1]
             if any(other >= name for other in there if other.startswith(trial) and checkpoint_epoch(other) is not None):
                 continue
             epochs = self._directory.root / trial / EPOCHS
             if epochs.exists() and len(read_epochs(epochs.read_bytes())) >= (checkpoint_epoch(name) or 0):
                 self._remote.write(f"{trial}/{EPOCHS}", epochs.read_bytes())
-                self._remote.write(name, (self._directory.root / name).read_bytes())
+                for name in names:
+                    self._remote.write(name, (self._directory.root / name).read_bytes())
 
     def _explained(self, error: StorageError) -> StorageError:
         return StorageError(

@@ -64,7 +64,7 @@ class Queue:
             return self._unfinished[0]
         if going_on := self._going_on():
             return going_on[0]
-        if self._to_ask:
+        if self._to_ask or self._confirmations():
             return None
         return next(iter(self._last or self._led()), None)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from raysweep.errors import ArgumentError, SweepDirectoryError
 from raysweep.loading import searched_in_the_loss
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, OBJECTIVES
-from raysweep.records import TrialRecord, rank, ranked
+from raysweep.records import TrialRecord, rank_alone, ranked
 from raysweep.spec import SweepSpec
 from raysweep.wording import counted, is_python, option, to_type
 from raysweep.yamltext import nearest
@@ -50,7 +50,9 @@ def rank_sweeps(sweeps: Sequence[Sweep], metric: str | None = None) -> Ranking:
     rows = [(sweep, record) for sweep in sweeps for record in ranked(sweep.records, metric)]
     if not rows:
         raise SweepDirectoryError(_nothing_measured(sweeps, metric))
-    rows.sort(key=lambda row: rank(row[1], metric))  # stable: of equal trials that of the sweep named first leads
+    if len(sweeps) > 1:
+        # Not all of them may be confirmed. The order is stable: of equal trials that of the sweep named first leads.
+        rows.sort(key=lambda row: rank_alone(row[1], metric))
     return Ranking(metric, tuple(rows), tuple(_notes(sweeps, metric)))
 
 

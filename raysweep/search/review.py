@@ -58,6 +58,8 @@ class Sweep:
         self.directory = directory
         self.spec = spec
         self.records = records
+        self.kept_by = spec.kept_by
+        """What the kept epoch of a trial is the best by, with the objective that the sweep was run with."""
         self.running = running
         """Whether a driver is at work on it."""
         self.prediction = prediction
@@ -262,7 +264,8 @@ class Sweep:
         note = loss_note(self.spec, metric)
         if note is not None:
             raise ArgumentError(f"{option(argument, metric)}: {note}. Use elbo_nats, bits_per_dim or psnr_db")
-        search = self.spec.search.model_copy(update={"objective": Objective(metric=metric)})
+        # What is confirmed, and which checkpoints are kept, was decided by the objective of the run.
+        search = self.spec.search.model_copy(update={"objective": Objective(metric=metric), "confirm": None})
         spec = self.spec.model_copy(update={"search": search})
         other = copy(self)
         other.spec = spec
@@ -393,7 +396,7 @@ class Sweep:
         if self.spans is not None:
             data["spans"] = self.spans
         origin = {"sweep": self.spec.name, "trial": record.number, "state": record.state.value, "data": data}
-        export_model(self.directory.trial(record.number), folder, origin, self.spec.kept_by)
+        export_model(self.directory.trial(record.number), folder, origin, self.kept_by)
         return record
 
     def _export_to(self, address: str | os.PathLike[str], trial: int | None) -> str:

@@ -186,6 +186,8 @@ class Asked:
     """Whether TPE takes numbers among choices in their order. Sweeps begun before it did so go on without."""
     past: tuple[PastSweep, ...] = ()
     """What the sweep took over from earlier ones when it began."""
+    repeats: int = 0
+    """How many trials before it train others again, and are none of the points that a sampler counts."""
 
     @property
     def seed(self) -> int:
@@ -214,7 +216,7 @@ def _gp(asked: Asked) -> BaseSampler:
         seed=spec.search.seed, last_epoch=spec.max_epochs, rungs=_rungs(spec),
         epochs_name="epochs" if "epochs" in searched else None,
         space={name: optuna_distribution(name, d) for name, d in searched.items()}, fixed=asked.given,
-        past=asked.past, prior=spec.search.prior, given=len(spec.search.enqueue),
+        past=asked.past, prior=spec.search.prior, given=len(spec.search.enqueue), repeats=asked.repeats,
     )  # fmt: skip
 
 
@@ -228,7 +230,7 @@ _MAKERS: Mapping[str, Callable[[Asked], BaseSampler]] = {
 
 def make_sampler(
     spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None, are_choices_ordered: bool = True,
-    past: tuple[PastSweep, ...] = (),
+    past: tuple[PastSweep, ...] = (), repeats: int = 0,
 ) -> BaseSampler:  # fmt: skip
     """Return the sampler that suggests trial `number`, seeded from (seed, number); `Asked` has what the rest means.
 
@@ -242,7 +244,7 @@ def make_sampler(
             f"search.sampler: must be {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}, got {name!r}"
             f"{value_hint('search.sampler', name, SAMPLERS)}"
         )
-    return _MAKERS[name](Asked(spec, number, given or {}, are_choices_ordered, past))
+    return _MAKERS[name](Asked(spec, number, given or {}, are_choices_ordered, past, repeats))
 
 
 def ranking_for(spec: SweepSpec) -> Ranking:
@@ -273,15 +275,15 @@ def _rungs(spec: SweepSpec) -> tuple[int, ...]:
 def suggest(
     spec: SweepSpec, study: optuna.Study, number: int, given: Mapping[str, Scalar],
     distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial], are_choices_ordered: bool = True,
-    past: tuple[PastSweep, ...] = (),
+    past: tuple[PastSweep, ...] = (), repeats: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the point of trial `number`: what is `given`, and the rest from the sampler, which learns from `seen`.
 
     Args:
         seen: a `Ranking.view` and the trials that are running, in any order.
-        are_choices_ordered, past: as `Asked` has them.
+        are_choices_ordered, past, repeats: as `Asked` has them.
     """
-    sampler = make_sampler(spec, number, given, are_choices_ordered, past)
+    sampler = make_sampler(spec, number, given, are_choices_ordered, past, repeats)
     in_order = sorted(seen, key=lambda trial: trial.number)
     view = _View(study, in_order)
     # Optuna looks for what all have in common. Those of one and the same space, which nearly all are, can be one.

@@ -244,7 +244,7 @@ class Session:
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
         if is_new:
             self._writer.add_epoch(record)
-        verdict = self._verdict(record)
+        verdict = self._verdict(record, is_new)
         # One that was sent on from a rung may send that rung's result again, from its checkpoint.
         has_come_further = report.metrics.epoch > flight.order.epochs_done
         pauses = verdict is None and has_come_further and self._pauses(number)
@@ -440,8 +440,11 @@ class Session:
         """The prediction of collapse, if there is one."""
         return self._prediction if isinstance(self._prediction, Preflight) else None
 
-    def _verdict(self, record: TrialRecord) -> tuple[TrialState, str] | None:
-        """How a trial ends at its latest epoch; None if it goes on."""
+    def _verdict(self, record: TrialRecord, is_new: bool) -> tuple[TrialState, str] | None:
+        """Return how a trial ends at its latest epoch; None if it goes on.
+
+        An epoch that is sent again, from a checkpoint, was judged when it was new, unless the driver died over it.
+        """
         metric = self.spec.search.objective.metric
         metrics = record.final
         assert metrics is not None
@@ -457,7 +460,7 @@ class Session:
         if asha is None or asha.promote:
             return None
         rung = max((rung for rung in asha.rungs(record.config.epochs) if rung <= metrics.epoch), default=None)
-        if rung is None or not self._is_to_judge(record, rung, asha):
+        if rung is None or not self._is_to_judge(record, rung, asha, is_new):
             return None
         reached = self.ledger.values_at(rung)
         if survives(record.number, reached, asha.reduction_factor, self.spec.search.objective.direction):
@@ -466,13 +469,14 @@ class Session:
         again = f", judged again after epoch {metrics.epoch}" if metrics.epoch > rung else ""
         return TrialState.PRUNED, f"not among {share} at epoch {rung}{again}"
 
-    def _is_to_judge(self, record: TrialRecord, rung: int, asha: Asha) -> bool:
+    def _is_to_judge(self, record: TrialRecord, rung: int, asha: Asha, is_new: bool) -> bool:
         """Return whether a trial is judged after its latest epoch at the last rung it has reached.
 
         It is when it arrives there, and when others have arrived since it was judged there last.
         """
         flight, arrived = self._flights[record.number], len(self.ledger.values_at(rung))
-        if len(record.epochs) > rung and (not asha.rejudge or flight.judged == (rung, arrived)):
+        is_past = len(record.epochs) > rung
+        if is_past and (not asha.rejudge or not is_new or flight.judged == (rung, arrived)):
             return False
         flight.judged = (rung, arrived)
         return True

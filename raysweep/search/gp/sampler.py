@@ -43,7 +43,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
         self, *, seed: int | None = None, last_epoch: int | None = None, rungs: Sequence[int] = (),
         epochs_name: str | None = None, space: Mapping[str, BaseDistribution] | None = None,
         fixed: Mapping[str, Any] | None = None, past: Sequence[PastSweep] = (), prior: Mapping[str, Any] | None = None,
-        given: int = 0,
+        given: int = 0, repeats: int = 0,
     ) -> None:  # fmt: skip
         """Make a sampler.
 
@@ -57,10 +57,12 @@ class CurveSampler(optuna.samplers.BaseSampler):
             past: trials of earlier sweeps, as observations of tasks that may be related.
             prior: values that are believed to be good, of some parameters.
             given: how many points are given before the first one that is suggested.
+            repeats: how many trials before the next one train others again, and are none of the points counted here.
         """
         self._seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._last_epoch, self._rungs, self._epochs_name = last_epoch, tuple(rungs), epochs_name
         self._fixed = dict(fixed or {})
+        self._repeats = repeats
         self._space, self._common = space, IntersectionSearchSpace()
         self._past, self._prior, self._given = tuple(past), dict(prior or {}), given
 
@@ -81,7 +83,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
         sign = -1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else 1.0
         # One thread: the same sums in the same order whatever OMP_NUM_THREADS says, and the other cores are for trials.
         with _blas.limit(limits=1, user_api="blas"):
-            return self._suggest(Cube(search_space), trial.number, trials, sign)
+            return self._suggest(Cube(search_space), trial.number - self._repeats, trials, sign)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -127,6 +128,53 @@ def test_a_confirmation_that_diverges_puts_its_trial_behind_and_one_that_fails_s
     assert found[0].half_width is not None, "of the two finite ones"
 
 
+def test_the_order_stays_that_of_the_search_until_all_confirmations_have_ended(
+    spec: SweepSpec, directory: SweepDirectory
+) -> None:
+    ledger = train_all(directory, spec, (50.0, 40.0, 30.0), (10.0, 42.0, 12.0, 44.0))
+    whole = ledger.records()
+    assert [record.number for record in ranked(whole, "elbo_nats")] == [1, 0, 2]
+    assert [record.number for record in ranked(whole, "psnr_db")] == [0, 1, 2], "they were not chosen by it"
+    for ended in range(3, 7):
+        begun = [without(record, {*range(ended, 7)}) for record in whole[:ended]]
+        assert [record.number for record in ranked(begun, "elbo_nats")] == [0, 1, 2]
+
+
+def without(record: TrialRecord, numbers: set[int]) -> TrialRecord:
+    by = tuple(other for other in record.confirmed_by if other.number not in numbers)
+    return replace(record, confirmed_by=by)
+
+
+def test_a_trial_whose_confirmations_all_failed_leaves_the_order_as_it_was(
+    spec: SweepSpec, directory: SweepDirectory
+) -> None:
+    records = train_all(directory, spec, (50.0, 40.0), (10.0, 42.0, 12.0, 44.0)).records()
+    failed = tuple(replace(other, state=TrialState.FAILED) for other in records[0].confirmed_by)
+    records[0] = replace(records[0], confirmed_by=failed)
+    assert [record.number for record in ranked(records, "elbo_nats")] == [0, 1]
+
+
+def test_a_trial_that_diverges_with_other_seeds_comes_after_those_nobody_confirmed(
+    spec: SweepSpec, directory: SweepDirectory
+) -> None:
+    records = train_all(directory, spec, (50.0, 40.0, 30.0), (math.nan, 42.0, 12.0, 44.0)).records()
+    assert [record.number for record in ranked(records, "elbo_nats")] == [1, 2, 0]
+
+
+def test_the_even_spread_of_the_first_points_goes_on_after_confirmations(
+    spec: SweepSpec, directory: SweepDirectory, tmp_path: Path
+) -> None:
+    spec = with_search(spec, sampler="gp", enqueue=(), early_stopping=None, trials=2)
+    train_all(directory, spec, (50.0, 40.0), (30.0, 42.0, 32.0, 44.0))
+    other = SweepDirectory.at(tmp_path / "other")
+    other.root.mkdir()
+    unconfirmed = with_search(spec, confirm=None)
+    train_all(other, unconfirmed, (50.0, 40.0), ())
+    longer = with_search(spec, trials=12)
+    points = [Ledger.open(place, longer, writable=True).ask().params for place in (directory, other)]
+    assert points[0] == points[1]
+
+
 def test_auto_confirms_where_it_costs_little_and_the_end_says_so_where_it_does_not(
     spec: SweepSpec, directory: SweepDirectory
 ) -> None:
@@ -147,9 +195,7 @@ def test_auto_confirms_where_it_costs_little_and_the_end_says_so_where_it_does_n
 
 
 def moved(records: Sequence[TrialRecord], shift: int) -> list[TrialRecord]:
-    import dataclasses
-
-    return [dataclasses.replace(record, number=record.number + shift) for record in records]
+    return [replace(record, number=record.number + shift) for record in records]
 
 
 def test_without_confirmation_or_without_a_result_nothing_is_trained_again(
@@ -173,7 +219,7 @@ def test_a_sweep_that_goes_on_with_more_trials_confirms_only_who_is_new_among_th
     assert (order.number, order.config.seed) == (7, 0)
     for epoch in range(1, 5):
         session.receive(7, report(epoch, 45.0))
-    assert due(ledger.records(), longer) == [Confirmation(7, another_seed(0, 0)), Confirmation(7, another_seed(0, 1))]
+    assert due(ledger.records(), longer) == [Confirmation(7, another_seed(0, index), 6) for index in (0, 1)]
     assert ledger.records()[7].params != ledger.records()[1].params
 
 

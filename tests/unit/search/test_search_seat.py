@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensor_images import TensorImages, discs, small_config, untimed
 
 from raysweep.clock import PartClock
 from raysweep.layout import SweepDirectory
@@ -17,6 +16,7 @@ from raysweep.search.seat import Seat
 from raysweep.spec import DataSpec
 from raysweep.vae.checkpoint import kept_checkpoint, list_checkpoints, read_checkpoint
 from raysweep.vae.fused import FusedTraining
+from tests.unit.vae.tensor_images import TensorImages, discs, small_config, untimed
 
 SHAPE = (1, 8, 8)
 

@@ -12,8 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, variance
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from raysweep.config import TrialConfig
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, mode_of, rank_alone
 from raysweep.spec import Confirm, SweepSpec
@@ -72,12 +73,19 @@ class Confirmed(NamedTuple):
         return math.hypot(self.half_width, other.half_width)
 
 
+def wanted_by(spec: SweepSpec) -> Confirm | Literal["auto"] | None:
+    """Return `search.confirm`, but None in place of `auto` where the search itself trains with several seeds."""
+    wanted = spec.search.confirm
+    return None if wanted == "auto" and "seed" in spec.trial.searched else wanted
+
+
 def plan(records: Sequence[TrialRecord], spec: SweepSpec) -> Plan | None:
     """Return what confirms the search; None if nothing does: it is not over, is not to be, or came to nothing.
 
-    The best are those with the best values of their own; what confirmed them does not change who is confirmed.
+    The best are those with the best values of their own; what confirmed them does not change who is confirmed. Trials
+    that differ in nothing but their seed are one of them, for their confirmations would say the same.
     """
-    wanted = spec.search.confirm
+    wanted = wanted_by(spec)
     search = [record for record in records if record.confirms is None]
     if wanted is None or len(search) < spec.trials or any(record.ended_at is None for record in search):
         return None
@@ -86,7 +94,10 @@ def plan(records: Sequence[TrialRecord], spec: SweepSpec) -> Plan | None:
     whole = [r for r in search if r.state is TrialState.COMPLETED and math.isfinite(r.last(metric))]
     if not whole or (wanted == "auto" and len(whole) < 2):
         return None
-    best = sorted(whole, key=lambda record: rank_alone(record, metric))[: count.top]
+    best_of = dict[TrialConfig, TrialRecord]()
+    for record in sorted(whole, key=lambda record: rank_alone(record, metric)):
+        best_of.setdefault(record.config.model_copy(update={"seed": 0}), record)
+    best = list(best_of.values())[: count.top]
     epochs = count.seeds * sum(record.config.epochs for record in best)
     searched = sum(len(record.epochs) for record in search)
     is_wanted = wanted != "auto" or epochs <= LARGEST_SHARE * searched

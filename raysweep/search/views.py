@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raysweep.confirming import LARGEST_SHARE, Confirmed, confirmed
+from raysweep.confirming import LARGEST_SHARE, Confirmed, confirmed, wanted_by
 from raysweep.layout import typed
 from raysweep.metrics import FINAL_PREFIX, WITHOUT_RESULT, TrialState
 from raysweep.records import TrialRecord
@@ -350,8 +350,10 @@ def data_lines(data: DataDescription, remarks: Sequence[Note]) -> Iterator[tuple
 
 def _confirm_text(spec: SweepSpec) -> str:
     """Say which trials are trained again when the search is over."""
-    wanted, is_auto = spec.search.confirm, spec.search.confirm == "auto"
-    count = Confirm() if wanted is None or wanted == "auto" else wanted
+    wanted, is_auto = wanted_by(spec), spec.search.confirm == "auto"
+    if wanted is None:
+        return "none: the seed is searched, so the search trains with other seeds itself"
+    count = Confirm() if wanted == "auto" else wanted
     where = f", if that costs less than {LARGEST_SHARE:.0%} of the epochs of the search" if is_auto else ""
     return f"the best {count.top}, by {counted(count.seeds, 'training')} more of each with other seeds{where}"
 

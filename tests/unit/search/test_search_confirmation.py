@@ -194,6 +194,26 @@ def test_auto_confirms_where_it_costs_little_and_the_end_says_so_where_it_does_n
     assert due(many[:59], with_search(auto, trials=59)) == []
 
 
+def test_trials_that_differ_in_their_seed_alone_are_one_of_the_best(spec: SweepSpec, directory: SweepDirectory) -> None:
+    text = SPACE.replace("trials: 6", "sampler: grid\n  confirm: {top: 2, seeds: 1}").replace("[2, 8, 16]", "[8]")
+    text = text.replace("  enqueue: [{kld_weight: 1e-3, latent_size: 8}, {latent_size: 16}]", "")
+    text = text.replace("{low: 1e-5, high: 1e-1, log: true}", "{choices: [1e-4, 1e-3]}\n  seed: {choices: [0, 1]}")
+    seeds = search_of(parse_spec(text, "table.yaml"), 4)
+    values = (10.0, 50.0, 40.0, 60.0)
+    records = train_all(directory, seeds, values, (1.0, 2.0)).records()
+    weight_of = [record.params["kld_weight"] for record in records[:4]]
+    others = [number for number in range(4) if weight_of[number] != weight_of[3]]
+    assert len(others) == 2
+    best = (3, max(others, key=values.__getitem__))
+    assert tuple(record.confirms for record in records[4:]) == best
+    planned = plan(records, seeds)
+    assert planned is not None
+    assert planned.trials == best
+
+    auto = with_search(seeds, confirm="auto")
+    assert plan(records, auto) is None, "the search itself trains with several seeds"
+
+
 def moved(records: Sequence[TrialRecord], shift: int) -> list[TrialRecord]:
     return [replace(record, number=record.number + shift) for record in records]
 

@@ -104,6 +104,16 @@ def plan(records: Sequence[TrialRecord], spec: SweepSpec) -> Plan | None:
     return Plan(tuple(record.number for record in best), count.seeds, epochs, searched, is_wanted)
 
 
+def most_trainings(spec: SweepSpec) -> int:
+    """Return how many trainings confirm the search at most, before it has begun."""
+    wanted = wanted_by(spec)
+    if wanted is None:
+        return 0
+    if wanted == "auto":
+        return min(Confirm().top * Confirm().seeds, int(LARGEST_SHARE * spec.trials))
+    return min(wanted.top, spec.trials) * wanted.seeds
+
+
 def due(records: Sequence[TrialRecord], spec: SweepSpec) -> list[Confirmation]:
     """Return the trainings that are still to be begun: of each seed those of the best trial first."""
     planned = plan(records, spec)

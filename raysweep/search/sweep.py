@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.clock import timed
+from raysweep.confirming import most_trainings
 from raysweep.data.cache import open_cache, prepare
 from raysweep.defaults import settled_like, sized_like
 from raysweep.errors import ArgumentError, DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
@@ -113,7 +114,7 @@ def run(
             warn(remark)
         with _made(directory.root), connected(spec, spec.trials, warn=warn):
             slots = slots_of(spec)
-            _warn_of_room(directory, spec, cache, slots, spec.trials, warn)
+            _warn_of_room(directory, spec, cache, slots, spec.trials + most_trainings(spec), warn)
             # The log begins once the directory is this sweep's: a copy of a bucket that holds anything is set aside.
             with driving(directory), mirroring(directory, new=True) as mirror, followed_by(directory.log):
                 _refuse_taken(directory, spec, source)
@@ -280,7 +281,8 @@ def _resume(
     left = sweep_status(ledger.records(), spec).left
     with connected(spec, left, log=directory.log, warn=warn):
         slots = slots_of(spec)
-        _warn_of_room(directory, spec, cache, slots, left, warn)
+        to_confirm = most_trainings(spec) if ledger.ended < spec.trials else 0  # later they are counted in `left`
+        _warn_of_room(directory, spec, cache, slots, left + to_confirm, warn)
         _take_over(directory, spec, description, ledger, changes)
         rebuild(directory, spec, ledger.records())
         images = image_file(cache, directory.origin)

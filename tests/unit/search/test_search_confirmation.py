@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.confirming import Confirmation, another_seed, confirmed, due, plan
+from raysweep.confirming import Confirmation, another_seed, confirmed, due, most_trainings, plan
 from raysweep.errors import LedgerError, SpecError
 from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
@@ -212,6 +212,17 @@ def test_trials_that_differ_in_their_seed_alone_are_one_of_the_best(spec: SweepS
 
     auto = with_search(seeds, confirm="auto")
     assert plan(records, auto) is None, "the search itself trains with several seeds"
+
+
+@pytest.mark.parametrize(
+    ("confirm", "trials", "most"),
+    [(None, 100, 0), ("auto", 59, 8), ("auto", 60, 9), ("auto", 1000, 9), ("auto", 3, 0),
+     (Confirm(top=2, seeds=4), 10, 8), (Confirm(top=5, seeds=2), 3, 6)],
+)  # fmt: skip
+def test_room_is_reckoned_with_for_all_that_may_confirm(
+    spec: SweepSpec, confirm: object, trials: int, most: int
+) -> None:
+    assert most_trainings(with_search(spec, confirm=confirm, trials=trials)) == most
 
 
 def moved(records: Sequence[TrialRecord], shift: int) -> list[TrialRecord]:

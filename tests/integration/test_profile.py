@@ -19,13 +19,13 @@ from raysweep.search.profiling import Profiler
 from raysweep.search.review import Sweep
 from raysweep.spec import SweepSpec
 from tests.integration.conftest import TINY
+from tests.integration.outcomes import curves
 
 pytestmark = [
     pytest.mark.usefixtures("ray_here"),
     # Ray leaves sockets and subprocess handles to the garbage collector
     pytest.mark.filterwarnings("default::ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"),
 ]
-TIMED = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
 NOT_IN_A_SOUND_SWEEP = {SlotPart.LOST, SlotPart.BUCKET, SlotPart.MACHINE, SlotPart.TESTS, SlotPart.BETWEEN}
 """Or only if something takes its time by chance."""
 NOT_IN_THIS_DRIVER = {DriverPart.BUCKET, DriverPart.TERMINAL}
@@ -49,7 +49,7 @@ def test_a_profiled_sweep_has_the_metrics_of_one_that_is_not(
     plain = raysweep.run(one_at_a_time, tmp_path / "plain")
     assert plain.profile is None
     assert not plain.directory.profile_parquet.exists()
-    assert profiled.epochs().drop_columns(TIMED).equals(plain.epochs().drop_columns(TIMED))
+    assert curves(profiled).equals(curves(plain))
     timed = ["images_per_s", "best_images_per_s", "epoch_s", "best_epoch_s", "train_s", "test_measured_s",
              "started_at", "ended_at"]  # fmt: skip
     assert profiled.trials().drop_columns(timed).equals(plain.trials().drop_columns(timed))

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -16,46 +15,18 @@ import raysweep
 from raysweep.cli import main
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
-from raysweep.records import TrialRecord
 from raysweep.search.review import Sweep
-from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
 from tests.integration.conftest import TINY
+from tests.integration.outcomes import StopsAfter, curves, outcomes
 
 pytestmark = [
     pytest.mark.usefixtures("ray_here"),
     # Ray leaves sockets and subprocess handles to the garbage collector
     pytest.mark.filterwarnings("default::ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"),
 ]
-TIMED = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
 ASHA = "early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}"
 Tiny = Callable[..., SweepSpec]
-
-
-def curves(sweep: Sweep) -> pa.Table:
-    return sweep.epochs().drop_columns(TIMED)
-
-
-def outcomes(sweep: Sweep) -> list[tuple[object, ...]]:
-    return [(r.number, r.state, r.params, r.cause, r.enqueued, len(r.epochs)) for r in sweep.records]
-
-
-class StopsAfter:
-    """An observer in whose sweep an hour passes with its n-th epoch."""
-
-    def __init__(self, epochs: int) -> None:
-        self.left = epochs
-
-    def epoch_done(self, session: Session, record: TrialRecord) -> None:
-        self.left -= 1
-        if self.left == 0:
-            session.begun -= 3600
-
-    def trial_ended(self, session: Session, record: TrialRecord) -> None: ...
-
-    def trial_tested(self, session: Session, record: TrialRecord) -> None: ...
-
-    def tick(self, session: Session) -> None: ...
 
 
 @pytest.fixture(scope="module")

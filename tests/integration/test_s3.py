@@ -24,10 +24,10 @@ from raysweep.search.workingcopy import checkpoint_epoch
 from raysweep.spec import SweepSpec
 from tests.chaos.processes import actors, kill, left_after, marked
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep
+from tests.integration.outcomes import StopsAfter, curves, outcomes
 from tests.s3server import Wire, s3_server
 
 ASHA = "early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}"
-TIMED = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -94,7 +94,7 @@ def test_a_sweep_goes_on_elsewhere_when_its_driver_and_its_machine_are_gone(tmp_
     expected = raysweep.open_sweep(tmp_path / "results/long")
     found = raysweep.open_sweep(copy)
     assert [record.state for record in found.records] == [TrialState.COMPLETED] * 2
-    assert found.epochs().drop_columns(TIMED).equals(expected.epochs().drop_columns(TIMED))
+    assert curves(found).equals(curves(expected))
     log = found.directory.log.read_text()
     again = re.findall(r"has (\d+) epochs, .* (?:of epoch (\d+)|is none); what lies between is trained again", log)
     assert log.count("is trained again") == len(again) <= len(saved)
@@ -183,6 +183,27 @@ def test_a_bucket_that_vanishes_stops_the_sweep_which_goes_on_once_it_is_back(
     assert [len(record.epochs) for record in sweep.records] == [30, 30]
     assert RemoteDirectory.at(uri).read("study.journal") == sweep.directory.journal.read_bytes()
     wire.cut()
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.filterwarnings("default::ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning")
+def test_paused_trials_go_on_on_another_machine(
+    server: str, tiny: Callable[..., SweepSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other machine has nothing but the bucket: the ledger, and each paused trial's checkpoints."""
+    asha = ("reduction_factor: 2", "reduction_factor: 2, promote: true")
+    spec = tiny(asha, ("trials: 5", "trials: 6\n  time_budget: 30m\n  max_concurrent: 1"))
+    undisturbed = raysweep.run(spec, tmp_path / "undisturbed")
+    uri = f"s3://bucket/paused?endpoint_override={server}&region=us-east-1"
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / "here"))
+    stopped = raysweep.run(spec, uri, observer=StopsAfter(5))
+    assert any(record.state is TrialState.PAUSED and record.epochs for record in stopped.records)
+    shutil.rmtree(tmp_path / "here")
+    monkeypatch.setenv("RAYSWEEP_CACHE", str(tmp_path / "elsewhere"))
+    sweep = raysweep.resume(uri, time_budget=7200.0)
+    assert outcomes(sweep) == outcomes(undisturbed)
+    assert curves(sweep).equals(curves(undisturbed))
+    assert "is trained again" not in sweep.directory.log.read_text()
 
 
 def test_the_profile_of_a_sweep_outlives_its_machine(tmp_path: Path, server: str) -> None:

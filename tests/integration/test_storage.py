@@ -19,6 +19,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 import raysweep
 from raysweep.metrics import TrialState
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep
+from tests.integration.outcomes import curves
 
 TEXT = (
     TINY.replace("tiny", "long")
@@ -26,7 +27,6 @@ TEXT = (
     .replace("d_size: 4", "d_size: 4\n  epochs: 30")
     .replace("early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}", "sampler: random")
 )
-TIMED = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
 
 
 def mount(*arguments: str | Path) -> bool:
@@ -129,7 +129,7 @@ def assert_stopped(process: subprocess.Popen[str], reason: str) -> None:
 
 def assert_same_end(sweep: raysweep.Sweep, undisturbed: raysweep.Sweep) -> None:
     assert [record.state for record in sweep.records] == [TrialState.COMPLETED] * 3
-    assert sweep.epochs().drop_columns(TIMED).equals(undisturbed.epochs().drop_columns(TIMED))
+    assert curves(sweep).equals(curves(undisturbed))
 
 
 def resumed(root: Path, cwd: Path) -> raysweep.Sweep:

@@ -22,7 +22,6 @@ from raysweep.metrics import (
     TrialState,
 )
 from raysweep.space import Scalar, TrialSpace
-from raysweep.spec import SweepSpec
 
 _CODES = {"int": "q", "float": "d", "bool": "?"}
 _FIELDS = {field.name: "<" + _CODES[str(field.type)] for field in fields(EpochMetrics)}
@@ -226,20 +225,6 @@ def rank_alone(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
     value = record.last(metric) if record.state not in WITHOUT_RESULT else math.nan
     sign = -1.0 if mode_of(metric) == "max" else 1.0
     return (record.state is not TrialState.COMPLETED, sign * value if math.isfinite(value) else math.inf, record.number)
-
-
-def stands_on_a_rung(record: TrialRecord, spec: SweepSpec) -> bool:
-    """Return whether early stopping pauses a trial where it is: it has not ended, and its last epoch is a rung.
-
-    Then it is paused unless a process trains it. A sweep whose trials do not pause has none.
-    """
-    asha = spec.asha
-    if asha is None or not asha.promote or record.ended_at is not None or record.confirms is not None:
-        return False
-    if len(record.epochs) not in asha.rungs(spec.max_epochs):
-        return False
-    # One whose value is no number has diverged; its driver died before it said so.
-    return diverged_by(record.epochs[-1], spec.search.objective.metric) is None
 
 
 def diverged_by(epoch: EpochRecord, metric: str) -> str | None:

@@ -186,8 +186,9 @@ class Asha(Section):
     reduction_factor: Annotated[int, Strict(), Field(ge=2, le=MOST_TRIALS)] = 3
     """One in this many trials goes on past a rung, and rungs grow by this factor."""
     rejudge: Annotated[bool, Strict()] = True
-    """A trial that has passed a rung is judged there again when others have come, until it reaches the next, and stops
-    if it is no more among the best; without it each is judged once, when it arrives, and the first ones by nobody."""
+    """The first trials wait on the first rung until `reduction_factor` stand there, and a trial that has passed a rung
+    is judged there again when others have come, until it reaches the next. Without it each is judged once, when it
+    arrives, and the first ones by nobody."""
     promote: Annotated[bool, Strict()] = False
     """Trials pause on a rung and go on when they are among the best there; otherwise the poor ones stop for good."""
 

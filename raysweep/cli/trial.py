@@ -76,7 +76,7 @@ def show(directory: str, trial: int | None, as_json: bool) -> None:
 
 
 def _rank(sweep: Sweep, record: TrialRecord) -> str:
-    from raysweep.search.decisions import ordinal
+    from raysweep.wording import ordinal
 
     ranking = [other.number for other in sweep.best()]
     if record.number not in ranking:
@@ -98,6 +98,8 @@ def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
     judged = decisions(record, sweep.records, sweep.spec)
     if record.state is TrialState.PAUSED and judged:
         waits = "it goes on if it is among the best there, or ahead when nothing else is left to train"
+        if sweep.spec.asha is not None and not sweep.spec.asha.promote:
+            waits = f"it is judged as soon as {sweep.spec.asha.reduction_factor} trials have come as far"
         return [decision_text(judged[-1], sweep.objective), waits]
     if record.state is TrialState.PRUNED and judged and judged[-1].standing is not None:
         return [decision_text(judged[-1], sweep.objective)]

@@ -1,7 +1,8 @@
 """What early stopping decided of a trial, replayed from the ledger as each decision was taken.
 
 Where trials are stopped, a decision follows the epoch it judges at once, in the driver's one thread. So the rung was
-then made of the trials whose epoch the ledger had taken before. Epochs carry the time at which they were taken, ends
+then made of the trials whose epoch the ledger had taken before. The first ones on the first rung were judged when
+enough others had come. Epochs carry the time at which they were taken, ends
 the time at which they were told. Clocks are not perfect: a driver on another machine, or a clock that was set back,
 mixes up this order. The cause of a stop says how many trials stood on the rung; where the replay finds another number,
 no number is told.
@@ -22,6 +23,7 @@ from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, of_search
 from raysweep.search.scheduler import Standing, standing
 from raysweep.spec import SweepSpec
+from raysweep.wording import ordinal
 
 _STOPPED_AT = re.compile(r"that had reached it at epoch (\d+)")
 _ON_THE_RUNG = re.compile(r"of the (\d+) trials that had reached it")
@@ -61,8 +63,12 @@ def decisions(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSp
 
 
 def _stop(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
-    """Return what was decided where trials are judged once, when they arrive at a rung."""
+    """Return what was decided where trials are judged when they arrive at a rung."""
     assert spec.asha is not None
+    if spec.asha.rejudge and epoch == spec.asha.rungs(spec.max_epochs)[0]:
+        waited = _after_waiting(record, epoch, records, spec)
+        if waited is not None:
+            return waited
     was_stopped = record.state is TrialState.PRUNED and len(record.epochs) == epoch
     was_stopped = was_stopped and _rung_of_the_stop(record) in (None, epoch)
     judged_at = record.epochs[epoch - 1].recorded_at
@@ -72,6 +78,34 @@ def _stop(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec:
     place = standing(record.number, rung, spec.asha.reduction_factor, spec.search.objective.direction)
     is_known = place.survives != was_stopped and (not was_stopped or _is_of_so_many(record, len(rung)))
     return RungDecision(epoch, not was_stopped, place if is_known else None)
+
+
+def _after_waiting(
+    record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec
+) -> RungDecision | None:
+    """Return what was decided of a trial that waited on the first rung until others came; None of one that did not."""
+    assert spec.asha is not None
+    factor, mode = spec.asha.reduction_factor, spec.search.objective.direction
+    arrived = record.epochs[epoch - 1].recorded_at
+    if len(_rung(records, epoch, spec, arrived)) >= factor:
+        return None
+    arrivals = sorted(other.epochs[epoch - 1].recorded_at for other in records if len(other.epochs) >= epoch)
+    judged_at = arrivals[factor - 1] if len(arrivals) >= factor else None
+    if len(record.epochs) > epoch:
+        after = record.epochs[epoch]
+        begun = max(arrived, after.recorded_at - timedelta(seconds=after.value("epoch_s")))
+        if judged_at is None or (begun < judged_at and _had_all_begun(records, begun, spec)):
+            place = standing(record.number, _rung(records, epoch, spec, begun), factor, mode)
+            return RungDecision(epoch, True, place, led=True)
+        place = standing(record.number, _rung(records, epoch, spec, judged_at), factor, mode)
+        return RungDecision(epoch, True, place if place.survives else None)
+    if record.state is TrialState.PRUNED:
+        rung = _rung(records, epoch, spec, max(arrived, record.ended_at or arrived))
+        place = standing(record.number, rung, factor, mode)
+        is_known = not place.survives and _is_of_so_many(record, len(rung))
+        return RungDecision(epoch, False, place if is_known else None)
+    place = standing(record.number, _rung(records, epoch, spec, None), factor, mode, promote=True)
+    return RungDecision(epoch, False, place, waits=True)
 
 
 def _stop_again(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
@@ -112,10 +146,15 @@ def _promotion(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], 
     if moment is not None:
         place = standing(record.number, _rung(records, epoch, spec, moment), factor, mode, promote=True)
         return RungDecision(epoch, True, place)
-    last_start = max((r.started_at for r in records if r.started_at is not None), default=arrived)
-    led = len(records) >= spec.trials and (begun is None or last_start <= begun)
+    led = _had_all_begun(records, begun, spec)
     place = standing(record.number, _rung(records, epoch, spec, begun), factor, mode, promote=True)
     return RungDecision(epoch, True, place if led else None, led=led)
+
+
+def _had_all_begun(records: Sequence[TrialRecord], moment: datetime | None, spec: SweepSpec) -> bool:
+    """Return whether all trials of the search had begun by then, so that none was left to hand out; None is now."""
+    starts = [record.started_at for record in records if record.started_at is not None]
+    return len(records) >= spec.trials and (moment is None or all(start <= moment for start in starts))
 
 
 def _last_among_the_best(
@@ -193,9 +232,3 @@ def told_apart(a: float, b: float) -> tuple[str, str]:
         if texts[0] != texts[1] or a == b:
             break
     return texts
-
-
-def ordinal(number: int) -> str:
-    """Return `1st`, `2nd`, `3rd`, `4th`, ..."""
-    endings = {1: "st", 2: "nd", 3: "rd"}
-    return f"{number}{'th' if 10 <= number % 100 <= 20 else endings.get(number % 10, 'th')}"

@@ -4,7 +4,7 @@ Every transition of a trial stands in this module. A trial is RUNNING in the stu
 the study says is RUNNING when a driver opens it was left unfinished and goes on. An epoch's metrics are a user
 attribute of its trial, its objective an intermediate value; reports, early stopping and resuming follow from these.
 Final metrics are user attributes of the study, since Optuna closes a trial once it is told. A trial that early stopping
-pauses has no entry that says so: it is RUNNING, and its last epoch is a rung (`records.stands_on_a_rung`).
+pauses has no entry that says so: it is RUNNING, and its last epoch is a rung (`scheduler.Pausing`).
 
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch
@@ -34,7 +34,7 @@ from raysweep.errors import LedgerError, StorageError
 from raysweep.layout import SweepDirectory, shown, storage_errors
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.profiles import DriverPart
-from raysweep.records import EpochRecord, TrialRecord, stands_on_a_rung
+from raysweep.records import EpochRecord, TrialRecord, diverged_by
 from raysweep.search.compaction import compact, is_worth_compacting
 from raysweep.search.entries import (
     CONFIRMS,
@@ -56,6 +56,7 @@ from raysweep.search.entries import (
 from raysweep.search.journal import Journal, described_cut, repair_journal
 from raysweep.search.past import PastSweep, past_from
 from raysweep.search.sampling import Ranking, epochs_kept, ranking_for, suggest
+from raysweep.search.scheduler import pausing_rule
 from raysweep.space import Scalar, optuna_distribution
 from raysweep.spec import SweepSpec
 
@@ -97,6 +98,7 @@ class Ledger:
         self._records: dict[int, TrialRecord] = {}
         self._are_choices_ordered = study.user_attrs.get(CHOICES) == ORDERED or not study.get_trials(deepcopy=False)
         self._past = past_from(study.user_attrs.get(PAST, ()))
+        self._pausing = pausing_rule(spec)
         self._paused: dict[int, int] = {}
         self._confirming: set[int] = set()
         """Numbers of the trials that confirm others."""
@@ -112,7 +114,8 @@ class Ledger:
                 raise LedgerError(f"trial {frozen.number}: has no value of {', '.join(missing)}")
             self._trial_ids[frozen.number] = frozen._trial_id
             self._take(self._read(frozen, unfinished))
-            self.pause(frozen.number)
+        for number in self.unfinished():  # once all are known: whether one pauses depends on the others
+            self.pause(number)
 
     @classmethod
     @timed(DriverPart.LEDGER)
@@ -199,9 +202,13 @@ class Ledger:
         return self._paused
 
     def pause(self, number: int) -> bool:
-        """Take note that no process trains a trial; return whether it is paused, since it stands on a rung."""
+        """Take note that no process trains a trial; return whether it pauses where it stands."""
         record = self._records[number]
-        if not stands_on_a_rung(record, self._spec):
+        if self._pausing is None or record.ended_at is not None or record.confirms is not None or not record.epochs:
+            return False
+        if diverged_by(record.epochs[-1], self._metric) is not None:  # its driver died before it said so
+            return False
+        if not self._pausing.holds(number, len(record.epochs), self.values_at):
             return False
         self._paused[number] = len(record.epochs)
         self._records[number] = dataclasses.replace(record, state=TrialState.PAUSED)

@@ -6,7 +6,7 @@ by itself, of whatever shape: to find one that goes with those a process has, th
 keeps those of other shapes for the processes to come. They are unfinished trials like any other: a driver that dies
 with some of them leaves them to the next.
 
-Trials that pause on a rung (`scheduler.Promotion`) wait in the ledger. Who of them is next follows from the ledger
+Trials that pause on a rung (`scheduler.Pausing`) wait in the ledger. Who of them is next follows from the ledger
 alone, so a driver that takes over a sweep chooses as the one before it would have.
 """
 
@@ -20,7 +20,7 @@ from raysweep.confirming import Confirmation, due
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.search.ledger import Ledger
-from raysweep.search.scheduler import Promotion
+from raysweep.search.scheduler import pausing_rule
 from raysweep.spec import SweepSpec
 
 GROUPS_PAST = 4
@@ -38,7 +38,7 @@ class Queue:
     def __init__(self, ledger: Ledger, spec: SweepSpec) -> None:
         self._ledger = ledger
         self._spec = spec
-        self._promotion = Promotion.of(spec)
+        self._pausing = pausing_rule(spec)
         self._to_confirm: deque[Confirmation] | None = None
         """What confirms the best trials and is still to be begun; None while the search goes on."""
         self._changes = 0
@@ -66,7 +66,7 @@ class Queue:
             return going_on[0]
         if self._to_ask or self._confirmations():
             return None
-        return next(iter(self._last or self._led()), None)
+        return next(iter(self._last or self._left_over()), None)
 
     def take(self) -> TrialRecord | None:
         """Return the next trial; None if there is none."""
@@ -125,28 +125,27 @@ class Queue:
         self._last.append(number)
 
     def sent_on(self) -> list[int]:
-        """Return the paused trials that are to go on, the next one first: the leader, if nothing else is left to do."""
-        return self._going_on() or self._led()
+        """Return the paused trials that are to go on, the next one first. Some do if nothing else is left."""
+        return self._going_on() or self._left_over()
 
     def _going_on(self) -> list[int]:
         """Return the paused trials that are to go on, the next one first."""
-        if self._promotion is None:
+        if self._pausing is None:
             return []
         values_at = self._ledger.values_at
-        computed_from = (self._changes, *(len(values_at(epoch)) for epoch in self._promotion.rungs))
+        computed_from = (self._changes, *(len(values_at(epoch)) for epoch in self._pausing.rungs))
         if self._found[0] != computed_from:
-            self._found = computed_from, self._promotion.going_on(values_at, self._ledger.paused)
+            self._found = computed_from, self._pausing.going_on(values_at, self._ledger.paused)
         return self._found[1]
 
-    def _led(self) -> list[int]:
-        """Return the leader, if it is paused and nothing else is left to hand out.
+    def _left_over(self) -> list[int]:
+        """Return the paused trials that go on if nothing else is left to hand out.
 
-        It goes on while others still train: an idle slot finishes no sweep earlier, and mostly it stays the leader.
+        They do while others still train: an idle slot finishes no sweep earlier, and mostly they are the ones.
         """
-        if self._promotion is None or self._to_ask or self._unfinished or self._last:
+        if self._pausing is None or self._to_ask or self._unfinished or self._last:
             return []
-        leader = self._promotion.leader(self._ledger.values_at, self._is_alive)
-        return [leader] if leader is not None and leader in self._ledger.paused else []
+        return self._pausing.left_over(self._ledger.values_at, self._ledger.paused, self._is_alive)
 
     def _go_on(self, number: int) -> TrialRecord:
         self._changes += 1

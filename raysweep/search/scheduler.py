@@ -4,8 +4,9 @@ Nothing is remembered between decisions. A rung is the set of trials that have r
 so that a resumed sweep decides as the undisturbed one would have.
 
 There are two forms. The stopping one judges a trial when it arrives at a rung, and there again when others have come,
-until it reaches the next rung: otherwise the first ones would pass every rung unjudged. The promoting one
-(`Promotion`, `asha: {promote: true}`) pauses every trial at a rung, and lets it go on as soon as it is among the best.
+until it reaches the next rung. The first to arrive at the first rung wait there until they are enough to be judged
+(`Waiting`): otherwise they would pass every rung unjudged. The promoting form (`Promotion`, `asha: {promote: true}`)
+pauses every trial at every rung, and lets it go on as soon as it is among the best.
 
 Either way the best trial of the highest rung that was reached is never stopped, so one at least is trained to its end.
 """
@@ -15,9 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from raysweep.metrics import Mode
 from raysweep.spec import SweepSpec
+from raysweep.wording import ordinal
 
 ValuesAt = Callable[[int], Mapping[int, float]]
 
@@ -70,6 +73,91 @@ def survives(number: int, rung: Mapping[int, float], reduction_factor: int, mode
     return standing(number, rung, reduction_factor, mode).survives
 
 
+class Pausing(Protocol):
+    """A rule by which trials pause on rungs."""
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Return the epochs at which trials may pause."""
+
+    def holds(self, number: int, epoch: int, values_at: ValuesAt) -> bool:
+        """Return whether a trial that has reached an epoch, and has no process, pauses there."""
+
+    def going_on(self, values_at: ValuesAt, paused: Mapping[int, int]) -> list[int]:
+        """Return the numbers of the paused trials that are to go on, the next one first.
+
+        Args:
+            values_at: gives the objective of every trial that has reached an epoch, by number.
+            paused: the epoch at which each paused trial stands, by number.
+        """
+
+    def left_over(self, values_at: ValuesAt, paused: Mapping[int, int], is_alive: Callable[[int], bool]) -> list[int]:
+        """Return the paused trials that go on when nothing else is left to do, the next one first."""
+
+    def ending(self, values_at: ValuesAt, paused: Mapping[int, int], is_over: bool) -> list[tuple[int, str]]:
+        """Return the paused trials that are to end, with the causes.
+
+        Args:
+            values_at, paused: as for `going_on`.
+            is_over: whether no trial is, or will be, handed out.
+        """
+
+
+def pausing_rule(spec: SweepSpec) -> Pausing | None:
+    """Return the rule by which trials of a sweep pause; None if none does."""
+    if spec.asha is None or not (rungs := spec.asha.rungs(spec.max_epochs)):
+        return None
+    factor, mode = spec.asha.reduction_factor, spec.search.objective.direction
+    if spec.asha.promote:
+        return Promotion(rungs, factor, mode)
+    return Waiting(rungs[0], factor, mode) if spec.asha.rejudge else None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The stopping form's first trials: they wait on the first rung until `reduction_factor` stand there.
+
+    Then all of these are judged together. On later rungs nobody waits: a trial that has come so far was judged.
+    """
+
+    rung: int
+    reduction_factor: int
+    mode: Mode
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Return the first rung."""
+        return (self.rung,)
+
+    def holds(self, number: int, epoch: int, values_at: ValuesAt) -> bool:
+        """Return whether a trial stands on the first rung, and has not been found to be among the best there."""
+        return epoch == self.rung and not self._goes_on(number, values_at(epoch))
+
+    def going_on(self, values_at: ValuesAt, paused: Mapping[int, int]) -> list[int]:
+        """Return the paused trials that are among the best now that enough have come, the best first."""
+        rung = values_at(self.rung) if paused else {}
+        return [number for number in _ranking(rung, self.mode) if number in paused and self._goes_on(number, rung)]
+
+    def left_over(self, values_at: ValuesAt, paused: Mapping[int, int], is_alive: Callable[[int], bool]) -> list[int]:
+        """Return all that wait for others, the best first: no others come."""
+        rung = values_at(self.rung) if paused else {}
+        return [number for number in _ranking(rung, self.mode) if number in paused and not self._is_judged(rung)]
+
+    def ending(self, values_at: ValuesAt, paused: Mapping[int, int], is_over: bool) -> list[tuple[int, str]]:
+        """Return those that are not among the best now that enough have come."""
+        rung = values_at(self.rung) if paused else {}
+        if not self._is_judged(rung):
+            return []
+        cause = not_among_the_best(self.reduction_factor, len(rung), self.rung)
+        return [(number, cause) for number in sorted(paused) if not self._goes_on(number, rung)]
+
+    def _is_judged(self, rung: Mapping[int, float]) -> bool:
+        return len(rung) >= self.reduction_factor
+
+    def _goes_on(self, number: int, rung: Mapping[int, float]) -> bool:
+        return self._is_judged(rung) and survives(number, rung, self.reduction_factor, self.mode)
+
+
 @dataclass(frozen=True)
 class Promotion:
     """The promoting form: which of the paused trials goes on (Li et al., arXiv:1810.05934, algorithm 2).
@@ -82,20 +170,12 @@ class Promotion:
     reduction_factor: int
     mode: Mode
 
-    @classmethod
-    def of(cls, spec: SweepSpec) -> Promotion | None:
-        """Return the rule of a sweep; None if its trials do not pause."""
-        if spec.asha is None or not spec.asha.promote:
-            return None
-        return cls(spec.asha.rungs(spec.max_epochs), spec.asha.reduction_factor, spec.search.objective.direction)
+    def holds(self, number: int, epoch: int, values_at: ValuesAt) -> bool:
+        """Return whether the epoch is a rung."""
+        return epoch in self.rungs
 
     def going_on(self, values_at: ValuesAt, paused: Mapping[int, int]) -> list[int]:
-        """Return the numbers of the paused trials that are to go on, the next one first.
-
-        Args:
-            values_at: gives the objective of every trial that has reached an epoch, by number.
-            paused: the epoch at which each paused trial stands, by number.
-        """
+        """Return the paused trials that are to go on: those of the highest rung first, there the best first."""
         found = []
         for epoch in reversed(self.rungs):
             rung = values_at(epoch)
@@ -103,16 +183,34 @@ class Promotion:
             found += [number for number in best if paused.get(number) == epoch]
         return found
 
-    def leader(self, values_at: ValuesAt, is_alive: Callable[[int], bool]) -> int | None:
-        """Return the trial that has to be trained to its end when nothing else is left to do; None if there is none.
+    def left_over(self, values_at: ValuesAt, paused: Mapping[int, int], is_alive: Callable[[int], bool]) -> list[int]:
+        """Return the leader, if it is paused: at least one trial is trained to its end.
 
         It is the best one at the highest rung that a trial has reached which is alive: paused, running or completed.
         """
         for epoch in reversed(self.rungs):
             alive = (number for number in _ranking(values_at(epoch), self.mode) if is_alive(number))
             if (best := next(alive, None)) is not None:
-                return best
-        return None
+                return [best] if best in paused else []
+        return []
+
+    def ending(self, values_at: ValuesAt, paused: Mapping[int, int], is_over: bool) -> list[tuple[int, str]]:
+        """Return all that are paused when nothing is left to train."""
+        found = []
+        for number, epoch in sorted(paused.items()) if is_over else ():
+            place = standing(number, values_at(epoch), self.reduction_factor, self.mode, promote=True)
+            goes = "goes" if place.go_on == 1 else "go"
+            cause = (
+                f"paused at epoch {epoch}, {ordinal(place.place)} of the {place.of} trials that had reached it, of "
+                f"which the best {place.go_on} {goes} on"
+            )
+            found.append((number, cause))
+        return found
+
+
+def not_among_the_best(reduction_factor: int, count: int, epoch: int) -> str:
+    """Return why a trial is stopped: `not among the best 1/3 of the 9 trials that had reached it at epoch 5`."""
+    return f"not among the best 1/{reduction_factor} of the {count} trials that had reached it at epoch {epoch}"
 
 
 def _ranking(rung: Mapping[int, float], mode: Mode) -> list[int]:

@@ -17,14 +17,13 @@ from raysweep.records import TrialRecord, diverged_by
 from raysweep.report.parquet import write_parquet
 from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import rebuild
-from raysweep.search.decisions import ordinal
 from raysweep.search.exchange import EpochReport, ImageFile, Share, TestOrder, TestReport, TrialOrder
 from raysweep.search.ledger import Ledger
 from raysweep.search.queue import Queue
 from raysweep.search.resources import Slots
 from raysweep.search.retries import Fault, Retries
 from raysweep.search.review import Sweep
-from raysweep.search.scheduler import Promotion, standing, survives
+from raysweep.search.scheduler import not_among_the_best, pausing_rule, survives
 from raysweep.search.status import sweep_status
 from raysweep.spec import Asha, SweepSpec
 from raysweep.vae.plateau import stuck_trials
@@ -111,7 +110,7 @@ class Session:
         self._writer = writer
         self._prediction = prediction
         self._observer = observer
-        self._promotion = Promotion.of(spec)
+        self._pausing = pausing_rule(spec)
         self._queue = Queue(ledger, spec)
         self._retries = Retries()
         self._alone: set[int] = set()
@@ -141,7 +140,7 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Whether no trial is, or will be, handed out."""
-        return self.stopped_by is not None or not (self.remaining or self._flights)
+        return self.stopped_by is not None or not (self._flights or self.remaining)
 
     def next_order(self, within: Share | None = None, beside: Collection[int] = ()) -> TrialOrder | None:
         """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
@@ -220,7 +219,7 @@ class Session:
         over = self._take(number, report)
         if over:
             self._flights.pop(number, None)
-            self._end_paused()
+        self._end_paused()
         return over
 
     def _take(self, number: int, report: EpochReport) -> bool:
@@ -465,9 +464,8 @@ class Session:
         reached = self.ledger.values_at(rung)
         if survives(record.number, reached, asha.reduction_factor, self.spec.search.objective.direction):
             return None
-        share = f"the best 1/{asha.reduction_factor} of the {len(reached)} trials that had reached it"
         again = f", judged again after epoch {metrics.epoch}" if metrics.epoch > rung else ""
-        return TrialState.PRUNED, f"not among {share} at epoch {rung}{again}"
+        return TrialState.PRUNED, f"{not_among_the_best(asha.reduction_factor, len(reached), rung)}{again}"
 
     def _is_to_judge(self, record: TrialRecord, rung: int, asha: Asha, is_new: bool) -> bool:
         """Return whether a trial is judged after its latest epoch at the last rung it has reached.
@@ -500,20 +498,13 @@ class Session:
         self._write_tables()
 
     def _end_paused(self) -> None:
-        """End the trials that are paused if none of them will go on: nothing is left to train."""
-        if self._promotion is None or not self.ledger.paused or not self.is_over:
+        """End the paused trials that will not go on."""
+        if self._pausing is None or not self.ledger.paused or self.stopped_by is not None:
             return
-        for number, epoch in sorted(self.ledger.paused.items()):
+        for number, cause in self._pausing.ending(self.ledger.values_at, self.ledger.paused, self.is_over):
+            self._finish(number, TrialState.PRUNED, cause)
             if self.stopped_by is not None:
                 return
-            rung, mode = self.ledger.values_at(epoch), self._promotion.mode
-            place = standing(number, rung, self._promotion.reduction_factor, mode, promote=True)
-            goes = "goes" if place.go_on == 1 else "go"
-            cause = (
-                f"paused at epoch {epoch}, {ordinal(place.place)} of the {place.of} trials that had reached it, of "
-                f"which the best {place.go_on} {goes} on"
-            )
-            self._finish(number, TrialState.PRUNED, cause)
 
     @property
     def _fair_part(self) -> int:

@@ -395,7 +395,9 @@ def plan_view(
         rungs = " and ".join(str(epoch) for epoch in spec.asha.rungs(spec.max_epochs))
         rule = f"one in {spec.asha.reduction_factor} goes on past epoch {rungs}" if rungs else "never: grace covers all"
         if rungs and spec.asha.rejudge and not spec.asha.promote:
-            rule += ", judged again as others come"
+            enough = spec.asha.reduction_factor
+            first = spec.asha.rungs(spec.max_epochs)[0]
+            rule += f", judged again as others come; at epoch {first} the first wait until {enough} are there"
         if rungs and spec.asha.promote:
             rule = f"trials pause at epoch {rungs}, the best one in {spec.asha.reduction_factor} there goes on"
         table.add_row("stopping", f"asha: {rule}, {spec.max_epochs} epochs at most")

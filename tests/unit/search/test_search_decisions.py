@@ -13,12 +13,13 @@ from raysweep.layout import SweepDirectory
 from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.search.decisions import RungDecision, decision_text, decisions, ordinal, told_apart
+from raysweep.search.decisions import RungDecision, decision_text, decisions, told_apart
 from raysweep.search.ledger import Ledger
 from raysweep.search.resources import Slots
 from raysweep.search.scheduler import Standing, standing
 from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
+from raysweep.wording import ordinal
 from tests.unit.search.conftest import IMAGES, NOW, SPACE, Watcher, epoch_metrics, report
 
 

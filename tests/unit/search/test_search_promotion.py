@@ -75,10 +75,12 @@ def test_who_goes_on_is_who_a_naive_reading_of_the_rule_sends_on(data: st.DataOb
 
 def test_the_leader_is_the_best_of_the_highest_rung_that_anyone_alive_has_reached() -> None:
     rule, rungs = Promotion((1, 3), 3, "max"), {1: {0: 5.0, 1: 9.0, 2: 1.0}, 3: {0: 2.0, 2: 8.0}}
-    assert rule.leader(rungs.__getitem__, {0, 1, 2}.__contains__) == 2
-    assert rule.leader(rungs.__getitem__, {0, 1}.__contains__) == 0
-    assert rule.leader(rungs.__getitem__, {1}.__contains__) == 1
-    assert rule.leader(rungs.__getitem__, set().__contains__) is None
+    paused = {0: 3, 1: 1, 2: 3}
+    assert rule.left_over(rungs.__getitem__, paused, {0, 1, 2}.__contains__) == [2]
+    assert rule.left_over(rungs.__getitem__, {0: 3, 1: 1}, {0, 1, 2}.__contains__) == [], "the leader is no more paused"
+    assert rule.left_over(rungs.__getitem__, paused, {0, 1}.__contains__) == [0]
+    assert rule.left_over(rungs.__getitem__, paused, {1}.__contains__) == [1]
+    assert rule.left_over(rungs.__getitem__, paused, set().__contains__) == []
 
 
 def ask(session: Session) -> int:

@@ -120,44 +120,10 @@ def test_a_trial_that_is_not_among_the_best_of_its_rung_is_pruned(open_session: 
     assert record.cause == "not among the best 1/2 of the 3 trials that had reached it at epoch 1"
 
 
-@pytest.fixture
-def with_a_first_on_its_rung(open_session: OpenSession, directory: SweepDirectory, spec: SweepSpec) -> Session:
-    """Three trials out, of four epochs with rungs at 1 and 2, of which the first has passed both."""
-    session, _ = open_session(Ledger.create(directory, spec))
-    for number in range(3):
-        session.next_order()
-        assert not session.receive(number, report(1, 90.0 + 0.001 * number))
-    assert not session.receive(0, report(2, 95.0))
-    return session
-
-
-def test_a_trial_that_has_passed_a_rung_is_judged_there_again_when_others_have_come(
-    with_a_first_on_its_rung: Session,
-) -> None:
-    session = with_a_first_on_its_rung
-    assert not session.receive(1, report(2, 96.0))
-    assert session.receive(0, report(3, 1000.0)), "its value at the rung counts, not the one of now"
-    record = session.ledger.record(0)
-    assert record.state is TrialState.PRUNED
-    cause = "not among the best 1/2 of the 2 trials that had reached it at epoch 2, judged again after epoch 3"
-    assert record.cause == cause
-
-
-def test_a_trial_goes_on_past_a_rung_at_which_nobody_better_has_come(with_a_first_on_its_rung: Session) -> None:
-    session = with_a_first_on_its_rung
-    assert session.receive(1, report(2, 94.0))
-    assert not session.receive(0, report(3, -1000.0))
-    assert session.receive(0, report(4, -1000.0))
-    assert session.ledger.record(0).state is TrialState.COMPLETED
-
-
 def test_where_trials_are_judged_once_the_first_on_a_rung_trains_to_its_end(
-    open_session: OpenSession, directory: SweepDirectory
+    open_session: OpenSession, ledger: Ledger
 ) -> None:
-    text = SPACE.replace("reduction_factor: 2", "reduction_factor: 2, rejudge: false")
-    spec = parse_spec(text, "table.yaml")
-    session, _ = open_session(Ledger.create(directory, spec))
-    session.spec = spec
+    session, _ = open_session(ledger)
     for number in range(2):
         session.next_order()
         assert not session.receive(number, report(1, 90.0 + number))

@@ -51,7 +51,7 @@ def best(directories: tuple[str, ...], metric: str | None, top: int | None, form
         from raysweep.report.explanation.sentences import sentences
 
         console = plain_console()
-        lead, *others = sentences(explanation)
+        lead, *others = sentences(explanation, typed(directories[0]))
         print_sentences(console, lead)
         console.print()
         console.print(explanation_view(explanation, limit=3 if top is None else top))
@@ -64,7 +64,7 @@ def best(directories: tuple[str, ...], metric: str | None, top: int | None, form
         return
     rows = [trial_mapping(sweep, record, ranking.metric) for sweep, record in ranking.rows[: top or 1]]
     if explanation is not None:
-        rows[0]["why"] = explanation_mapping(explanation)
+        rows[0]["why"] = explanation_mapping(explanation, typed(directories[0]))
     click.echo(json.dumps(strict_json(rows[0] if top is None else rows), indent=2))
 
 

@@ -59,10 +59,10 @@ def _confirmed_mapping(sweep: Sweep, record: TrialRecord, metric: str | None) ->
     return {"mean": row.mean, "half_width": row.half_width, "values": list(row.values), "trials": trials}
 
 
-def explanation_mapping(explanation: Explanation) -> dict[str, Any]:
+def explanation_mapping(explanation: Explanation, sweep: str) -> dict[str, Any]:
     """Return why the best trial is the best, with the first of the trials that are compared with it."""
     mapping = dataclasses.asdict(explanation)
-    return {**mapping, "rivals": mapping["rivals"][:RIVALS], "said": sentences(explanation)}
+    return {**mapping, "rivals": mapping["rivals"][:RIVALS], "said": sentences(explanation, sweep)}
 
 
 def story_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:

@@ -11,14 +11,20 @@ from raysweep.wording import counted, percent
 
 MOST_NAMED = 5
 """Trials that a sentence names; of more it says how many they are."""
+SEEDS = 3
+"""How many more seeds are proposed for trials that cannot be told apart."""
 
 
-def sentences(explanation: Explanation) -> list[str]:
-    """Return what is to be said of why the best trial is the best: how far ahead it is, what mattered, what is seen."""
-    return [lead_said(explanation), importance_said(explanation), model_said(explanation)]
+def sentences(explanation: Explanation, sweep: str) -> list[str]:
+    """Return what is to be said of why the best trial is the best: how far ahead it is, what mattered, what is seen.
+
+    Args:
+        sweep: its directory or address, as one types it.
+    """
+    return [lead_said(explanation, sweep), importance_said(explanation), model_said(explanation)]
 
 
-def lead_said(explanation: Explanation) -> str:
+def lead_said(explanation: Explanation, sweep: str) -> str:
     """Say which trial is the best, how far ahead it is, and whether that is more than noise."""
     said = (
         f"Trial {explanation.trial} is the best of {counted(explanation.trials, 'trial')}: {explanation.metric} "
@@ -41,9 +47,10 @@ def lead_said(explanation: Explanation) -> str:
     ]  # fmt: skip
     if not alike:
         return f"{said}: trial {explanation.trial} is ahead of all others by more than that."
+    top, seeds = min(1 + len(alike), MOST_NAMED), explanation.again + SEEDS
     return (
         f"{said}: it cannot be told apart from {_trials(alike)}. To tell them apart, train them again with "
-        f"{'more' if explanation.again else 'other'} seeds: raysweep resume DIR --confirm TOPxSEEDS"
+        f"{'more' if explanation.again else 'other'} seeds: raysweep resume {sweep} --confirm {top}x{seeds}"
     )
 
 

@@ -295,7 +295,7 @@ def test_trials_that_were_confirmed_are_compared_by_their_means_and_tell_the_noi
     assert (found.trial, found.again, found.mean) == (second.number, 3, 92.0)
     assert (found.rivals[0].trial, found.rivals[0].again, found.rivals[0].behind) == (best.number, 3, 30.0)
     assert found.noise == Noise(2.0, 6, from_repeats=True)
-    said = lead_said(found)
+    said = lead_said(found, "results/kld")
     assert "92 on average of 3 trainings with other seeds, 30 ahead of trial" in said
     assert "differences under 3.201 may be noise" in said
 
@@ -306,14 +306,17 @@ def with_noise(found: Explanation, sd: float) -> Explanation:
 
 def test_the_lead_is_told_apart_from_noise_or_not(of_forty: Explanation) -> None:
     first = of_forty.rivals[0]
-    clear = lead_said(with_noise(of_forty, first.behind / 10))
+    clear = lead_said(with_noise(of_forty, first.behind / 10), "results/kld")
     assert f"ahead of trial {first.trial}" in clear
     assert f"trial {of_forty.trial} is ahead of all others by more than that" in clear
-    unclear = lead_said(with_noise(of_forty, 1e6))
+    unclear = lead_said(with_noise(of_forty, 1e6), "results/kld")
     assert "it cannot be told apart from trials" in unclear
-    assert "and 34 more. To tell them apart, train them again with other seeds: raysweep resume" in unclear
+    assert (
+        "and 34 more. To tell them apart, train them again with other seeds: raysweep resume results/kld --confirm 5x3"
+        in unclear
+    )
     alone = dataclasses.replace(of_forty, rivals=())
-    assert "No other trial was trained for as long" in lead_said(alone)
+    assert "No other trial was trained for as long" in lead_said(alone, "results/kld")
 
 
 def test_rivals_are_only_trials_that_were_trained_for_as_long() -> None:
@@ -341,7 +344,7 @@ def test_no_trial_with_a_result_is_nothing_to_explain() -> None:
 
 
 def test_sentences_are_whole_and_short(of_forty: Explanation) -> None:
-    for sentence in sentences(of_forty):
+    for sentence in sentences(of_forty, "results/kld"):
         assert sentence.endswith(".")
         assert "nan" not in sentence
 

@@ -142,7 +142,7 @@ def test_show_of_a_failed_trial_has_the_end_of_its_traceback_and_the_log_s_path(
 
 def test_show_of_an_unfinished_trial_says_how_far_it_is(tmp_path: Path) -> None:
     place = SweepDirectory.at("begun")
-    spec = parse_spec(text_of("begun"))
+    spec = parse_spec(text_of("begun").replace("grace_epochs: 1", "grace_epochs: 2"))
     place.root.mkdir()
     place.spec.write_text(yaml.safe_dump({"format": FORMAT, "spec": spec.as_mapping()}))
     ledger = Ledger.create(place, spec)

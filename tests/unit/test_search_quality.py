@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import trim_mean
 from search_quality import CURVES, space_of
 from searching.measures import epochs_to, estimate, fifth_percentile, found, interquartile_mean
-from searching.ours import STOPPING, Raysweep
+from searching.ours import STOPPING, STOPPING_ONCE, Raysweep
 from searching.problems import Landscape, Problem, features, from_cube
 from searching.rivals import FirstEpoch
 from searching.simulation import Epoch, History, Job, simulate
@@ -149,14 +149,19 @@ def test_points_of_the_cube_are_points_of_the_space():
             assert ((seen >= 0) & (seen <= 1)).all()
 
 
-def test_raysweeps_own_session_ends_trials_at_its_rungs_or_their_end():
+@pytest.mark.parametrize("rule", [STOPPING, STOPPING_ONCE])
+def test_raysweeps_own_session_ends_trials_at_its_rungs_or_their_end(rule):
     problem = synthetic_problem("bowl", 1)
-    searcher = Raysweep(problem.spec, 2, 0, "random", STOPPING)
+    searcher = Raysweep(problem.spec, 2, 0, "random", rule)
     history = simulate(problem, searcher, 2, 120, seed=0)
     searcher.close()
     lengths = Counter(e.trial for e in history.epochs)
     under_way = {e.trial for e in history.epochs[-4:]}
-    assert {count for trial, count in lengths.items() if trial not in under_way} <= {5, 15, 20}
+    ends = {count for trial, count in lengths.items() if trial not in under_way}
+    assert ends <= ({5, 15, 20} if rule is STOPPING_ONCE else set(range(5, 21))), "or where it is judged again"
+    sixth = next(index for index, e in enumerate(history.epochs) if e.epoch == 6)
+    arrived = sum(e.epoch == 5 for e in history.epochs[:sixth])
+    assert (arrived >= 3) == (rule is STOPPING), "the first wait until three are there"
     assert {5, 20} <= set(lengths.values())
     assert not searcher._place.exists()
 

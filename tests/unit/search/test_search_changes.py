@@ -68,6 +68,11 @@ def changed(old: str, new: str) -> SweepSpec:
 
 
 @pytest.fixture
+def spec() -> SweepSpec:
+    return parse_spec(SPACE, "table.yaml")
+
+
+@pytest.fixture
 def sweep(directory: SweepDirectory, spec: SweepSpec) -> SweepDirectory:
     """A sweep as `run` leaves it when it is stopped in its third trial."""
     description = {"format": FORMAT, "spec": spec.as_mapping(), "data": {"checksum": "x"}, "preflight": {"a": 0.1}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,15 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def mean_over(groups: Sequence[ArrayLike]) -> Estimate:
+    """Return the mean of the groups' means with its bootstrap interval; each group is resampled by itself."""
+    rng = np.random.default_rng(0)
+    arrays = [np.asarray(values, dtype=np.float64) for values in groups]
+    again = np.mean([[mean(a[rng.integers(len(a), size=len(a))]) for _ in range(RESAMPLES)] for a in arrays], axis=0)
+    low, high = np.percentile(again, [2.5, 97.5])
+    return Estimate(mean([mean(values) for values in arrays]), float(low), float(high))
 
 
 def estimate(statistic: Callable[[ArrayLike], float], values: ArrayLike) -> Estimate:

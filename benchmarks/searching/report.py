@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from searching.measures import epochs_to, estimate, fifth_percentile, interquartile_mean, mean
+from searching.measures import epochs_to, estimate, fifth_percentile, interquartile_mean, mean, mean_over
 from searching.picture import regret_picture
 
 Row = dict[str, Any]
 BASE = "OptunaSearch + ASHA, our rungs"
 """The method that each other one is compared with, seed by seed: the best of the rivals."""
+BASES = (BASE, "OptunaSearch + ASHA")
+"""Rivals that all others are compared with over all problems together."""
 NEAR = (0.95, 0.99)
 
 
@@ -24,7 +26,7 @@ def write_report(output: Path, rows: list[Row]) -> str:
     summary = summarise(rows)
     pq.write_table(pa.Table.from_pylist(summary), output / "summary.parquet")
     (output / "regret.png").write_bytes(regret_picture(groups(rows)))
-    table = as_markdown(summary)
+    table = "\n\n".join([as_markdown(summary), *over_all(rows)])
     (output / "table.md").write_text(table)
     return table
 
@@ -42,7 +44,6 @@ def summarise(rows: list[Row]) -> list[Row]:
     """Return one row of figures for each problem, number of workers and method, the best method first."""
     lines = []
     for (problem, workers), methods in groups(rows).items():
-        ours = {(row["problem"], row["seed"]): row["true_end"][-1] for row in methods.get(BASE, [])}
         of_methods = []
         for method, runs in methods.items():
             in_hand = [run["in_hand"][-1] for run in runs]
@@ -58,8 +59,7 @@ def summarise(rows: list[Row]) -> list[Row]:
                 took = np.array([epochs_to(share, np.array(run["true_end"])) for run in runs])
                 name = f"epochs_to_{round(100 * share)}"
                 line |= {name: float(np.median(took)), f"{name}_share": float(np.mean(np.isfinite(took)))}
-            keys = [(run["problem"], run["seed"]) for run in runs]
-            gains = [end - ours[key] for key, end in zip(keys, true_end, strict=True) if key in ours]
+            gains = _gains(runs, methods.get(BASE, []))
             if gains:
                 value, low, high = estimate(mean, gains)
                 line |= {"gain": value, "gain_low": low, "gain_high": high}
@@ -94,6 +94,43 @@ def as_markdown(summary: list[Row]) -> str:
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines).strip() + "\n"
+
+
+def over_all(rows: list[Row]) -> list[str]:
+    """Return a table for each number of workers: the true end less a rival's with the same seed, mean of the problems.
+
+    A method that was not run on one of the problems is left out.
+    """
+    found = groups(rows)
+    tables = []
+    for workers in sorted({workers for _, workers in found}):
+        by_problem = [methods for (_, count), methods in found.items() if count == workers]
+        names = [name for name in by_problem[0] if all(name in methods for methods in by_problem)]
+        bases = [base for base in BASES if base in names]
+        if len(by_problem) < 2 or not bases:
+            continue
+        lines = []
+        for name in names:
+            gains = [mean_over([_gains(methods[name], methods[base]) for methods in by_problem]) for base in bases]
+            cells = ["" if base == name else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+                     for base, gain in zip(bases, gains, strict=True)]  # fmt: skip
+            fewest = min(len(methods[name]) for methods in by_problem)
+            lines.append((-gains[0].value, f"| {name} | {' | '.join(cells)} | {fewest} |"))
+        tables.append("\n".join([
+            f"### all {len(by_problem)} problems together, {workers} workers", "",
+            f"| method | {' | '.join(f'over {base}' for base in bases)} | seeds a problem, at least |",
+            "| --- " * (len(bases) + 2) + "|", *(line for _, line in sorted(lines)),
+        ]))  # fmt: skip
+    return tables
+
+
+def _gains(runs: list[Row], base: list[Row]) -> list[float]:
+    """Return by how much each sweep's true end is over that of the base with the same seed."""
+    of = {(row["problem"], row["seed"]): float(row["true_end"][-1]) for row in base}
+    return [
+        float(run["true_end"][-1]) - of[run["problem"], run["seed"]]
+        for run in runs if (run["problem"], run["seed"]) in of
+    ]  # fmt: skip
 
 
 def _interval(line: Row, key: str) -> str:

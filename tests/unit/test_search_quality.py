@@ -11,6 +11,7 @@ from search_quality import CURVES, space_of
 from searching.measures import epochs_to, estimate, fifth_percentile, found, interquartile_mean
 from searching.ours import STOPPING, STOPPING_ONCE, Raysweep
 from searching.problems import Landscape, Problem, features, from_cube
+from searching.report import BASE, over_all
 from searching.rivals import FirstEpoch
 from searching.simulation import Epoch, History, Job, simulate
 from searching.surrogates import Recording, Surrogate, held_out, read_recording
@@ -175,3 +176,21 @@ def test_of_every_group_the_best_after_one_epoch_goes_on():
     assert (again.trial, again.epochs_done) == (7, 1)
     assert searcher.report(7, 2, 0.0)
     assert not searcher.report(7, 20, 0.0)
+
+
+def test_problems_together_are_compared_by_pairs_of_seeds_each_problem_counting_the_same():
+    def rows(problem: str, method: str, ends: list[float]) -> list[dict[str, object]]:
+        return [
+            {"problem": problem, "method": method, "workers": 2, "seed": seed, "true_end": [0.0, end]}
+            for seed, end in enumerate(ends)
+        ]
+
+    ours = [*rows("kld/a", "ours", [0.9, 0.7, 0.8]), *rows("synthetic/b/0", "ours", [0.5])]
+    base = [*rows("kld/a", BASE, [0.8, 0.6, 0.7]), *rows("synthetic/b/0", BASE, [0.2])]
+    somewhere = rows("kld/a", "not on all problems", [1.0])
+    (table,) = over_all([*ours, *base, *somewhere])
+    assert table.splitlines()[0] == "### all 2 problems together, 2 workers"
+    assert "| ours | +0.200 (+0.200 to +0.200) | 1 |" in table.splitlines()
+    assert f"| {BASE} |  | 3 |" not in table
+    assert "not on all problems" not in table
+    assert over_all(somewhere) == [], "nothing to compare with"

@@ -55,8 +55,8 @@ OURS = {
     "raysweep TPE + ASHA, judged once": ("tpe", STOPPING_ONCE),
     "raysweep TPE + promotion": ("tpe", PROMOTING),
 }
-"""raysweep's own samplers with each form of its early stopping: a trial is judged at its last rung again and again (the
-default), or once when it arrives, or it pauses there until it is promoted."""
+"""raysweep's own samplers with each form of its early stopping: the first trials wait for others, and a trial is judged
+at its last rung again and again (the default), or once when it arrives, or it pauses there until it is promoted."""
 PASTS = {
     f"raysweep GP + ASHA from {words}": kind
     for kind, words in (

@@ -158,6 +158,18 @@ def test_show_of_an_unfinished_trial_says_how_far_it_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
 
+def test_show_of_a_trial_that_waits_for_others_says_for_how_many() -> None:
+    place = SweepDirectory.at("waiting")
+    spec = parse_spec(text_of("waiting"))
+    place.root.mkdir()
+    place.spec.write_text(yaml.safe_dump({"format": FORMAT, "spec": spec.as_mapping()}))
+    ledger = Ledger.create(place, spec)
+    ledger.add_epoch(ledger.ask().number, epoch_metrics(1, 5.0), "host", "cpu")
+    shown = run("show", "waiting", "0")[1]
+    assert "paused at epoch 1: elbo_nats 5, 1st of 1, none goes on yet" in shown
+    assert "it is judged as soon as 2 trials have come as far" in shown
+
+
 def test_a_trial_that_there_is_not_is_refused_with_those_there_are() -> None:
     small_sweep()
     assert run("show", "small", "9") == (2, "small: has no trial 9; it has trials 0 to 3\n")

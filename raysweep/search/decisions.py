@@ -2,10 +2,9 @@
 
 Where trials are stopped, a decision follows the epoch it judges at once, in the driver's one thread. So the rung was
 then made of the trials whose epoch the ledger had taken before. The first ones on the first rung were judged when
-enough others had come. Epochs carry the time at which they were taken, ends
-the time at which they were told. Clocks are not perfect: a driver on another machine, or a clock that was set back,
-mixes up this order. The cause of a stop says how many trials stood on the rung; where the replay finds another number,
-no number is told.
+enough others had come. Epochs carry the time at which they were taken, ends the time at which they were told. Clocks
+are not perfect: a driver on another machine, or a clock that was set back, mixes up this order. The cause of a stop
+says how many trials stood on the rung; where the replay finds another number, no number is told.
 
 Where trials pause, one goes on when it is among the best, at its own arrival or when others come. It begins its next
 epoch soon after that; how long that epoch took is in the ledger.
@@ -104,6 +103,8 @@ def _after_waiting(
         place = standing(record.number, rung, factor, mode)
         is_known = not place.survives and _is_of_so_many(record, len(rung))
         return RungDecision(epoch, False, place if is_known else None)
+    if record.state is not TrialState.PAUSED:
+        return None  # a fault ended it, or its process is gone, after it had been let go on
     place = standing(record.number, _rung(records, epoch, spec, None), factor, mode, promote=True)
     return RungDecision(epoch, False, place, waits=True)
 

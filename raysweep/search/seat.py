@@ -60,7 +60,7 @@ class Seat:
         """
         order = self.order
         with clock.at(SlotPart.IMPORTS):
-            from raysweep.vae.checkpoint import kept_checkpoint, restore_checkpoint
+            from raysweep.vae.checkpoint import drop_checkpoints, kept_checkpoint, restore_checkpoint
 
         if order.origin is not None:
             with clock.at(SlotPart.BUCKET):
@@ -82,8 +82,10 @@ class Seat:
         self._training = training
         with clock.at(SlotPart.RESTORE):
             restored = restore_checkpoint(trial_directory, training)
-            if restored is not None and order.kept_by is not None:
-                self._best = kept_checkpoint(trial_directory, order.kept_by).metrics
+            if restored is not None:
+                if order.kept_by is not None:
+                    self._best = kept_checkpoint(trial_directory, order.kept_by).metrics
+                drop_checkpoints(trial_directory, restored.epoch, self._best_epoch)
         if training.epoch < order.epochs_done:
             self._warn_of_lost_checkpoints(training.epoch)
         if restored is not None:
@@ -129,8 +131,7 @@ class Seat:
         ):
             self._best = metrics
         with clock.at(SlotPart.CHECKPOINT):
-            best_epoch = self._best.epoch if self._best is not None else None
-            save_checkpoint(self._directory.trial(self.order.number), self._training, metrics, best_epoch)
+            save_checkpoint(self._directory.trial(self.order.number), self._training, metrics, self._best_epoch)
         self._draw(metrics.epoch, clock)
         self._send(metrics, clock)
 
@@ -147,6 +148,10 @@ class Seat:
     def _directory(self) -> SweepDirectory:
         """Where this machine has the sweep."""
         return self._outpost.directory if self._outpost else SweepDirectory(self.order.directory)
+
+    @property
+    def _best_epoch(self) -> int | None:
+        return None if self._best is None else self._best.epoch
 
     def _draw(self, epoch: int, clock: PartClock[SlotPart]) -> None:
         """Draws the pictures that are due after an epoch, the one the training stands at."""

@@ -71,16 +71,23 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics, 
     }
     path = directory / f"epoch-{metrics.epoch:06d}.safetensors"
     write_tensors(path, tensors, header)
-    with storage_errors(directory):
-        for old in list_checkpoints(directory)[KEEP:]:
-            if old != checkpoint_path(directory, best_epoch):
-                old.unlink(missing_ok=True)
+    drop_checkpoints(directory, metrics.epoch, best_epoch)
     return path
 
 
-def checkpoint_path(directory: Path, epoch: int | None) -> Path | None:
-    """Return where the checkpoint of an epoch is; None of none."""
-    return None if epoch is None else directory / f"epoch-{epoch:06d}.safetensors"
+def drop_checkpoints(directory: Path, epoch: int, best_epoch: int | None = None) -> None:
+    """Drop what a trial no longer needs: older checkpoints than that of `epoch`, but the one before and the best.
+
+    After a restore too: the process that wrote the checkpoint may have died before it dropped the others.
+
+    Raises:
+        StorageError: if the file system is read-only or gone.
+    """
+    newest, best = (directory / f"epoch-{number:06d}.safetensors" for number in (epoch, best_epoch or 0))
+    with storage_errors(directory):
+        for old in [path for path in list_checkpoints(directory) if path <= newest][KEEP:]:
+            if old != best:
+                old.unlink(missing_ok=True)
 
 
 def list_checkpoints(directory: Path) -> list[Path]:

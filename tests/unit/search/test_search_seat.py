@@ -14,7 +14,7 @@ from raysweep.profiles import SlotPart
 from raysweep.search.exchange import ImageFile, Share, TrialOrder
 from raysweep.search.seat import Seat
 from raysweep.spec import DataSpec
-from raysweep.vae.checkpoint import kept_checkpoint, list_checkpoints, read_checkpoint
+from raysweep.vae.checkpoint import kept_checkpoint, list_checkpoints
 from raysweep.vae.fused import FusedTraining
 from tests.unit.vae.tensor_images import TensorImages, discs, small_config, untimed
 
@@ -38,7 +38,7 @@ def train(root: Path, upto: int, kept_by: Criterion | None) -> list[int]:
         (metrics,) = group.run_epoch()
         seat.keep(metrics, clock)
     seat.leave(group)
-    return [read_checkpoint(path).metrics.epoch for path in reversed(list_checkpoints(directory.trial(0)))]
+    return [int(path.stem.removeprefix("epoch-")) for path in reversed(list_checkpoints(directory.trial(0)))]
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -58,3 +58,29 @@ def test_a_trial_that_is_taken_up_again_keeps_the_best_epoch_of_before(tmp_path:
 
 def test_without_a_criterion_the_last_two_are_kept(tmp_path: Path) -> None:
     assert train(tmp_path, 4, None) == [3, 4]
+
+
+@pytest.mark.parametrize("mode", ["min", "max", None])
+def test_what_a_process_that_died_did_not_drop_is_dropped_when_the_trial_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None
+) -> None:
+    """The process dies behind any epoch, the last one too: its checkpoint is written, the old ones are still there."""
+    criterion = None if mode is None else Criterion("elbo_nats", "max" if mode == "max" else "min")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    for upto in range(1, 9):
+        expected = train(whole, upto, criterion)
+        with monkeypatch.context() as dying:
+            dying.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+            train(parts, upto, criterion)
+        assert train(parts, upto, criterion) == expected
+
+
+def test_torn_checkpoints_ahead_do_not_push_out_the_ones_that_a_trial_goes_on_from(tmp_path: Path) -> None:
+    trial = SweepDirectory.at(tmp_path).trial(0)
+    train(tmp_path, 4, None)
+    for epoch in (5, 6):
+        (trial / f"epoch-{epoch:06d}.safetensors").write_bytes(b"torn")
+    assert train(tmp_path, 4, None) == [3, 4, 5, 6]
+    assert train(tmp_path, 6, None) == [5, 6]

@@ -76,6 +76,7 @@ class Run(NamedTuple):
     method: str
     workers: int
     seed: int
+    epochs: int
 
 
 def main() -> None:
@@ -87,7 +88,7 @@ def main() -> None:
     named = [name for method in options.methods for name in ((*PASTS, *HINTS) if method == "pasts" else (method,))]
     methods = [method for method in named if is_there(method)]
     runs = [
-        Run(problem, method, workers, seed)
+        Run(problem, method, workers, seed, options.epochs or budget_of(workers))
         for seed in range(options.seeds)  # seeds last, so that a run that is cut short has some of everything
         for workers in options.workers
         for name in options.problems
@@ -95,13 +96,13 @@ def main() -> None:
         for method in methods
     ]
     record = options.output / "runs.jsonl"
-    known = {Run(**{field: row[field] for field in Run._fields}) for row in read_rows(record)}
+    known = set(map(run_of, read_rows(record)))
     with open(record, "a") as lines:
         for row in in_processes(perform, [run for run in runs if run not in known], options.jobs):
             lines.write(json.dumps(row) + "\n")
             lines.flush()
     wanted = set(runs)
-    rows = [row for row in read_rows(record) if Run(**{field: row[field] for field in Run._fields}) in wanted]
+    rows = [row for row in read_rows(record) if run_of(row) in wanted]
     print(write_report(options.output, rows))
     if any(row["method"] in (*PASTS, *HINTS) for row in rows):
         print(cost_table(rows, "raysweep GP + ASHA", (*PASTS, *HINTS)))
@@ -116,6 +117,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=methods, default=[*OURS, *RIVALS], metavar="METHOD",
                         help=f"{', '.join(methods)}; pasts stands for those that start from something")  # fmt: skip
     parser.add_argument("--workers", nargs="+", type=int, default=[2, 8, 32])
+    budgets = ", ".join(f"{budget_of(workers)} with {workers}" for workers in (2, 8, 32))
+    parser.add_argument("--epochs", type=int, help=f"of all trials together; default: {budgets} workers")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--surrogate", choices=["best", *MODELS], default="best",
                         help="model of the recorded curves; best is the one with the least held-out error")  # fmt: skip
@@ -228,7 +231,7 @@ def perform(run: Run) -> dict[str, Any]:
         problem = make_problem(run.problem)
         searcher = make_searcher(run.method, problem, run.workers, run.seed)
         try:
-            history = simulate(problem, searcher, run.workers, budget_of(run.workers), run.seed)
+            history = simulate(problem, searcher, run.workers, run.epochs, run.seed)
         finally:
             searcher.close()
     in_hand, true_end = found(problem, history)
@@ -249,6 +252,11 @@ def in_processes(work: Callable[[Run], dict[str, Any]], runs: Sequence[Run], job
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         yield from pool.map(work, runs)
+
+
+def run_of(row: dict[str, Any]) -> Run:
+    """Return which sweep a line of the record is of."""
+    return Run(row["problem"], row["method"], row["workers"], row["seed"], len(row["in_hand"]))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -32,7 +32,11 @@ RESAMPLES = 300
 
 
 def regret_picture(groups: dict[tuple[str, int], dict[str, list[dict[str, Any]]]]) -> bytes:
-    """Draw a panel for each problem and number of workers; bands are 95 % bootstrap intervals."""
+    """Draw a panel for each problem and number of workers; bands are 95 % bootstrap intervals.
+
+    Raises:
+        ValueError: if none of the methods has a look.
+    """
     with styled():
         panels = canvas_of_panels(len(groups), 2.9, 1.2, 4.6)
         shown: list[str] = []

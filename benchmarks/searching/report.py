@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from searching.measures import epochs_to, estimate, fifth_percentile, interquartile_mean, mean, mean_over
-from searching.picture import regret_picture
+from searching.picture import LOOKS, regret_picture
 
 Row = dict[str, Any]
 BASE = "OptunaSearch + ASHA, our rungs"
@@ -22,10 +22,11 @@ NEAR = (0.95, 0.99)
 
 
 def write_report(output: Path, rows: list[Row]) -> str:
-    """Write table, summary and picture of simulated sweeps. Return the table."""
+    """Write table, summary and, if it would show one of the methods, picture of simulated sweeps. Return the table."""
     summary = summarise(rows)
     pq.write_table(pa.Table.from_pylist(summary), output / "summary.parquet")
-    (output / "regret.png").write_bytes(regret_picture(groups(rows)))
+    if any(row["method"] in LOOKS for row in rows):
+        (output / "regret.png").write_bytes(regret_picture(groups(rows)))
     table = "\n\n".join([as_markdown(summary), *over_all(rows)])
     (output / "table.md").write_text(table)
     return table

@@ -96,17 +96,18 @@ def _after_waiting(
         if judged_at is None or (begun < judged_at and _had_all_begun(records, begun, spec)):
             place = standing(record.number, _rung(records, epoch, spec, begun), factor, mode)
             return RungDecision(epoch, True, place, led=True)
-        place = standing(record.number, _rung(records, epoch, spec, judged_at), factor, mode)
-        return RungDecision(epoch, True, place if place.survives else None)
-    if record.state is TrialState.PRUNED:
+    elif record.state is TrialState.PRUNED:
         rung = _rung(records, epoch, spec, max(arrived, record.ended_at or arrived))
         place = standing(record.number, rung, factor, mode)
         is_known = not place.survives and _is_of_so_many(record, len(rung))
         return RungDecision(epoch, False, place if is_known else None)
-    if record.state is not TrialState.PAUSED:
-        return None  # a fault ended it, or its process is gone, after it had been let go on
-    place = standing(record.number, _rung(records, epoch, spec, None), factor, mode, promote=True)
-    return RungDecision(epoch, False, place, waits=True)
+    elif record.state is TrialState.PAUSED:
+        place = standing(record.number, _rung(records, epoch, spec, None), factor, mode, promote=True)
+        return RungDecision(epoch, False, place, waits=True)
+    elif judged_at is None:
+        return None  # a fault ended it before others came
+    place = standing(record.number, _rung(records, epoch, spec, judged_at), factor, mode)
+    return RungDecision(epoch, True, place if place.survives else None)
 
 
 def _stop_again(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:

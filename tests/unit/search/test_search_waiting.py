@@ -16,6 +16,7 @@ from raysweep.metrics import TrialState
 from raysweep.search import sampling
 from raysweep.search.decisions import decision_text, decisions
 from raysweep.search.ledger import Ledger
+from raysweep.search.retries import Fault
 from raysweep.search.scheduler import Waiting, standing
 from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
@@ -139,9 +140,24 @@ def test_where_others_diverge_or_fail_those_that_wait_go_on(directory: SweepDire
     ]  # fmt: skip
 
 
-def gone() -> tuple[object, str]:
-    from raysweep.search.retries import Fault
+def test_one_that_fails_right_after_it_was_let_go_on_is_told_with_those_it_was_judged_among(
+    spec: SweepSpec, directory: SweepDirectory
+) -> None:
+    ledger = Ledger.create(directory, spec)
+    session = opened(ledger, spec, directory, at_once=3)
+    assert begin(session, 3) == [0, 1, 2]
+    assert session.receive(0, report(1, 80.0))
+    assert session.receive(1, report(1, 50.0))
+    assert session.receive(2, report(1, 60.0))
+    for _ in range(2):
+        assert begin(session, 1) == [0]
+        session.lose([0], *gone(), "")
+    assert ledger.record(0).state is TrialState.FAILED
+    (decision,) = decisions(ledger.record(0), ledger.records(), spec)
+    assert decision_text(decision, "elbo_nats") == "went on at epoch 1: elbo_nats 80, 1st of 3, 1 goes on"
 
+
+def gone() -> tuple[Fault, str]:
     return Fault.EXCEPTION, "an exception"
 
 

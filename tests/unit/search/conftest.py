@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -53,6 +54,23 @@ def final_metrics(iwae_nats: float) -> FinalMetrics:
              "latent_kl_nats": (1.5, 0.25, 0.0), "measured_s": 2.0}  # fmt: skip
     names = [name.removeprefix("test_") for name in FINAL_METRICS]
     return FinalMetrics(**dict.fromkeys(names) | given)
+
+
+def play_at_random(session: Session, draw: random.Random) -> Iterator[list[int]]:
+    """Train every trial of a session, as many at once as it has slots; yield after each epoch who is being trained.
+
+    Whose epoch is the next one, and what it comes to, is drawn.
+    """
+    out: list[int] = []
+    while not session.is_over:
+        while (order := session.next_order()) is not None:
+            out.append(order.number)
+            session.started(order.number)
+        number = draw.choice(out)
+        epoch = len(session.ledger.record(number).epochs) + 1
+        if session.receive(number, report(epoch, draw.gauss(100, 10))):
+            out.remove(number)
+        yield out
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from raysweep.search.scheduler import Standing, standing
 from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
 from raysweep.wording import ordinal
-from tests.unit.search.conftest import IMAGES, NOW, SPACE, Watcher, epoch_metrics, report
+from tests.unit.search.conftest import IMAGES, NOW, SPACE, Watcher, epoch_metrics, play_at_random
 
 
 class NoWriter:
@@ -49,16 +49,8 @@ def test_each_decision_of_a_session_is_told_as_it_was_taken(
     monkeypatch.setattr("raysweep.search.session.survives", remembering)
     ledger = Ledger.create(directory, spec)
     session = Session(directory, spec, ledger, Slots(1, 0, 8), IMAGES, NoWriter(), Watcher())  # type: ignore[arg-type]
-    draw = random.Random(3)
-    out: list[int] = []
-    while not session.is_over:
-        while (order := session.next_order()) is not None:
-            out.append(order.number)
-            session.started(order.number)
-        number = draw.choice(out)
-        epoch = len(ledger.record(number).epochs) + 1
-        if session.receive(number, report(epoch, draw.gauss(100, 10))):
-            out.remove(number)
+    for _ in play_at_random(session, random.Random(3)):
+        pass
     records = Ledger.open(directory, spec, writable=False).records()
     replayed = {(r.number, d.epoch, d.after is not None): d for r in records for d in decisions(r, records, spec)}
     assert len(replayed) > 50

@@ -23,7 +23,7 @@ from raysweep.search.retries import Fault
 from raysweep.search.scheduler import Promotion
 from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
-from tests.unit.search.conftest import IMAGES, SPACE, Watcher, report
+from tests.unit.search.conftest import IMAGES, SPACE, Watcher, play_at_random, report
 from tests.unit.search.test_search_cuts import all_of
 from tests.unit.search.test_search_decisions import NoWriter
 
@@ -342,16 +342,8 @@ def test_many_workers_leave_one_completed_trial_at_least_and_every_trial_ended(
 ) -> None:
     spec = spec.model_copy(update={"search": spec.search.model_copy(update={"trials": 30})})
     session = opened(Ledger.create(directory, spec), spec, directory, at_once=8)
-    draw, out = random.Random(3), list[int]()
-    while not session.is_over:
-        while (order := session.next_order()) is not None:
-            out.append(order.number)
-            session.started(order.number)
-        assert len(out) <= 8
-        number = draw.choice(out)
-        epoch = len(session.ledger.record(number).epochs) + 1
-        if session.receive(number, report(epoch, draw.gauss(100, 10))):
-            out.remove(number)
+    for training in play_at_random(session, random.Random(3)):
+        assert len(training) <= 8
     records = session.ledger.records()
     assert len(records) == 30
     assert {record.state for record in records} == {TrialState.COMPLETED, TrialState.PRUNED}

@@ -33,6 +33,7 @@ from tests.unit.search.conftest import (
     Watcher,
     epoch_metrics,
     fail,
+    play_at_random,
     report,
     train_to_the_end,
 )
@@ -134,19 +135,13 @@ def test_where_trials_are_judged_once_the_first_on_a_rung_trains_to_its_end(
 
 @given(seed=st.integers(0, 2**32 - 1), at_once=st.integers(1, 6))
 def test_whatever_is_reported_one_trial_at_least_is_trained_to_its_end(seed: int, at_once: int) -> None:
-    draw = random.Random(seed)
     spec = parse_spec(SPACE.replace("trials: 6", "trials: 9\n  sampler: random\n  confirm: none"), "table.yaml")
     with TemporaryDirectory() as root:
         directory = SweepDirectory.at(Path(root))
         ledger = Ledger.create(directory, spec)
         session = Session(directory, spec, ledger, Slots(1, 0, at_once), IMAGES, NoWriter(), Watcher())  # type: ignore[arg-type]
-        out: list[int] = []
-        while not session.is_over:
-            while (order := session.next_order()) is not None:
-                out.append(order.number)
-            number = draw.choice(out)
-            if session.receive(number, report(len(ledger.record(number).epochs) + 1, draw.gauss(100, 10))):
-                out.remove(number)
+        for _ in play_at_random(session, random.Random(seed)):
+            pass
         states = [record.state for record in ledger.records()]
     assert TrialState.COMPLETED in states
     assert set(states) <= {TrialState.COMPLETED, TrialState.PRUNED}

@@ -20,7 +20,7 @@ from raysweep.search.retries import Fault
 from raysweep.search.scheduler import Waiting, standing
 from raysweep.search.session import Session
 from raysweep.spec import SweepSpec
-from tests.unit.search.conftest import SPACE, report
+from tests.unit.search.conftest import SPACE, play_at_random, report
 from tests.unit.search.test_search_cuts import all_of
 from tests.unit.search.test_search_promotion import lines_cut, opened, outcome, play
 
@@ -215,21 +215,13 @@ def test_each_trial_on_the_first_rung_waits_goes_on_or_ends(values: Sequence[flo
 def test_nobody_passes_the_first_rung_before_three_stand_there_but_those_that_are_left(seed: int, at_once: int) -> None:
     from tempfile import TemporaryDirectory
 
-    draw = random.Random(seed)
     spec = parse_spec(THREE.replace("trials: 7", "trials: 9\n  sampler: random"), "table.yaml")
     with TemporaryDirectory() as root:
         directory = SweepDirectory.at(Path(root))
         ledger = Ledger.create(directory, spec)
         session = opened(ledger, spec, directory, at_once=at_once)
-        out: list[int] = []
-        while not session.is_over:
-            while (order := session.next_order()) is not None:
-                out.append(order.number)
-            number = draw.choice(out)
-            epoch = len(ledger.record(number).epochs) + 1
-            if session.receive(number, report(epoch, draw.gauss(100, 10))):
-                out.remove(number)
-            if epoch > 1 and ledger.searched < 9:
+        for _ in play_at_random(session, random.Random(seed)):
+            if ledger.values_at(2) and ledger.searched < 9:
                 assert len(ledger.values_at(1)) >= 3
         states = [record.state for record in ledger.records()]
     assert TrialState.COMPLETED in states

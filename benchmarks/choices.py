@@ -42,8 +42,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.adam import Adam
 from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.convolutions import Conv2d, ConvTranspose2d

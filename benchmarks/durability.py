@@ -82,9 +82,9 @@ def in_a_process_of_its_own(side: str, place: Path, options: argparse.Namespace)
 
 def run_side(side: str, place: Path, file: Path, trials: int, epochs: int) -> dict[str, Any]:
     """One run of the search; its seconds, and those spent in what is measured."""
-    from raysweep.loading import parse_spec
-    from raysweep.search.connection import CLOSED, OBJECT_STORE_BYTES, QUIET
-    from raysweep.search.resources import local_nodes
+    from raysweep.backend.connection import CLOSED, OBJECT_STORE_BYTES, QUIET
+    from raysweep.backend.resources import local_nodes
+    from raysweep.spec.loading import parse_spec
 
     mapping = yaml.safe_load(file.read_text())
     mapping["trial"]["epochs"] = epochs
@@ -145,8 +145,9 @@ def time_checkpoints() -> None:
 
 def _timed_run(side: str, spec: Any, directory: Path) -> tuple[list[float], dict[str, Any]]:
     """Seconds of each write to the journal, and what the run took."""
-    from raysweep.search import ledger, sweep
-    from raysweep.search.journal import Journal, Operation
+    from raysweep import sweep
+    from raysweep.study import ledger
+    from raysweep.study.journal import Journal, Operation
 
     writes: list[float] = []
     took: dict[str, Any] = {}

@@ -24,8 +24,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.fused import FusedTraining
 from raysweep.vae.training import Training
 

@@ -21,12 +21,12 @@ from spread import spread
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import EpochMetrics, TrialState
-from raysweep.search import compaction
-from raysweep.search.ledger import Ledger
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study import compaction
+from raysweep.study.ledger import Ledger
 
 SPACE = """
 name: journal

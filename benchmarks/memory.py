@@ -140,7 +140,7 @@ def hold(way: str, path: Path) -> None:
     import torch
 
     from raysweep.data.cachefile import open_cache
-    from raysweep.loading import load_spec
+    from raysweep.spec.loading import load_spec
     from raysweep.vae.training import Training
 
     # Arrow imports pandas as soon as it makes arrays; in a trial's process Ray Tune has done so before.

@@ -126,11 +126,11 @@ def resident_bytes() -> int:
 
 
 def raysweep_side(options: argparse.Namespace) -> dict[str, float]:
-    from raysweep.loading import parse_spec
-    from raysweep.search import sweep
-    from raysweep.search.connection import CLOSED, OBJECT_STORE_BYTES, QUIET
-    from raysweep.search.ledger import Ledger
-    from raysweep.search.resources import local_nodes
+    from raysweep import sweep
+    from raysweep.backend.connection import CLOSED, OBJECT_STORE_BYTES, QUIET
+    from raysweep.backend.resources import local_nodes
+    from raysweep.spec.loading import parse_spec
+    from raysweep.study.ledger import Ledger
 
     spec = parse_spec(SPACE.format(trials=options.trials, epochs=options.epochs, sampler=options.sampler), "overhead")
     os.environ.update(QUIET | CLOSED)

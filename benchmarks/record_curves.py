@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import load_spec
 from raysweep.records import mode_of
 from raysweep.report.parquet import read_table
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import load_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
 
 CURVES = Path(__file__).parent / "curves"
 SEEDS = {"low": 0, "high": 2**32 - 1}

@@ -41,8 +41,8 @@ from searching.synthetic import DIMENSIONS, FAMILIES, synthetic_problem
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
 from raysweep.errors import SpecError
-from raysweep.loading import load_spec
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import load_spec
+from raysweep.spec.sections import SweepSpec
 
 CURVES = Path(__file__).parent / "curves"
 BUDGET = 300

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.data import DataLoader, Dataset
 
-    from raysweep.config import TrialConfig
+    from raysweep.spec.config import TrialConfig
     from raysweep.vae.networks import ConvVAE
 
     Loader = DataLoader[tuple[Tensor, Tensor]]
@@ -116,7 +116,7 @@ def plain_epochs(
     import torch
     from torch.utils.data import DataLoader
 
-    from raysweep.config import TrialConfig
+    from raysweep.spec.config import TrialConfig
 
     config = TrialConfig.model_validate({**job["trial"], **params})
     train_loader: Loader = DataLoader(train, config.batch_size, shuffle=True, num_workers=num_workers)
@@ -160,7 +160,7 @@ def loss_of(model: ConvVAE, x: Tensor, config: TrialConfig) -> Tensor:
     import torch
     import torch.nn.functional as F
 
-    from raysweep.config import TrialConfig
+    from raysweep.spec.config import TrialConfig
 
     fields = ("likelihood", "sigma", "reduction", "free_bits_nats", "kld_warmup_epochs")
     assert all(getattr(config, name) == TrialConfig.model_fields[name].default for name in fields)

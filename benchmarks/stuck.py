@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import torch
 from spread import spread
 
-from raysweep.config import TrialConfig
 from raysweep.data.cache import prepare
 from raysweep.data.spectrum import training_spectrum
 from raysweep.data.tensors import ImageSplits, load_splits
 from raysweep.metrics import COLLAPSED_R2
-from raysweep.spec import DataSpec
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.sections import DataSpec
 from raysweep.vae.plateau import NEAR_COLLAPSE
 from raysweep.vae.preflight import critical_weight
 from raysweep.vae.training import Training

@@ -24,12 +24,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.search import sampling
-from raysweep.search.ledger import Ledger
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from raysweep.vae.evaluation import summarise
 
 SPACE = """

@@ -123,8 +123,8 @@ def prepare_job(scratch: Path, options: argparse.Namespace) -> Path:
     Raises:
         ValueError: if there are not so many images.
     """
-    from raysweep.loading import load_spec
-    from raysweep.space import Range
+    from raysweep.spec.loading import load_spec
+    from raysweep.spec.space import Range
 
     job: dict[str, Any] = write_images(scratch, options.images)
     space = load_spec(ROOT / "search_spaces" / "kld.yaml").trial
@@ -155,7 +155,7 @@ def write_images(scratch: Path, wanted: int) -> dict[str, Any]:
 
     from raysweep.data import tensors
     from raysweep.data.cache import open_cache, prepare
-    from raysweep.spec import DataSpec
+    from raysweep.spec.sections import DataSpec
 
     os.environ["RAYSWEEP_CACHE"] = str(scratch / "cache")
     bundled = DataSpec(dataset="mnist-5k", image_size=IMAGE_SIZE)

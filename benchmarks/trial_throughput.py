@@ -44,11 +44,11 @@ from torchvision.transforms import ToTensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from raysweep.config import TrialConfig
 from raysweep.data.cache import open_cache, prepare
 from raysweep.data.cachefile import ImageCache
 from raysweep.data.tensors import ImageTensors, load_splits
-from raysweep.spec import DataSpec
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.sections import DataSpec
 from raysweep.vae.allocator import keep_freed_memory
 from raysweep.vae.linear import Linear
 from raysweep.vae.training import Training

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raysweep.errors import RaysweepError, SpecError
-    from raysweep.loading import load_spec
-    from raysweep.search.reading import read_images
-    from raysweep.search.review import Sweep, open_sweep
-    from raysweep.search.sweep import resume, run
-    from raysweep.spec import SweepSpec
+    from raysweep.review.reading import read_images
+    from raysweep.review.sweep import Sweep, open_sweep
+    from raysweep.spec.loading import load_spec
+    from raysweep.spec.sections import SweepSpec
+    from raysweep.sweep import resume, run
     from raysweep.vae.export import load_model
 
 __version__ = "0.1.0"
@@ -31,14 +31,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "RaysweepError": "raysweep.errors",
     "SpecError": "raysweep.errors",
-    "Sweep": "raysweep.search.review",
-    "SweepSpec": "raysweep.spec",
+    "Sweep": "raysweep.review.sweep",
+    "SweepSpec": "raysweep.spec.sections",
     "load_model": "raysweep.vae.export",
-    "load_spec": "raysweep.loading",
-    "open_sweep": "raysweep.search.review",
-    "read_images": "raysweep.search.reading",
-    "resume": "raysweep.search.sweep",
-    "run": "raysweep.search.sweep",
+    "load_spec": "raysweep.spec.loading",
+    "open_sweep": "raysweep.review.sweep",
+    "read_images": "raysweep.review.reading",
+    "resume": "raysweep.sweep",
+    "run": "raysweep.sweep",
 }
 
 __all__ = [

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from statistics import mean, variance
 from typing import Literal, NamedTuple
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, mode_of, rank_alone
-from raysweep.spec import Confirm, SweepSpec
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.sections import Confirm, SweepSpec
 from raysweep.wording import counted
 
 LARGEST_SHARE = 0.15

@@ -10,7 +10,6 @@ from datetime import datetime
 from itertools import accumulate
 from operator import attrgetter
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import (
     FINAL_METRICS,
     FINAL_PREFIX,
@@ -21,7 +20,8 @@ from raysweep.metrics import (
     Mode,
     TrialState,
 )
-from raysweep.space import Scalar, TrialSpace
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.space import Scalar, TrialSpace
 
 _CODES = {"int": "q", "float": "d", "bool": "?"}
 _FIELDS = {field.name: "<" + _CODES[str(field.type)] for field in fields(EpochMetrics)}

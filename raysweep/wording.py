@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Literal
 
-from raysweep.layout import typed
+from raysweep.storage.layout import typed
 
 Reader = Literal["terminal", "python"]
 _reader: ContextVar[Reader | None] = ContextVar("reader", default=None)

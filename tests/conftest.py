@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from raysweep.search.connection import CLOSED
+from raysweep.backend.connection import CLOSED
 
 
 def pytest_configure() -> None:

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from raysweep.layout import SweepDirectory
+from raysweep.backend.resources import Slots
+from raysweep.driver.session import Session
+from raysweep.messages import EpochReport, ImageFile
 from raysweep.metrics import EpochMetrics
 from raysweep.report.tensorboard.writer import TensorBoardWriter
-from raysweep.search.exchange import EpochReport, ImageFile
-from raysweep.search.ledger import Ledger
 from raysweep.search.past import PastSweep
-from raysweep.search.resources import Slots
-from raysweep.search.session import Session
-from raysweep.space import Scalar
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Scalar
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from searching.problems import changed_spec
 from searching.simulation import Job
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raysweep.search.past import PastSweep, PastTrial
-from raysweep.space import Choices, Scalar
+from raysweep.spec.space import Choices, Scalar
 from searching.measures import estimate, fifth_percentile, mean
 from searching.ours import STOPPING, Raysweep
 from searching.problems import Array, Landscape, Point, Problem, from_cube

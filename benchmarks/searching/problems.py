@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc  # type: ignore[import-untyped, unused-ignore]
 
-from raysweep.loading import load_spec
-from raysweep.space import Choices, Range, Scalar, TrialSpace, field_kind
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import load_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Choices, Range, Scalar, TrialSpace, field_kind
 
 Array = NDArray[np.float64]
 Point = Mapping[str, Scalar]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from raysweep.space import Choices, field_kind, optuna_distribution
-from raysweep.spec import Asha, SweepSpec
+from raysweep.spec.sections import Asha, SweepSpec
+from raysweep.spec.space import Choices, field_kind, optuna_distribution
 from searching.problems import cube_size, from_cube
 from searching.simulation import Job, Searcher
 

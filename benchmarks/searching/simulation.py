@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from raysweep.space import Scalar
+from raysweep.spec.space import Scalar
 from searching.problems import Array, Point, Problem
 
 

@@ -19,7 +19,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.neighbors import KNeighborsRegressor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
 from searching.problems import Array, Landscape, Point, features
 
 FOLDS = 5

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from raysweep.loading import load_spec
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import load_spec
+from raysweep.spec.sections import SweepSpec
 from searching.problems import Array, Landscape, Point, Problem, features, problem_of
 
 FAMILIES = ("bowl", "ridge", "valley", "ripples", "basins")

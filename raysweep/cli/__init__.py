@@ -12,6 +12,8 @@ from contextlib import suppress
 import click
 
 from raysweep import __version__
+from raysweep.backend.raythread import is_stuck
+from raysweep.backend.signals import end_at_next_signal
 from raysweep.cli.files import check, cluster, data
 from raysweep.cli.new import new
 from raysweep.cli.output import guarded_output
@@ -20,8 +22,6 @@ from raysweep.cli.standing import status
 from raysweep.cli.sweeps import resume, run
 from raysweep.cli.trial import show
 from raysweep.errors import OutputError
-from raysweep.search.raythread import is_stuck
-from raysweep.search.stopping import end_at_next_signal
 
 GARBAGE_AFTER = 50_000
 """Objects made before Python looks for garbage again; at its own 700 that takes 0.2 s of what a sweep imports."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raysweep.cli.terminal import plain_console, preparing, print_sentences, reports_errors, warner
-from raysweep.layout import typed
+from raysweep.storage.layout import typed
 from raysweep.wording import given_as
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from raysweep.data.images import Note
-    from raysweep.spec import SweepSpec
+    from raysweep.spec.sections import SweepSpec
     from raysweep.vae.preflight import Preflight, Unpredictable
 
 
@@ -42,22 +42,22 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
     if schema:
         import json
 
-        from raysweep.schema import json_schema
+        from raysweep.spec.schema import json_schema
 
         click.echo(json.dumps(json_schema(), indent=1))
         return
     if file is None:
         raise click.UsageError("Missing argument 'FILE'. To write one, type: raysweep new my.yaml")
-    from raysweep.loading import load_spec
+    from raysweep.spec.loading import load_spec
 
     spec = load_spec(file)
 
     from raysweep.data.cache import describe
-    from raysweep.defaults import sized
-    from raysweep.search.earlier import gather_past
-    from raysweep.search.remarks import remarks_before
-    from raysweep.search.views import plan_view
-    from raysweep.shipped import find_shipped
+    from raysweep.review.earlier import gather_past
+    from raysweep.review.remarks import remarks_before
+    from raysweep.spec.defaults import sized
+    from raysweep.spec.shipped import find_shipped
+    from raysweep.terminal.views import plan_view
     from raysweep.vae.preflight import summary
 
     console = plain_console()
@@ -81,10 +81,10 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
 
 def _slots(spec: SweepSpec) -> tuple[Any, str]:
     """What a trial takes and how many fit, and on what."""
-    from raysweep.search.address import wanted_address
-    from raysweep.search.autoscaling import slots_of
-    from raysweep.search.connection import connected
-    from raysweep.search.resources import cluster_nodes, fit, local_nodes
+    from raysweep.backend.address import wanted_address
+    from raysweep.backend.autoscaling import slots_of
+    from raysweep.backend.connection import connected
+    from raysweep.backend.resources import cluster_nodes, fit, local_nodes
 
     address = wanted_address()
     if address is None:
@@ -112,7 +112,7 @@ def _images(console: Console, spec: SweepSpec, is_present: bool) -> Path | Unpre
 
 def _predicted_collapse(spec: SweepSpec, cache: Path | Unpredictable) -> Preflight | Unpredictable:
     """Predict at which KLD weight models collapse."""
-    from raysweep.search.preflight import preflight
+    from raysweep.driver.preflight import preflight
     from raysweep.vae.preflight import unpredictable
 
     prediction: Preflight | Unpredictable | None = unpredictable(spec.trial)
@@ -160,7 +160,7 @@ def data() -> None:
 def list_data() -> None:
     """List the data sets there are, and the caches built of them."""
     from raysweep.data.cache import cache_directory, cached_files
-    from raysweep.spec import BUNDLED
+    from raysweep.spec.sections import BUNDLED
 
     click.echo(
         f"data sets    bundled: {', '.join(BUNDLED)}; fetched or from data.root: mnist, fashion_mnist, cifar10, folder"
@@ -188,9 +188,9 @@ def prepare(name: str, root: str | None, image_size: int) -> None:
     """Build the cache of a data set, or of the one a search space file names, before a sweep needs it."""
     from raysweep.data.cache import open_cache
     from raysweep.data.cache import prepare as prepare_cache
-    from raysweep.loading import load_spec, parse_data
-    from raysweep.remote import local_path, to_copy
-    from raysweep.shipped import find_shipped
+    from raysweep.spec.loading import load_spec, parse_data
+    from raysweep.spec.shipped import find_shipped
+    from raysweep.storage.remote import local_path, to_copy
 
     is_file = bool(name.endswith((".yaml", ".yml")) or find_shipped(name))
     if root is not None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from raysweep.errors import Fault, SpecError
 
 if TYPE_CHECKING:
-    from raysweep.keys import Key
-    from raysweep.spec import SweepSpec
+    from raysweep.spec.keys import Key
+    from raysweep.spec.sections import SweepSpec
 
 WIDTH = 100
 """Columns of a page that goes to no terminal, and the most on one."""
@@ -25,10 +25,10 @@ def fields_page(wanted: str | None) -> str:
     Raises:
         SpecError: if `wanted` is neither a key nor a search space.
     """
-    from raysweep.hints import keys_meant, nearest_key
-    from raysweep.keys import all_keys, described_keys, find_keys
-    from raysweep.loading import load_spec
-    from raysweep.shipped import find_shipped
+    from raysweep.spec.hints import keys_meant, nearest_key
+    from raysweep.spec.keys import all_keys, described_keys, find_keys
+    from raysweep.spec.loading import load_spec
+    from raysweep.spec.shipped import find_shipped
 
     if wanted is None:
         return "\n".join(_lines(described_keys()))
@@ -85,7 +85,7 @@ def _wrapped(text: str, indent: int, width: int) -> Iterator[str]:
 
 def _in_file(key: Key, source: str, spec: SweepSpec) -> str:
     """Return what a file has of a key; empty if that is the default, or a section."""
-    from raysweep.keys import as_yaml
+    from raysweep.spec.keys import as_yaml
 
     found: Any = spec.as_mapping()
     for part in key.path.split("."):

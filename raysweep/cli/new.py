@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from raysweep.cli.terminal import reports_errors
-from raysweep.layout import typed
+from raysweep.storage.layout import typed
 from raysweep.wording import counted, given_as
 
 if TYPE_CHECKING:
-    from raysweep.spec import DataSpec
+    from raysweep.spec.sections import DataSpec
 
 
 @click.command()
@@ -34,8 +34,8 @@ def new(file: str, data: str | None, origin: str | None) -> None:
     With --data it looks at the images and chooses sizes, epochs and batches for them. A file that is there stays.
     """
     from raysweep.errors import SpecError
-    from raysweep.loading import parse_spec
-    from raysweep.schema import SCHEMA_FILE
+    from raysweep.spec.loading import parse_spec
+    from raysweep.spec.schema import SCHEMA_FILE
 
     if data is not None and origin is not None:
         raise click.UsageError("--data and --from exclude each other; write the file with one, then change it")
@@ -61,8 +61,8 @@ def _path_of_new(file: str) -> Path:
         RaysweepError: if it is there, its directory is not, or it is not named as search space files are.
     """
     from raysweep.errors import RaysweepError
-    from raysweep.loading import NAME
-    from raysweep.remote import local_path
+    from raysweep.spec.loading import NAME
+    from raysweep.storage.remote import local_path
 
     path = local_path(file, "a search space file is written on this machine", "Name a file, such as my.yaml")
     fault = None
@@ -97,8 +97,8 @@ def _write(path: Path, text: str) -> None:
 def _for_images(data: str | None, name: str) -> tuple[str, str]:
     """Return the text of a file for a folder of images or a data set, and what is said of it."""
     from raysweep.data.cache import describe
-    from raysweep.newspace import Images, space_text, validation_fraction
-    from raysweep.spec import DataSpec
+    from raysweep.spec.newspace import Images, space_text, validation_fraction
+    from raysweep.spec.sections import DataSpec
 
     spec = _data_spec(data)
     with given_as("data.root", "--data"):
@@ -122,10 +122,10 @@ def _for_images(data: str | None, name: str) -> tuple[str, str]:
 
 def _data_spec(data: str | None) -> DataSpec:
     from raysweep.errors import RaysweepError
-    from raysweep.hints import value_hint
-    from raysweep.loading import parse_data
-    from raysweep.remote import local_path, to_copy
-    from raysweep.spec import Dataset
+    from raysweep.spec.hints import value_hint
+    from raysweep.spec.loading import parse_data
+    from raysweep.spec.sections import Dataset
+    from raysweep.storage.remote import local_path, to_copy
 
     if data is None:
         return parse_data({"dataset": "mnist-5k"}, "raysweep new")
@@ -141,13 +141,13 @@ def _data_spec(data: str | None) -> DataSpec:
 
 def _copied(origin: str, name: str) -> tuple[str, str]:
     """Return the text of a file that says what another one, or the record of a sweep, says."""
-    from raysweep.layout import SweepDirectory
-    from raysweep.loading import load_spec
-    from raysweep.newspace import record_text, renamed
-    from raysweep.plaintext import decoded
-    from raysweep.search.description import described_spec
-    from raysweep.search.review import open_sweep
-    from raysweep.shipped import find_shipped
+    from raysweep.review.sweep import open_sweep
+    from raysweep.spec.loading import load_spec
+    from raysweep.spec.newspace import record_text, renamed
+    from raysweep.spec.shipped import find_shipped
+    from raysweep.storage.layout import SweepDirectory
+    from raysweep.storage.plaintext import decoded
+    from raysweep.study.description import described_spec
 
     if "://" in origin or (Path(origin).is_dir() and SweepDirectory.at(origin).holds_a_sweep()):
         return record_text(

@@ -8,7 +8,7 @@ import sys
 import click
 
 from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, print_sentences, reports_errors, tensorboard_lines
-from raysweep.layout import shown, typed
+from raysweep.storage.layout import shown, typed
 
 
 @click.command()
@@ -34,9 +34,9 @@ def best(directories: tuple[str, ...], metric: str | None, top: int | None, form
     Trials that ran to their end come first. Several sweeps must have one objective, or be ranked by a --metric.
     """
     from raysweep.errors import ArgumentError
-    from raysweep.search.mappings import explanation_mapping, trial_mapping
-    from raysweep.search.review import open_sweep, strict_json
-    from raysweep.search.views import explanation_view, ranking_view
+    from raysweep.review.sweep import open_sweep, strict_json
+    from raysweep.terminal.mappings import explanation_mapping, trial_mapping
+    from raysweep.terminal.views import explanation_view, ranking_view
 
     if why and len(directories) > 1:
         raise ArgumentError(
@@ -77,7 +77,7 @@ def best(directories: tuple[str, ...], metric: str | None, top: int | None, form
 @reports_errors
 def report(directory: str, objective: str | None) -> None:
     """Write the report of the sweep in DIR anew, from its ledger and its trials."""
-    from raysweep.search.review import open_sweep
+    from raysweep.review.sweep import open_sweep
 
     own = open_sweep(directory)
     sweep = own if objective is None else own.by_objective(objective)
@@ -108,9 +108,9 @@ def findings(directories: tuple[str, ...], file: str | None) -> None:
     import shutil
 
     from raysweep.errors import Fault, SpecError
-    from raysweep.loading import load_spec
     from raysweep.report.findings.page import findings_text
-    from raysweep.search.review import open_sweep
+    from raysweep.review.sweep import open_sweep
+    from raysweep.spec.loading import load_spec
 
     claims = None
     if file is not None:
@@ -134,7 +134,7 @@ def findings(directories: tuple[str, ...], file: str | None) -> None:
 @reports_errors
 def export(directory: str, out: str, trial: int | None) -> None:
     """Write the model of a trial of the sweep in DIR as a folder OUT that needs nothing else."""
-    from raysweep.search.review import open_sweep
+    from raysweep.review.sweep import open_sweep
 
     record = open_sweep(directory).export(out, trial)
     click.echo(f"wrote trial {record.number} to {out}. To use it:\n")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from raysweep.cli.terminal import plain_console, reports_errors
-from raysweep.layout import typed
+from raysweep.storage.layout import typed
 from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from raysweep.search.review import Sweep
+    from raysweep.review.sweep import Sweep
 
 LOOK_S = 1.0
 """Least time between two looks at a sweep."""
@@ -32,7 +32,7 @@ LOOK_SHARE = 0.1
 @reports_errors
 def status(directory: str, watch: bool, as_json: bool) -> None:
     """Show where the sweep in DIR stands."""
-    from raysweep.search.review import open_sweep
+    from raysweep.review.sweep import open_sweep
 
     if not watch:
         sweep = open_sweep(directory)
@@ -54,7 +54,7 @@ def _watch(directory: str, as_json: bool) -> None:
     from rich.console import Group
     from rich.live import Live
 
-    from raysweep.search.review import open_sweep
+    from raysweep.review.sweep import open_sweep
 
     console = plain_console()
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
@@ -91,8 +91,8 @@ def _show(console: Console, part: RenderableType) -> None:
 
 
 def _json_of(sweep: Sweep, indent: int | None = None) -> str:
-    from raysweep.search.mappings import status_mapping
-    from raysweep.search.review import strict_json
+    from raysweep.review.sweep import strict_json
+    from raysweep.terminal.mappings import status_mapping
 
     return json.dumps(strict_json(status_mapping(sweep)), indent=indent)
 
@@ -101,7 +101,7 @@ def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
     """Return the lines, tables and sentences that say where a sweep stands."""
     from rich.text import Text
 
-    from raysweep.search.views import (
+    from raysweep.terminal.views import (
         causes,
         duration_text,
         finals_view,

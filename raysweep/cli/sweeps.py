@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raysweep.backend.signals import at_work_on
 from raysweep.cli.terminal import (
     Duration,
     display_of,
@@ -18,14 +19,13 @@ from raysweep.cli.terminal import (
     tensorboard_lines,
     warner,
 )
-from raysweep.layout import shown, typed
-from raysweep.search.stopping import at_work_on
+from raysweep.storage.layout import shown, typed
 from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from raysweep.search.review import Sweep
+    from raysweep.review.sweep import Sweep
     from raysweep.vae.preflight import Preflight, Unpredictable
 
 MORE = re.compile(r"\+[0-9]{1,12}", re.ASCII)
@@ -57,7 +57,7 @@ class Confirmations(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     name = "TOPxSEEDS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from raysweep.spec import MOST_CONFIRMED
+        from raysweep.spec.sections import MOST_CONFIRMED
 
         if value in ("auto", "none"):
             return value
@@ -99,7 +99,7 @@ def run(
     It runs on the Ray cluster that RAY_ADDRESS names, else on this machine. Ctrl-C stops it cleanly: trials keep their
     last epoch, and `raysweep resume` goes on.
     """
-    from raysweep.loading import load_spec
+    from raysweep.spec.loading import load_spec
 
     overrides = {
         "trials": trials, "max_concurrent": max_concurrent, "time_budget": time_budget, "seed": seed,
@@ -107,9 +107,9 @@ def run(
     }  # fmt: skip
     spec = load_spec(file, overrides)
 
-    from raysweep.search.profiling import Profiler
-    from raysweep.search.sweep import run as run_sweep
-    from raysweep.search.views import what_runs
+    from raysweep.driver.profiling import Profiler
+    from raysweep.sweep import run as run_sweep
+    from raysweep.terminal.views import what_runs
     from raysweep.vae.preflight import summary
 
     at_work_on(output if output is not None else Path("results") / spec.name)
@@ -154,12 +154,12 @@ def resume(
     time_budget, epoch_timeout, max_concurrent, fuse, resources, evaluation.final_metrics, claims, where the images
     are, and data.broken_images. Anything else is refused.
     """
-    from raysweep.search.changes import listed
-    from raysweep.search.profiling import Profiler
-    from raysweep.search.review import open_sweep
-    from raysweep.search.status import sweep_status
-    from raysweep.search.sweep import resume as resume_sweep
-    from raysweep.search.sweep import wanted_spec
+    from raysweep.driver.profiling import Profiler
+    from raysweep.review.sweep import open_sweep
+    from raysweep.study.changes import listed
+    from raysweep.study.status import sweep_status
+    from raysweep.sweep import resume as resume_sweep
+    from raysweep.sweep import wanted_spec
 
     at_work_on(directory)
     console = plain_console()
@@ -200,7 +200,7 @@ def _conclude(console: Console, sweep: Sweep) -> None:
 
     Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
     """
-    from raysweep.search.views import causes, finals_view, profile_lines, summary_lines, trials_view
+    from raysweep.terminal.views import causes, finals_view, profile_lines, summary_lines, trials_view
 
     address = sweep.directory.address
     status = sweep.status()

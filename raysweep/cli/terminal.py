@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from raysweep.backend.nativelines import kept_off_the_terminal
+from raysweep.backend.signals import at_once, end_at_next_signal, interrupting, sweep_at_work
 from raysweep.cli.output import tell
 from raysweep.errors import OutputError, RaysweepError
-from raysweep.layout import typed
-from raysweep.search.nativelines import kept_off_the_terminal
-from raysweep.search.stopping import at_once, end_at_next_signal, interrupting, sweep_at_work
+from raysweep.storage.layout import typed
 from raysweep.wording import worded_for
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from raysweep.spec import parse_duration
+        from raysweep.spec.sections import parse_duration
 
         try:
             seconds = parse_duration(value)
@@ -101,7 +101,7 @@ def plain_console() -> Console:
 
 
 def display_of(console: Console) -> Any:
-    from raysweep.search.progress import LiveDisplay, PlainDisplay
+    from raysweep.terminal.progress import LiveDisplay, PlainDisplay
 
     return LiveDisplay(console) if can_redraw(console) else PlainDisplay(console)
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from raysweep.cli.terminal import PLAIN_WIDTH, plain_console, reports_errors
-from raysweep.layout import shown, typed
+from raysweep.storage.layout import shown, typed
 from raysweep.wording import counted
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from raysweep.records import TrialRecord
-    from raysweep.search.review import Sweep
-    from raysweep.search.views import FittingTable
+    from raysweep.review.sweep import Sweep
+    from raysweep.terminal.views import FittingTable
 
 PLOT_ROWS, PLOT_COLUMNS = 8, 60
 MOST_EPOCHS = 16
@@ -42,8 +42,8 @@ def show(directory: str, trial: int | None, as_json: bool) -> None:
     Why it ended, with the numbers of that moment; its configuration; its curve; its pictures and its checkpoint.
     """
     from raysweep.errors import SweepDirectoryError
-    from raysweep.search.mappings import story_mapping
-    from raysweep.search.review import open_sweep, strict_json
+    from raysweep.review.sweep import open_sweep, strict_json
+    from raysweep.terminal.mappings import story_mapping
 
     sweep = open_sweep(directory)
     if trial is None and not sweep.best():
@@ -118,7 +118,7 @@ def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
 def _facts(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
     """Return what a trial was and what it came to, as heads and texts."""
     from raysweep.search.decisions import decision_text, decisions
-    from raysweep.search.views import confirmed_text, duration_text, finals_text, params_text, value_text
+    from raysweep.terminal.views import confirmed_text, duration_text, finals_text, params_text, value_text
 
     config = record.config.model_dump()
     constants = {name: value for name, value in config.items() if name not in record.params and value != ""}
@@ -199,7 +199,7 @@ def plot(values: Sequence[float], name: str, rows: int = PLOT_ROWS, columns: int
 def _epochs_table(sweep: Sweep, record: TrialRecord) -> FittingTable:
     """Return the numbers by epoch, every rung among them."""
     from raysweep.search.decisions import decisions, outcome_of
-    from raysweep.search.views import Column, FittingTable, value_text
+    from raysweep.terminal.views import Column, FittingTable, value_text
 
     rungs = {d.epoch: outcome_of(d) for d in decisions(record, sweep.records, sweep.spec)}
     names = [sweep.objective, *(name for name in SHOWN if name != sweep.objective)]

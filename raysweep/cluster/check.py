@@ -13,7 +13,7 @@ from raysweep.cluster.kubernetes import check_job
 from raysweep.cluster.launcher import check_launcher
 from raysweep.cluster.slurm import check_script
 from raysweep.errors import Fault, SpecError
-from raysweep.home import expanded
+from raysweep.storage.home import expanded
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from raysweep.cluster.files import PLACEHOLDER
 from raysweep.cluster.launchfile import Launcher, mapping, sequence
-from raysweep.yamltext import KeyPath, shown
+from raysweep.spec.yamltext import KeyPath, shown
 
 Found = Iterator[tuple[KeyPath, str]]
 

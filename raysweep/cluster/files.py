@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from raysweep.errors import Fault, SpecError
-from raysweep.layout import read_bounded
-from raysweep.plaintext import NotPlainText, decoded
-from raysweep.yamltext import Faults, KeyPath, check_unseen, dotted, yaml_fault
+from raysweep.spec.yamltext import Faults, KeyPath, check_unseen, dotted, yaml_fault
+from raysweep.storage.layout import read_bounded
+from raysweep.storage.plaintext import NotPlainText, decoded
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000

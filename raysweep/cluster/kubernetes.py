@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from raysweep.cluster.files import PLACEHOLDER, ClusterFile, names_storage, same_version
-from raysweep.yamltext import KeyPath, shown
+from raysweep.spec.yamltext import KeyPath, shown
 
 Found = Iterator[tuple[KeyPath, str]]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from raysweep.cluster.clouds import RULES, Found
 from raysweep.cluster.files import PINNED_RAY, PLACEHOLDER, ClusterFile, names_storage, same_version
 from raysweep.cluster.launchfile import Launcher, is_spot, mapping, sequence
-from raysweep.home import expanded
-from raysweep.yamltext import shown
+from raysweep.spec.yamltext import shown
+from raysweep.storage.home import expanded
 
 CLOUDS = ("aws", "gcp", "azure")
 MOUNTED = ".ray/auth_token"

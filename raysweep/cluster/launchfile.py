@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from raysweep.yamltext import KeyPath
+from raysweep.spec.yamltext import KeyPath
 
 
 @dataclass(frozen=True)

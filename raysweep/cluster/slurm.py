@@ -6,7 +6,7 @@ import re
 import shlex
 
 from raysweep.cluster.files import ClusterFile
-from raysweep.plaintext import unseen
+from raysweep.storage.plaintext import unseen
 
 SHORT = {"N": "nodes", "t": "time"}
 """Names of one letter that sbatch takes too."""

@@ -23,9 +23,9 @@ from raysweep.data.places import cache_directories, cache_directory, writable_ca
 from raysweep.data.sources import PUBLISHED, find_source, open_source
 from raysweep.data.splits import SplitSizes, split_sizes
 from raysweep.errors import CacheError, DataError, StorageError
-from raysweep.layout import printable, storage_errors
 from raysweep.profiles import DriverPart
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
+from raysweep.storage.layout import printable, storage_errors
 
 __all__ = [
     "CacheInfo",

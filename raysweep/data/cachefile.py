@@ -26,7 +26,7 @@ from raysweep.data.decoding import Spans
 from raysweep.data.framing import refuse_compression
 from raysweep.data.images import Fitting, Images, Note, Source
 from raysweep.errors import CacheError, DataError
-from raysweep.layout import printable, replacing, storage_errors
+from raysweep.storage.layout import printable, replacing, storage_errors
 
 _LOG = logging.getLogger("raysweep")
 

@@ -25,7 +25,7 @@ from raysweep.data.decoding import FORMATS, GREY_MODES, BrokenImageError, Remark
 from raysweep.data.images import Chunk, Counts, Fitting, Images, Note, Source, Transform
 from raysweep.data.survey import ARCHIVE_SUFFIXES, Entry, survey
 from raysweep.errors import DataError, DataUnavailable
-from raysweep.layout import printable
+from raysweep.storage.layout import printable
 from raysweep.wording import key_given
 
 _LOG = logging.getLogger("raysweep")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raysweep.errors import DataError
-from raysweep.spec import Fit
+from raysweep.spec.sections import Fit
 
 _WORTH_SAYING = 0.1
 """Share of an image, the mean over images, from which on it is said that it is cut off."""

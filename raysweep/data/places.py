@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from raysweep.errors import StorageError
-from raysweep.home import expanded, home_directory, is_own
+from raysweep.storage.home import expanded, home_directory, is_own
 
 _LOG = logging.getLogger("raysweep")
 

@@ -19,9 +19,9 @@ from raysweep.data.idx import IDX_NAMES, IdxSource, find_idx_directory
 from raysweep.data.images import Source
 from raysweep.data.places import download_directories, download_directory
 from raysweep.errors import DataUnavailable
-from raysweep.home import expanded
-from raysweep.layout import storage_errors
-from raysweep.spec import BUNDLED, DataSpec
+from raysweep.spec.sections import BUNDLED, DataSpec
+from raysweep.storage.home import expanded
+from raysweep.storage.layout import storage_errors
 from raysweep.wording import key_given
 
 _DOWNLOAD_TIMEOUT_S = 15

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from raysweep.data.cachefile import open_cache
 from raysweep.data.images import Images
 from raysweep.data.splits import split_indices
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 MAX_IMAGES = 4_000
 """Most images drawn: the largest eigenvalue then has a relative standard error of some sqrt(2 / 4000) = 2%."""

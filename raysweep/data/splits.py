@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysweep.errors import DataError
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Literal
 
 from raysweep.data.images import Note
 from raysweep.errors import DataError, DataUnavailable
-from raysweep.layout import printable
+from raysweep.storage.layout import printable
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
                   ".pbm")  # fmt: skip

@@ -15,7 +15,7 @@ from raysweep.data.cachefile import CacheInfo, open_cache
 from raysweep.data.images import Images
 from raysweep.data.splits import split_indices
 from raysweep.errors import CacheError
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 _BLOCK_BYTES = 8 << 20
 

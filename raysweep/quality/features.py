@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
+from raysweep.storage.tensorfile import TensorFileError, read_tensors, write_tensors
 
 FEATURES = 64
 """Dimensions of the feature space."""

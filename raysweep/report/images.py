@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from raysweep.layout import read_bounded
+from raysweep.storage.layout import read_bounded
 
 GRID_GREY = 128
 """Between the images: tells the border of a black image as well as that of a white one."""

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from raysweep.layout import replacing
 from raysweep.metrics import ACTIVE_VARIANCE
 from raysweep.report.images import Pixels
 from raysweep.report.parquet import read_bounded_table
+from raysweep.storage.layout import replacing
 
 LATENTS_VERSION = 1
 MAX_ROWS = 10_000

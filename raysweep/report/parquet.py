@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from raysweep.clock import timed
 from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory, read_bounded, replacing
 from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord
 from raysweep.report.pages import promised_bytes
 from raysweep.report.tables import SCHEMA_VERSION, Stuck, epochs_table, trials_table
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory, read_bounded, replacing
 
 MAX_TABLE_BYTES = 1 << 31
 """Of a table in memory: some 8 million epochs."""

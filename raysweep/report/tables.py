@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import pyarrow as pa
 
-from raysweep.config import UNITS, TrialConfig, meaning
 from raysweep.confirming import Confirmed, confirmed
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.space import field_kind
-from raysweep.spec import SweepSpec
+from raysweep.spec.config import UNITS, TrialConfig, meaning
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import field_kind
 
 SCHEMA_VERSION = 1
 
@@ -139,7 +139,7 @@ def _schema(columns: Sequence[Column], spec: SweepSpec | None) -> pa.Schema:
     if spec is not None:
         metadata["raysweep.sweep"] = spec.name
         metadata["raysweep.objective"] = spec.search.objective.metric
-        metadata["raysweep.spec"] = json.dumps(spec.as_mapping())
+        metadata["raysweep.spec.sections"] = json.dumps(spec.as_mapping())
     return pa.schema([column.field for column in columns], metadata=metadata)
 
 

@@ -1,1 +1,4 @@
-"""The search: the ledger, the sampler, early stopping, trials on Ray, and the sweep that runs them."""
+"""Pure decisions over records: which point is tried next, for how many epochs, and when a trial stops.
+
+No Ray, no files, no storage.
+"""

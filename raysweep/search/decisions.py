@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, of_search
 from raysweep.search.scheduler import Standing, standing
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
 from raysweep.wording import ordinal
 
 _STOPPED_AT = re.compile(r"that had reached it at epoch (\d+)")

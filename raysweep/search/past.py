@@ -14,8 +14,8 @@ from typing import Any
 from raysweep.errors import LedgerError
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
-from raysweep.space import Scalar, TrialSpace
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Scalar, TrialSpace
 from raysweep.wording import counted
 
 MOST_TRIALS = 100

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState as Told
 
-from raysweep.defaults import settled
 from raysweep.errors import ArgumentError
-from raysweep.hints import value_hint
 from raysweep.metrics import Mode
 from raysweep.search.past import PastSweep
-from raysweep.space import Scalar, optuna_distribution, ordered_choices
-from raysweep.spec import SAMPLERS, SweepSpec
+from raysweep.spec.defaults import settled
+from raysweep.spec.hints import value_hint
+from raysweep.spec.sections import SAMPLERS, SweepSpec
+from raysweep.spec.space import Scalar, optuna_distribution, ordered_choices
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from raysweep.metrics import Mode
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
 from raysweep.wording import ordinal
 
 ValuesAt = Callable[[int], Mapping[int, float]]

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from pydantic import TypeAdapter
 
-from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError
-from raysweep.layout import storage_errors
 from raysweep.metrics import Criterion, EpochMetrics
-from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
+from raysweep.spec.config import TrialConfig
+from raysweep.storage.layout import storage_errors
+from raysweep.storage.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.training import Training
 
 FORMAT = "raysweep-checkpoint-2"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysweep.config import TrialConfig
+from raysweep.spec.config import TrialConfig
 
 
 def pixel_mean_weight(config: TrialConfig, pixels: int) -> float:

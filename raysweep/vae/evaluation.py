@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import ACTIVE_VARIANCE, COLLAPSED_R2, COLLAPSED_RATE_NATS
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.inputs import WHITE_FROM, binarise, seeded_generator
 from raysweep.vae.likelihoods import (
     FIT_SQUARED_ERROR,

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from raysweep.config import TrialConfig
 from raysweep.errors import CheckpointError, StorageError
-from raysweep.layout import read_bounded, write_atomically
 from raysweep.metrics import Criterion
-from raysweep.remote import local_path, to_copy
-from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
+from raysweep.spec.config import TrialConfig
+from raysweep.storage.layout import read_bounded, write_atomically
+from raysweep.storage.remote import local_path, to_copy
+from raysweep.storage.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.checkpoint import kept_checkpoint
 from raysweep.vae.trained import TrainedVAE
 

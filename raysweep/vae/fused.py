@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysweep.config import SHARED_FIELDS, TrialConfig, fusion_key
 from raysweep.metrics import EpochMetrics
 from raysweep.profiles import SlotPart
+from raysweep.spec.config import SHARED_FIELDS, TrialConfig, fusion_key
 from raysweep.vae.adam import StackedAdam
 from raysweep.vae.evaluation import Images, evaluate_members
 from raysweep.vae.fusednetwork import FusedNetwork, own

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from raysweep.config import TrialConfig
+from raysweep.spec.config import TrialConfig
 
 WHITE_FROM = 0.5
 """The pixel value from which on a pixel is white when it is binarised at a threshold."""

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysweep.config import Likelihood
+from raysweep.spec.config import Likelihood
 
 LOG_SIGMA_MIN = -6.0
 """Floor of log sigma where it is fitted or learned: a pixel fitted exactly would drive the likelihood to infinity."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysweep.config import ConvBlock, TrialConfig, parse_conv_blocks
+from raysweep.spec.config import ConvBlock, TrialConfig, parse_conv_blocks
 from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
 from raysweep.vae.likelihoods import mean_image, mean_logits, output_channels
 from raysweep.vae.linear import Linear

@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from raysweep.config import Reduction, TrialConfig
+from raysweep.spec.config import Reduction, TrialConfig
 
 GREY_LEVELS = 255
 """Steps between the 256 values of an 8-bit pixel; one step is 1/255 of the pixel's range [0, 1]."""

@@ -12,10 +12,10 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import COLLAPSED_R2, COLLAPSED_RATE_NATS, TrialState
 from raysweep.records import TrialRecord
-from raysweep.space import TrialSpace
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.space import TrialSpace
 from raysweep.vae.preflight import Preflight
 
 LEAST_EPOCHS = 4

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from raysweep.config import Precision
+from raysweep.spec.config import Precision
 
 
 @contextmanager

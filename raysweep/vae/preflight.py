@@ -18,8 +18,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.config import Reduction, TrialConfig
-from raysweep.space import Choices, Range, TrialSpace
+from raysweep.spec.config import Reduction, TrialConfig
+from raysweep.spec.space import Choices, Range, TrialSpace
 from raysweep.vae.conventions import pixel_mean_weight
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from raysweep.config import TrialConfig, parse_epochs
+from raysweep.spec.config import TrialConfig, parse_epochs
 
 PLATEAU_THRESHOLD = 1e-4
 """By what share of the best `val_loss` another must be less to count as better, as torch's ReduceLROnPlateau has it."""

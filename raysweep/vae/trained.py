@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysweep.config import TrialConfig
 from raysweep.errors import ModelInputError
+from raysweep.spec.config import TrialConfig
 from raysweep.vae import walks
 from raysweep.vae.networks import ConvVAE, evaluating
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
 from raysweep.profiles import SlotPart
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.adam import Adam
 from raysweep.vae.evaluation import Images, evaluate, mean_image_error
 from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair

@@ -22,8 +22,8 @@ import raysweep
 from raysweep.errors import CheckpointError
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
-from raysweep.search.status import ENDED
-from raysweep.tensorfile import read_tensors
+from raysweep.storage.tensorfile import read_tensors
+from raysweep.study.status import ENDED
 from raysweep.vae.checkpoint import list_checkpoints, read_checkpoint
 
 TIMINGS = {"images_per_s", "epoch_s", "measured_s"}

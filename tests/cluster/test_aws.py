@@ -270,7 +270,7 @@ def require_nothing_lost(story: Story, uri: str) -> None:
     """Asked from the laptop, where no Ray runs and no machine of the cluster is left."""
     code = """
 import json, sys, raysweep
-from raysweep.remote import RemoteDirectory
+from raysweep.storage.remote import RemoteDirectory
 sweep = raysweep.open_sweep(sys.argv[1])
 print(json.dumps({
     "states": [record.state.value for record in sweep.records],

@@ -21,7 +21,6 @@ import torch
 from optuna.storages import JournalStorage
 from PIL import Image
 
-from raysweep.config import TrialConfig
 from raysweep.data.bundled import BundledSource
 from raysweep.data.cachefile import open_cache, write_cache
 from raysweep.data.cifar import read_batch
@@ -29,8 +28,6 @@ from raysweep.data.folder import BrokenImageError, _pillow_warnings, decode
 from raysweep.data.idx import IdxFile
 from raysweep.data.images import Fitting
 from raysweep.data.tensors import load_splits
-from raysweep.layout import SweepDirectory
-from raysweep.loading import load_spec
 from raysweep.profiles import DriverPart, Profile, SlotPart, Spent
 from raysweep.quality.features import load_features, random_features, save_features
 from raysweep.report.images import enlarge, tile, untile
@@ -38,11 +35,14 @@ from raysweep.report.latents import read_latents, write_latents
 from raysweep.report.parquet import read_table, write_parquet
 from raysweep.report.profile.page import profile_markdown
 from raysweep.report.profile.table import profile_table, read_profile
-from raysweep.search.compaction import compact
-from raysweep.search.journal import Journal
-from raysweep.search.ledger import STUDY, Ledger
-from raysweep.search.review import open_sweep
-from raysweep.spec import DataSpec
+from raysweep.review.sweep import open_sweep
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.loading import load_spec
+from raysweep.spec.sections import DataSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.compaction import compact
+from raysweep.study.journal import Journal
+from raysweep.study.ledger import STUDY, Ledger
 from raysweep.vae.checkpoint import read_checkpoint, save_checkpoint
 from raysweep.vae.export import export_model, load_model
 from raysweep.vae.training import Training
@@ -105,7 +105,7 @@ def _spec(place: Path) -> Target:
 
 def _made_sweep(place: Path) -> SweepDirectory:
     """A sweep with three trials, without Ray: as its ledger and its driver leave it."""
-    from raysweep.search.description import yaml_text
+    from raysweep.study.description import yaml_text
 
     directory = SweepDirectory.at(place / "sweep")
     directory.root.mkdir()

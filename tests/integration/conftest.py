@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import raysweep
-from raysweep.loading import parse_spec
-from raysweep.search import connection
-from raysweep.search.connection import CLOSED, connected, replaced
-from raysweep.spec import SweepSpec
+from raysweep.backend import connection
+from raysweep.backend.connection import CLOSED, connected, replaced
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
 from tests.nodes import Nodes
 
 TINY = """

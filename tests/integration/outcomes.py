@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from raysweep.driver.session import Session
 from raysweep.records import TrialRecord
-from raysweep.search.review import Sweep
-from raysweep.search.session import Session
+from raysweep.review.sweep import Sweep
 
 TIMED = ["images_per_s", "epoch_s", "time_s", "recorded_at"]
 

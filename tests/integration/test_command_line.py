@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysweep
+from raysweep.backend.connection import CLOSED
 from raysweep.metrics import TrialState
-from raysweep.search.connection import CLOSED
 from tests.chaos.processes import marked
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep, wait_for
 

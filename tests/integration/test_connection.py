@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import raysweep
-from raysweep.search import connection
+from raysweep.backend import connection
 from tests.chaos.processes import marked
 from tests.integration.conftest import TINY, call_raysweep, run_python, start_raysweep
 
@@ -20,8 +20,8 @@ import os, sys, time
 from pathlib import Path
 
 import ray
-from raysweep.loading import parse_spec
-from raysweep.search import connection
+from raysweep.spec.loading import parse_spec
+from raysweep.backend import connection
 
 raylet = lambda: ray._private.worker._global_node.all_processes["raylet"][0].process.pid
 def workers():
@@ -42,8 +42,8 @@ import os, sys, time
 from pathlib import Path
 
 import ray
-from raysweep.loading import parse_spec
-from raysweep.search import connection
+from raysweep.spec.loading import parse_spec
+from raysweep.backend import connection
 
 def children(pid):
     below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -63,10 +63,10 @@ with connection.connected(parse_spec(sys.stdin.read(), "space")):
 """
 WITHOUT_TORCH = """
 import gc, sys
-import raysweep.search.warm
+import raysweep.worker.warm
 assert "raysweep.vae.fused" not in sys.modules and gc.isenabled()
 try:
-    raysweep.search.warm.require()
+    raysweep.worker.warm.require()
 except OSError as error:
     print(error)
 """
@@ -75,7 +75,7 @@ import importlib.abc, sys
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name == "raysweep.search.seat":
+        if name == "raysweep.worker.seat":
             raise ImportError("libsomething.so.3: cannot open shared object file")
 
 if any("default_worker.py" in argument for argument in sys.orig_argv):
@@ -83,7 +83,8 @@ if any("default_worker.py" in argument for argument in sys.orig_argv):
 """
 TWICE = """
 import os, signal, subprocess, sys, threading, time
-from raysweep.search import connection, raythread
+from raysweep.backend import connection
+from raysweep.backend import raythread
 
 frozen = []
 def freeze():  # the first GCS, as it appears; a machine with too much to do

@@ -12,11 +12,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import raysweep
+from raysweep.driver.session import Session
 from raysweep.metrics import FinalMetrics
 from raysweep.records import TrialRecord
-from raysweep.search.review import Sweep
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.review.sweep import Sweep
+from raysweep.spec.sections import SweepSpec
 
 pytestmark = [
     pytest.mark.usefixtures("ray_here"),

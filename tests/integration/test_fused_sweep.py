@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import raysweep
-from raysweep.layout import SweepDirectory
+from raysweep.driver.profiling import Profiler
 from raysweep.metrics import TrialState
-from raysweep.search.profiling import Profiler
+from raysweep.storage.layout import SweepDirectory
 from tests.integration.test_lost_actors import NO_EARLY_STOPPING, SLOW_EPOCHS, epochs_of, kill, watching
 from tests.integration.test_sweep import Tiny
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 import raysweep
-from raysweep.config import TrialConfig
 from raysweep.data.cache import prepare
-from raysweep.layout import SweepDirectory
+from raysweep.driver import session
+from raysweep.messages import Share, TrialOrder
 from raysweep.metrics import TrialState
-from raysweep.search import session
-from raysweep.search.delivery import image_file
-from raysweep.search.exchange import Share, TrialOrder
-from raysweep.spec import DataSpec
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.sections import DataSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.worker.delivery import image_file
 from tests.integration.test_sweep import Tiny
 
 pytestmark = [
@@ -157,7 +157,7 @@ def test_an_exception_that_repeats_ends_the_trial_and_one_that_does_not_is_forgo
 def test_a_machine_that_does_not_see_the_sweep_trains_nothing_and_says_what_is_needed(tmp_path: Path) -> None:
     """As one of a cluster whose machines share no directory, of a sweep with a local one."""
     # Not before Ray was started: it is closed to others only where nobody has imported it before.
-    from raysweep.search.trial import ORDERS, REPORTS, TrialActor
+    from raysweep.worker.trial import ORDERS, REPORTS, TrialActor
 
     data = DataSpec(dataset="digits", image_size=16)
     order = TrialOrder(

@@ -12,12 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import raysweep
 from raysweep.cli import main
-from raysweep.loading import parse_spec
+from raysweep.driver.profiling import Profiler
 from raysweep.profiles import EPOCH, DriverPart, SlotPart, Spent
 from raysweep.report.profile.table import read_profile
-from raysweep.search.profiling import Profiler
-from raysweep.search.review import Sweep
-from raysweep.spec import SweepSpec
+from raysweep.review.sweep import Sweep
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
 from tests.integration.conftest import TINY
 from tests.integration.outcomes import curves
 

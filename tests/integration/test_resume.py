@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 import raysweep
 from raysweep.cli import main
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
-from raysweep.search.review import Sweep
-from raysweep.spec import SweepSpec
+from raysweep.review.sweep import Sweep
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
 from tests.integration.conftest import TINY
 from tests.integration.outcomes import StopsAfter, curves, outcomes
 

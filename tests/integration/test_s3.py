@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 import raysweep
+from raysweep.bucket import mirror
+from raysweep.bucket.workingcopy import checkpoint_epoch
+from raysweep.driver.session import Session
 from raysweep.errors import StorageError
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
-from raysweep.remote import RemoteDirectory
-from raysweep.search import mirror
-from raysweep.search.session import Session
-from raysweep.search.workingcopy import checkpoint_epoch
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.remote import RemoteDirectory
 from tests.chaos.processes import actors, kill, left_after, marked
 from tests.integration.conftest import TINY, call_raysweep, start_raysweep
 from tests.integration.outcomes import StopsAfter, curves, outcomes

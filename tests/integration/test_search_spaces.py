@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import raysweep
-from raysweep.loading import load_spec, parse_spec
 from raysweep.metrics import TrialState
+from raysweep.spec.loading import load_spec, parse_spec
 from tests.unit.data.written_data import write_cifar, write_idx, write_image
 
 pytestmark = [

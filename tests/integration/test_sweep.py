@@ -20,13 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import raysweep
 from raysweep.cli import main
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
+from raysweep.driver.session import Session
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
-from raysweep.search.review import Sweep
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.review.sweep import Sweep
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
 
 pytestmark = [
     pytest.mark.usefixtures("ray_here"),

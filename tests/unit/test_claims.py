@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.claims import CLAIM_KINDS, COLUMN_UNITS, COLUMNS, MODES, PARAMETERS, metric_texts
 from raysweep.errors import SpecError
-from raysweep.loading import parse_spec
 from raysweep.report.tables import EPOCH_COLUMNS, TRIAL_COLUMNS
+from raysweep.spec.claims import CLAIM_KINDS, COLUMN_UNITS, COLUMNS, MODES, PARAMETERS, metric_texts
+from raysweep.spec.loading import parse_spec
 
 SPACE = """name: base
 data: {dataset: digits}

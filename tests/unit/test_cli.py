@@ -11,11 +11,11 @@ import yaml
 from click.testing import CliRunner
 
 from raysweep.cli import main
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
-from raysweep.search.description import FORMAT
-from raysweep.search.ledger import Ledger
+from raysweep.spec.loading import parse_spec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.description import FORMAT
+from raysweep.study.ledger import Ledger
 from tests.unit.commands_page import commands, page
 from tests.unit.search.conftest import epoch_metrics
 

@@ -7,11 +7,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.config import TrialConfig
-from raysweep.defaults import FEWEST_EPOCHS, STEPS, settled, settled_like, sized, sized_like, steps_an_epoch
 from raysweep.errors import SpecError
-from raysweep.loading import load_spec, parse_spec
-from raysweep.spec import SweepSpec
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.defaults import FEWEST_EPOCHS, STEPS, settled, settled_like, sized, sized_like, steps_an_epoch
+from raysweep.spec.loading import load_spec, parse_spec
+from raysweep.spec.sections import SweepSpec
 
 MINIMAL = "data: {dataset: folder, root: my_images}\n"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.expressions import MAX_CHARACTERS, ExpressionError, Kind, Values, parse_expression
+from raysweep.spec.expressions import MAX_CHARACTERS, ExpressionError, Kind, Values, parse_expression
 
 COLUMNS: dict[str, Kind] = {
     "mse": "number", "rate_nats": "number", "seed": "number", "likelihood": "text", "collapsed": "truth",

@@ -17,11 +17,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
+from raysweep.driver.logfile import LogFile
 from raysweep.errors import StorageError
-from raysweep.layout import storage_errors, write_atomically
 from raysweep.report.tensorboard.events import EventFile
-from raysweep.search.logfile import LogFile
-from raysweep.tensorfile import read_tensors, write_tensors
+from raysweep.storage.layout import storage_errors, write_atomically
+from raysweep.storage.tensorfile import read_tensors, write_tensors
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_removed_either_hides_no_error(tmp_path: Path) -> 
 
 
 def _write_while_it_is_moved(path: Path) -> None:
-    from raysweep.layout import replacing
+    from raysweep.storage.layout import replacing
 
     with replacing(path) as temporary:
         path.parent.rename(path.parent.with_name("elsewhere"))

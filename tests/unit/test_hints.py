@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from raysweep import hints
-from raysweep.config import TrialConfig
 from raysweep.errors import SpecError
-from raysweep.keys import all_keys
-from raysweep.loading import load_spec, parse_spec
 from raysweep.metrics import FINAL_METRICS, METRICS
-from raysweep.spec import Objective
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.keys import all_keys
+from raysweep.spec.loading import load_spec, parse_spec
+from raysweep.spec.sections import Objective, hints
+from raysweep.spec.yamltext import Loader
 from raysweep.vae.conventions import pixel_mean_weight
-from raysweep.yamltext import Loader
 
 SPACE = {
     "data": {"dataset": "digits"},

@@ -11,8 +11,8 @@ import pytest
 
 import raysweep
 from raysweep.data.places import cache_directory
-from raysweep.home import expanded, give_a_home, home_directory
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
+from raysweep.storage.home import expanded, give_a_home, home_directory
 
 ROOT = Path(raysweep.__file__).parent
 
@@ -64,6 +64,6 @@ def test_home_directories_are_asked_for_in_one_place_alone() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in ROOT.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and node.attr in ("expanduser", "home") and path.name != "home.py"
+        if isinstance(node, ast.Attribute) and node.attr in ("expanduser", "home") and path.name != "storage/home.py"
     }
     assert asking == set()

@@ -20,21 +20,21 @@ import pytest
 from PIL import Image
 
 import raysweep
-from raysweep.config import TrialConfig
 from raysweep.data.bundled import BundledSource
 from raysweep.data.cachefile import open_cache, write_cache
 from raysweep.data.folder import BrokenImageError, _pillow_warnings, decode
 from raysweep.data.images import Fitting
 from raysweep.data.pickled import PickleError, read_pickle
 from raysweep.errors import CacheError, CheckpointError, SpecError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, read_bounded
-from raysweep.loading import load_spec, parse_spec
 from raysweep.quality.features import load_features
 from raysweep.report.images import enlarge, untile
 from raysweep.report.parquet import read_bounded_table, read_table
 from raysweep.report.tables import SCHEMA_VERSION
-from raysweep.search.driving import driving
-from raysweep.tensorfile import TensorFileError, read_tensors, write_tensors
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.loading import load_spec, parse_spec
+from raysweep.storage.layout import SweepDirectory, read_bounded
+from raysweep.storage.lock import driving
+from raysweep.storage.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.checkpoint import read_checkpoint
 from raysweep.vae.export import load_model
 

@@ -148,7 +148,7 @@ def test_optuna_is_imported_under_search_and_by_space_alone() -> None:
 
 
 def test_pyarrow_is_imported_by_data_report_and_remote_alone() -> None:
-    """And, for an annotation, by search/review.py, which hands tables on."""
+    """And, for an annotation, by review/sweep.py, which hands tables on."""
     assert foreign("pyarrow")
     complain(
         [

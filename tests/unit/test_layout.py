@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raysweep.errors import StorageError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, replacing, shown, write_atomically
+from raysweep.storage.layout import SweepDirectory, replacing, shown, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

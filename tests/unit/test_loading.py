@@ -14,11 +14,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.config import TrialConfig
 from raysweep.errors import SpecError
-from raysweep.keys import all_keys
-from raysweep.loading import MAX_FILE_BYTES, load_spec, parse_spec
-from raysweep.space import Choices, Range
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.keys import all_keys
+from raysweep.spec.loading import MAX_FILE_BYTES, load_spec, parse_spec
+from raysweep.spec.space import Choices, Range
 
 SEARCH_SPACES = Path(__file__).parents[2] / "search_spaces"
 

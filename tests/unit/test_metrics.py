@@ -7,11 +7,11 @@ import torch
 
 from raysweep.data.bundled import BundledSource
 from raysweep.errors import SpecError
-from raysweep.loading import parse_spec
 from raysweep.metrics import FINAL_METRICS, FORMER_MODES, METRICS
 from raysweep.quality.latents import active_units
 from raysweep.quality.sharpness import sharpness
 from raysweep.report.findings.verdicts import Verdict
+from raysweep.spec.loading import parse_spec
 from tests.unit.report.findings_sweeps import decide
 
 CLAIM = "claims: [{name: a, statement: A., test: best_at, over: kld_weight, value: 0.1, metrics: %s%s}]\n"

@@ -11,12 +11,12 @@ from PIL import Image
 
 from raysweep.cli import main
 from raysweep.data.cache import describe
-from raysweep.defaults import sized
-from raysweep.layout import SweepDirectory
-from raysweep.loading import load_spec, parse_spec
-from raysweep.search.description import FORMAT, yaml_text
-from raysweep.search.ledger import Ledger
-from raysweep.shipped import shipped_spaces
+from raysweep.spec.defaults import sized
+from raysweep.spec.loading import load_spec, parse_spec
+from raysweep.spec.shipped import shipped_spaces
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.description import FORMAT, yaml_text
+from raysweep.study.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 SPACE = "name: tiny\ndata: {dataset: digits, image_size: 16}\ntrial: {kld_weight: {low: 1e-5, high: 1e-1, log: true}}\n"
@@ -149,9 +149,9 @@ def test_a_file_of_ones_own_can_be_copied_however_it_is_written(text: str) -> No
 def test_an_editor_is_told_of_the_schema_only_where_it_lies() -> None:
     run("new", "one.yaml")
     assert "yaml-language-server" not in Path("one.yaml").read_text()
-    Path("raysweep.schema.json").write_text(run("check", "--schema")[1])
+    Path("raysweep.spec.schema.json").write_text(run("check", "--schema")[1])
     run("new", "two.yaml")
-    assert Path("two.yaml").read_text().startswith("# yaml-language-server: $schema=raysweep.schema.json\n")
+    assert Path("two.yaml").read_text().startswith("# yaml-language-server: $schema=raysweep.spec.schema.json\n")
 
 
 @pytest.mark.parametrize("name", shipped_spaces())

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from raysweep.cli import main
 from raysweep.errors import SpecError
-from raysweep.loading import load_spec
-from raysweep.plaintext import NotPlainText, decoded, unseen
+from raysweep.spec.loading import load_spec
+from raysweep.storage.plaintext import NotPlainText, decoded, unseen
 
 SPACE = """name: x
 data: {dataset: digits}

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord, ranked
-from raysweep.space import TrialSpace
+from raysweep.spec.space import TrialSpace
 from tests.unit.search.conftest import NOW, epoch_metrics
 
 

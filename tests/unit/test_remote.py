@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow.fs import S3FileSystem
 
+from raysweep.bucket.workingcopy import foreign_objects, locate
 from raysweep.errors import StorageError, SweepDirectoryError
-from raysweep.loading import load_spec
-from raysweep.remote import RemoteDirectory, below, is_final, is_remote
-from raysweep.search.sweep import run
-from raysweep.search.workingcopy import foreign_objects, locate
+from raysweep.spec.loading import load_spec
+from raysweep.storage.remote import RemoteDirectory, below, is_final, is_remote
+from raysweep.sweep import run
 from tests.s3server import free_port, request, s3_server
 
 NAMES = st.text("abcäß 漢+%#-_", min_size=1, max_size=12).filter(lambda name: name == name.strip())

@@ -14,7 +14,7 @@ import pytest
 from pyarrow.fs import AzureFileSystem
 
 from raysweep.errors import StorageError, SweepDirectoryError
-from raysweep.remote import RemoteDirectory, is_final, is_remote
+from raysweep.storage.remote import RemoteDirectory, is_final, is_remote
 from tests.s3server import free_port
 
 ACCOUNT = "devstoreaccount1"

@@ -25,14 +25,14 @@ from raysweep.cli import main
 from raysweep.cli.standing import _show
 from raysweep.cli.trial import plot
 from raysweep.errors import ArgumentError, SweepDirectoryError
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.parquet import read_table
-from raysweep.search.description import FORMAT
-from raysweep.search.driving import driving
-from raysweep.search.ledger import Ledger
+from raysweep.spec.loading import parse_spec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.storage.lock import driving
+from raysweep.study.description import FORMAT
+from raysweep.study.ledger import Ledger
 from raysweep.vae.preflight import Preflight
 from tests.unit.search.conftest import epoch_metrics, final_metrics
 
@@ -358,7 +358,7 @@ def test_fewer_trials_are_not_called_another_space() -> None:
 
 def test_so_many_more_trials_are_counted_from_those_the_sweep_has() -> None:
     place = small_sweep()
-    from raysweep.search.sweep import wanted_spec
+    from raysweep.sweep import wanted_spec
 
     assert wanted_spec(place, "+10")[0].trials == 14
     assert wanted_spec(place, 14)[0].trials == 14
@@ -555,7 +555,7 @@ def test_best_without_why_loads_no_model() -> None:
     code = (
         "import sys, raysweep.cli; sys.argv = ['raysweep', 'best', 'small']\n"
         "try: raysweep.cli.main()\nexcept SystemExit: pass\n"
-        "print([n for n in ('raysweep.search.explaining', 'threadpoolctl', 'torch') if n in sys.modules])"
+        "print([n for n in ('raysweep.review.explaining', 'threadpoolctl', 'torch') if n in sys.modules])"
     )
     path = {**os.environ, "PYTHONPATH": str(Path(raysweep.__file__).parent.parent)}
     done = subprocess.run(

@@ -12,11 +12,11 @@ import yaml
 from click.testing import CliRunner
 
 from raysweep.cli import main
-from raysweep.keys import TOP_LEVEL, all_keys, described_keys
-from raysweep.loading import load_spec
-from raysweep.schema import json_schema
-from raysweep.shipped import shipped_spaces
-from raysweep.yamltext import Loader
+from raysweep.spec.keys import TOP_LEVEL, all_keys, described_keys
+from raysweep.spec.loading import load_spec
+from raysweep.spec.schema import json_schema
+from raysweep.spec.shipped import shipped_spaces
+from raysweep.spec.yamltext import Loader
 
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.space import Choices, Distribution, Range, field_kind, optuna_distribution
+from raysweep.spec.space import Choices, Distribution, Range, field_kind, optuna_distribution
 
 
 @st.composite

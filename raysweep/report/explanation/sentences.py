@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from raysweep.report.explanation.values import Explanation, Importance, Importances, Noise, Slice
-from raysweep.space import Scalar
+from raysweep.spec.space import Scalar
 from raysweep.wording import counted, percent
 
 MOST_NAMED = 5

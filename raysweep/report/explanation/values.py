@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysweep.metrics import Mode
-from raysweep.space import Scalar
+from raysweep.spec.space import Scalar
 
 CHANCE = 0.05
 """A parameter stands out if at most this share of random orders of the values makes it as important."""

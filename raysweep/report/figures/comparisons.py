@@ -14,8 +14,8 @@ from raysweep.metrics import Mode, TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.figures.marks import Weights, short
 from raysweep.report.figures.scales import categories_of
-from raysweep.space import Choices, Scalar
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Choices, Scalar
 
 MIN_SIDE = 3
 """Comparable trials that a value needs to be compared with another."""

@@ -25,7 +25,7 @@ from raysweep.report.figures.marks import (
     to_png,
     who,
 )
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
 
 
 def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:

@@ -38,8 +38,8 @@ from raysweep.report.figures.scales import (
     scale_x,
     tilt_crowded_ticks,
 )
-from raysweep.space import Choices, Scalar
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Choices, Scalar
 from raysweep.wording import counted
 
 SHOWN = ("iwae_nats", "kid", "coverage", "recall", "reconstruction_accuracy", "silhouette", "sample_sharpness")

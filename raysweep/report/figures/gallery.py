@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysweep.layout import SweepDirectory, write_atomically
 from raysweep.profiles import Profile
 from raysweep.records import TrialRecord
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory, write_atomically
 
 if TYPE_CHECKING:
     from raysweep.report.explanation.values import Explanation

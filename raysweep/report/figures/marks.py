@@ -22,7 +22,7 @@ from raysweep.report.figures import palette
 from raysweep.report.figures.lettering import plain, text_width, wrap
 from raysweep.report.figures.repeats import configuration
 from raysweep.report.images import encode
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
 from raysweep.wording import counted
 
 HALO = [withStroke(linewidth=3, foreground="white")]

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import Mode, TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.explanation.sentences import expected_said, importance_said, share_said
@@ -54,8 +53,9 @@ from raysweep.report.figures.scales import (
 )
 from raysweep.report.figures.scatter import latent_kl, winning_latents
 from raysweep.report.figures.sidebyside import reconstructions, side_by_side
-from raysweep.space import Choices
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Choices
+from raysweep.storage.layout import SweepDirectory
 
 MOST_VALUES_IN_A_TITLE = 2
 """Of the best trial; of more searched parameters its point stands in the description."""

@@ -15,7 +15,7 @@ from raysweep.report.figures import palette
 from raysweep.report.figures.lettering import shortened
 from raysweep.report.figures.marks import SIZE_SMALL, Weights, short
 from raysweep.report.tables import PARAMETERS
-from raysweep.space import Choices, Range, Scalar, TrialSpace, field_kind
+from raysweep.spec.space import Choices, Range, Scalar, TrialSpace, field_kind
 
 
 def scale_x(axes: Axes, space: TrialSpace, name: str, records: Sequence[TrialRecord]) -> Callable[[TrialRecord], float]:

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import FinalMetrics
 from raysweep.records import TrialRecord, ranked
 from raysweep.report.figures import palette
@@ -34,6 +33,7 @@ from raysweep.report.figures.marks import (
 )
 from raysweep.report.figures.repeats import first_repeats
 from raysweep.report.latents import LatentTable, read_latents
+from raysweep.storage.layout import SweepDirectory
 
 CLASS_SHAPES = ("o", "^", "s")
 """The second and the third ten of classes have the same colours in other shapes."""

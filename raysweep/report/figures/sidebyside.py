@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.report.figures.comparisons import COMPARED_SAID, comparable, compared, sides
@@ -16,8 +15,9 @@ from raysweep.report.figures.repeats import first_repeats
 from raysweep.report.figures.scales import categories_of, compared_parameters
 from raysweep.report.figures.strips import Strip, draw_strips, read_reconstructions, read_samples
 from raysweep.report.images import Pixels
-from raysweep.space import Choices, Range, Scalar
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Choices, Range, Scalar
+from raysweep.storage.layout import SweepDirectory
 from raysweep.wording import counted
 
 MAX_ROWS = 8

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from raysweep.layout import SweepDirectory
 from raysweep.report.figures import palette
 from raysweep.report.figures.lettering import wrap
 from raysweep.report.figures.marks import SIZE_SMALL, WIDTH, canvas, title, title_lines, to_png
 from raysweep.report.images import Pixels, untile
+from raysweep.storage.layout import SweepDirectory
 
 IMAGES_A_ROW = 10
 FEWEST_A_ROW = 6

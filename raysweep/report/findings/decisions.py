@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raysweep.claims import BEST, EPOCH_COLUMNS, Always, BestAt, Claim, Compare, Separates, Trend, Within
-from raysweep.expressions import parse_expression
 from raysweep.metrics import TrialState
 from raysweep.report.findings.gridverdicts import decide_best_at, decide_trend, decide_within
 from raysweep.report.findings.observations import (
@@ -29,7 +27,9 @@ from raysweep.report.findings.verdicts import (
     undecided,
     unit_of,
 )
-from raysweep.space import Scalar
+from raysweep.spec.claims import BEST, EPOCH_COLUMNS, Always, BestAt, Claim, Compare, Separates, Trend, Within
+from raysweep.spec.expressions import parse_expression
+from raysweep.spec.space import Scalar
 from raysweep.wording import counted
 
 

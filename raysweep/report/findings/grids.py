@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import BEST_MODES, EPOCH_COLUMNS, MIN_REPEATS, PARAMETERS, REPEATS
-from raysweep.expressions import Values, parse_expression
 from raysweep.report.findings.observations import REPEAT, Observations
 from raysweep.report.findings.verdicts import number
-from raysweep.space import Scalar
+from raysweep.spec.claims import BEST_MODES, EPOCH_COLUMNS, MIN_REPEATS, PARAMETERS, REPEATS
+from raysweep.spec.expressions import Values, parse_expression
+from raysweep.spec.space import Scalar
 
 Repeat = tuple[Scalar, Scalar]
 """A seed, and which run of its search space file it was in."""

@@ -11,8 +11,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import BEST_MODES, EPOCH_COLUMNS, MIN_REPEATS, MIN_TREND_TRIALS, REPEATS, BestAt, Trend, Within
-from raysweep.expressions import Values, parse_expression
 from raysweep.report.findings.grids import Grid, build_grid, name_gaps, parse_names, scarcest, too_few
 from raysweep.report.findings.intervals import (
     CONFIDENCE,
@@ -35,7 +33,18 @@ from raysweep.report.findings.verdicts import (
     unmeasured,
     with_note,
 )
-from raysweep.space import Scalar
+from raysweep.spec.claims import (
+    BEST_MODES,
+    EPOCH_COLUMNS,
+    MIN_REPEATS,
+    MIN_TREND_TRIALS,
+    REPEATS,
+    BestAt,
+    Trend,
+    Within,
+)
+from raysweep.spec.expressions import Values, parse_expression
+from raysweep.spec.space import Scalar
 from raysweep.wording import counted, percent
 
 

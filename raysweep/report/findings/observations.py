@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysweep.claims import COLUMNS, EPOCH_COLUMNS, MODES, PARAMETERS
-from raysweep.expressions import RELATIVE_TOLERANCE, Expression, Kind, Values, parse_expression
 from raysweep.metrics import METRICS, OBJECTIVES, TrialState
-from raysweep.space import Scalar, field_kind
-from raysweep.spec import SweepSpec
+from raysweep.spec.claims import COLUMNS, EPOCH_COLUMNS, MODES, PARAMETERS
+from raysweep.spec.expressions import RELATIVE_TOLERANCE, Expression, Kind, Values, parse_expression
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Scalar, field_kind
 
 RUN = "run of a file"
 """A column that no claim can name: the sweep, told apart by a number from others of its name."""

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysweep.claims import EPOCH_COLUMNS
-from raysweep.layout import SweepDirectory, replacing, write_atomically
 from raysweep.report.findings.decisions import Finding
 from raysweep.report.findings.verdicts import Figure, Outcome, Verdict, number
 from raysweep.report.tables import SCHEMA_VERSION
+from raysweep.spec.claims import EPOCH_COLUMNS
+from raysweep.storage.layout import SweepDirectory, replacing, write_atomically
 from raysweep.wording import percent
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.REFUTED: "✗", Verdict.DEPENDS: "±", Verdict.UNDECIDED: "?"}

@@ -13,8 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.claims import BEST, EPOCH_COLUMNS, MIN_REPEATS, REPEATS, Always, Compare, Separates
-from raysweep.expressions import Values, parse_expression
 from raysweep.metrics import OBJECTIVES, TrialState
 from raysweep.report.findings.intervals import mean_interval, wilson_interval
 from raysweep.report.findings.observations import REPEAT, RUN, Observations
@@ -32,7 +30,9 @@ from raysweep.report.findings.verdicts import (
     unmeasured,
     with_note,
 )
-from raysweep.space import Scalar
+from raysweep.spec.claims import BEST, EPOCH_COLUMNS, MIN_REPEATS, REPEATS, Always, Compare, Separates
+from raysweep.spec.expressions import Values, parse_expression
+from raysweep.spec.space import Scalar
 from raysweep.wording import counted
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from raysweep.claims import BEST, COLUMN_UNITS, EPOCH_COLUMNS, Separates
-from raysweep.expressions import parse_expression
 from raysweep.report.findings.observations import Observations
-from raysweep.space import Scalar
+from raysweep.spec.claims import BEST, COLUMN_UNITS, EPOCH_COLUMNS, Separates
+from raysweep.spec.expressions import parse_expression
+from raysweep.spec.space import Scalar
 from raysweep.wording import counted
 
 

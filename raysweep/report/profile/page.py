@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import pyarrow.parquet as pq
 
-from raysweep.layout import SweepDirectory, replacing, write_atomically
 from raysweep.profiles import DriverPart, P, Profile, SlotPart
 from raysweep.report.figures.gallery import PROFILE_FIGURE, Figure, draw_profile
 from raysweep.report.profile.sentences import overview, seconds_text, sentences
 from raysweep.report.profile.table import profile_table, read_profile
+from raysweep.storage.layout import SweepDirectory, replacing, write_atomically
 from raysweep.wording import percent
 
 _log = logging.getLogger("raysweep")

@@ -17,8 +17,8 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, METRICS, Metric, TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.tables import PARAMETERS
-from raysweep.space import Choices, Distribution, Scalar
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Choices, Distribution, Scalar
 
 EPOCHS_TAG = "training/epochs_done"
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raysweep.layout import SweepDirectory, storage_errors, write_atomically
 from raysweep.records import TrialRecord, ranked
 from raysweep.report.images import open_picture
 from raysweep.report.latents import LatentTable, cells_a_row, read_latents
+from raysweep.storage.layout import SweepDirectory, storage_errors, write_atomically
 
 _log = logging.getLogger("raysweep")
 

@@ -19,7 +19,6 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from raysweep.clock import timed
-from raysweep.layout import SweepDirectory, storage_errors
 from raysweep.metrics import METRICS, EpochMetrics, FinalMetrics, Metric, TrialState
 from raysweep.profiles import DriverPart
 from raysweep.records import EpochRecord, TrialRecord, rank_alone
@@ -38,7 +37,8 @@ from raysweep.report.tensorboard.hparams import (
 )
 from raysweep.report.tensorboard.projector import choose_projected, write_projector
 from raysweep.report.tensorboard.trialpage import tested_metrics, trial_text
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory, storage_errors
 
 if TYPE_CHECKING:
     from raysweep.report.figures.gallery import Figure

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from raysweep.space import ordered_choices
+from raysweep.spec.space import ordered_choices
 
 Floats = npt.NDArray[np.float64]
 

@@ -28,7 +28,7 @@ from raysweep.data.cache import cached_files, open_cache, prepare
 from raysweep.data.cachefile import write_cache
 from raysweep.data.images import Chunk, Counts, Fitting, Source, Transform
 from raysweep.errors import CacheError, DataError, StorageError
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 SMALL = DataSpec(dataset="digits", image_size=8)
 

@@ -18,7 +18,7 @@ from written_data import write_cifar
 from raysweep.data.cifar import read_batch
 from raysweep.data.sources import open_source
 from raysweep.errors import DataError, DataUnavailable
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raysweep.data.images import Fitting, luminance
-from raysweep.spec import Fit
+from raysweep.spec.sections import Fit
 
 
 def drawn(*shape: int) -> np.ndarray:

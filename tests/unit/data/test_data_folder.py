@@ -17,7 +17,7 @@ from raysweep.data.cache import open_cache, prepare
 from raysweep.data.folder import FolderSource
 from raysweep.data.images import Images
 from raysweep.errors import DataError, DataUnavailable
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 def spec_of(root: Path, **settings: object) -> DataSpec:

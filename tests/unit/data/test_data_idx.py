@@ -17,7 +17,7 @@ from written_data import Bytes, to_idx, write_idx
 from raysweep.data.idx import IdxFile
 from raysweep.data.sources import open_source
 from raysweep.errors import DataError, DataUnavailable
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 @pytest.mark.parametrize("gzipped", [False, True])

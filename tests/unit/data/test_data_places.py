@@ -11,7 +11,7 @@ import pytest
 from raysweep.data.cache import cached_files, prepare
 from raysweep.data.places import cache_directories, cache_directory, writable_cache_directory
 from raysweep.errors import StorageError
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 SPEC = DataSpec(dataset="digits", image_size=8)
 

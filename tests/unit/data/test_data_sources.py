@@ -19,7 +19,7 @@ from raysweep.data.cache import describe, open_cache, prepare
 from raysweep.data.places import cache_directory
 from raysweep.data.sources import open_source
 from raysweep.errors import DataError, DataUnavailable
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 @pytest.mark.parametrize(("dataset", "count", "side"), [("mnist-5k", 5000, 28), ("digits", 1797, 8)])
@@ -202,7 +202,7 @@ def test_preparing_and_describing_import_nothing_heavy(tmp_path: Path) -> None:
     program = """
 import sys
 from raysweep.data.cache import cached_files, describe, open_cache, prepare
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 for dataset in ("mnist-5k", "digits"):
     spec = DataSpec(dataset=dataset)
     describe(spec)

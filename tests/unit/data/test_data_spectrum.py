@@ -14,7 +14,7 @@ from raysweep.data.cache import open_cache, prepare
 from raysweep.data.spectrum import covariance_spectrum, training_spectrum
 from raysweep.data.splits import split_indices
 from raysweep.errors import CacheError
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 @given(st.data())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from raysweep.data.splits import Splits, split_indices
 from raysweep.errors import DataError
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 def spec_of(validation: float = 0.1, test: float = 0.1, seed: int = 0) -> DataSpec:

@@ -13,7 +13,7 @@ from written_data import write_image
 from raysweep.data.cache import describe, open_cache, prepare
 from raysweep.data.survey import Survey, survey
 from raysweep.errors import DataError, DataUnavailable
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 def filled(root: Path, *places: str) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from raysweep.data.cache import prepare
 from raysweep.data.tensors import ImageTensors, load_splits
 from raysweep.errors import CacheError
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 
 @given(st.data())

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from raysweep.layout import SweepDirectory, write_atomically
-from raysweep.loading import parse_spec
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.report.images import tile
 from raysweep.report.latents import sprite_sheet, write_latents
-from raysweep.space import Scalar
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Scalar
+from raysweep.storage.layout import SweepDirectory, write_atomically
 
 SPEC = """
 name: synthetic

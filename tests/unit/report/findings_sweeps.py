@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from raysweep.loading import parse_spec
 from raysweep.metrics import EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.report.findings.decisions import Finding, decide_claims
 from raysweep.report.findings.observations import SweepTables
 from raysweep.report.tables import epochs_table, trials_table
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
 
 Measure = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From the parameters of a trial to its metrics; those of the test split begin with `test_`."""

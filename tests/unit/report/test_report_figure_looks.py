@@ -11,7 +11,6 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.report.explanation.values import Explanation, Importance, Importances, Model, Slice
 from raysweep.report.figures import palette
@@ -22,8 +21,9 @@ from raysweep.report.figures.ratedistortion import rate_and_distortion
 from raysweep.report.figures.scales import category_labels, mark_collapse, scale_x, tilt_crowded_ticks
 from raysweep.report.figures.scatter import draw_latents
 from raysweep.report.latents import LatentTable
-from raysweep.search.explaining.explain import explain
-from raysweep.space import Range
+from raysweep.review.explaining.explain import explain
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.space import Range
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord
 from raysweep.report.figures.comparisons import comparable, compared, sides
 from raysweep.report.figures.finals import _findings
 from raysweep.report.figures.marks import STYLE, standing, styled
 from raysweep.report.figures.sidebyside import side_by_side
+from raysweep.spec.loading import parse_spec
+from raysweep.storage.layout import SweepDirectory
 
 SPEC = """
 name: latents

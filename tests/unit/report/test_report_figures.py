@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import FinalMetrics, TrialState
 from raysweep.records import ranked
 from raysweep.report.figures import marks
@@ -21,6 +19,8 @@ from raysweep.report.figures.ratedistortion import _mark_bar
 from raysweep.report.figures.repeats import group_repeats
 from raysweep.report.figures.scatter import draw_latents
 from raysweep.report.latents import read_latents, write_latents
+from raysweep.spec.loading import parse_spec
+from raysweep.storage.layout import SweepDirectory
 
 ALWAYS = ["objective", "rate_distortion", "learning_curves"]
 ALL = [

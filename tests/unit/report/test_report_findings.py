@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
 from raysweep.report.findings.decisions import Finding, decide_claims
 from raysweep.report.findings.gridverdicts import judge_best
 from raysweep.report.findings.intervals import mean_draws
 from raysweep.report.findings.observations import SweepTables
 from raysweep.report.findings.page import findings_markdown, findings_table, findings_text, write_findings
+from raysweep.storage.layout import SweepDirectory
 from tests.unit.report.findings_sweeps import WEIGHTS, decide, epoch, grid, space, tables, trial
 
 REDUCTIONS = {"reduction": {"choices": ["pixel_mean", "pixel_and_latent_mean"]}}

@@ -10,8 +10,6 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
-from raysweep.claims import CLAIM_KINDS
-from raysweep.loading import parse_spec
 from raysweep.report.findings.intervals import (
     DRAWS,
     mean_draws,
@@ -21,6 +19,8 @@ from raysweep.report.findings.intervals import (
     wilson_interval,
 )
 from raysweep.report.findings.page import FINDINGS_SCHEMA
+from raysweep.spec.claims import CLAIM_KINDS
+from raysweep.spec.loading import parse_spec
 
 PAGE = (Path(__file__).parents[3] / "docs" / "findings.md").read_text()
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from raysweep.layout import SweepDirectory
 from raysweep.profiles import EPOCH, IDLE, DriverPart, Profile, SlotPart, Spent
 from raysweep.report.figures.marks import STYLE
 from raysweep.report.figures.timebars import BANDS, MAX_BARS, time_bars
@@ -24,6 +23,7 @@ from raysweep.report.profile.sentences import overview, seconds_text, sentences
 from raysweep.report.profile.table import PROFILE_COLUMNS, profile_table, read_profile
 from raysweep.report.tables import Column
 from raysweep.report.tensorboard.writer import PROFILE_TAG, rebuild
+from raysweep.storage.layout import SweepDirectory
 
 BEGUN = datetime(2026, 11, 21, 12, 30, 5, tzinfo=UTC)
 DOCS = Path(__file__).parents[3] / "docs" / "profile.md"

@@ -12,11 +12,11 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from raysweep.layout import SweepDirectory
 from raysweep.report.latents import sprite_sheet, write_latents
 from raysweep.report.tensorboard import projector
 from raysweep.report.tensorboard.projector import choose_projected, write_projector
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
+from raysweep.storage.layout import SweepDirectory
 
 
 def plugin(logdir):

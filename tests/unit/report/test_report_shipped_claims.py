@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raysweep.claims import (
+from raysweep.records import TrialRecord
+from raysweep.report.findings.decisions import decide_claims
+from raysweep.report.findings.observations import SweepTables
+from raysweep.spec.claims import (
     BEST,
     EPOCH_COLUMNS,
     MODES,
@@ -25,13 +28,10 @@ from raysweep.claims import (
     Trend,
     Within,
 )
-from raysweep.expressions import Values, parse_expression
-from raysweep.loading import load_spec
-from raysweep.records import TrialRecord
-from raysweep.report.findings.decisions import decide_claims
-from raysweep.report.findings.observations import SweepTables
-from raysweep.space import Choices, Scalar
-from raysweep.spec import SweepSpec
+from raysweep.spec.expressions import Values, parse_expression
+from raysweep.spec.loading import load_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Choices, Scalar
 from tests.unit.report.findings_sweeps import epoch, tables, trial
 
 SEARCH_SPACES = Path(__file__).parents[3] / "search_spaces"

@@ -14,9 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysweep.config import TrialConfig
 from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import METRICS
 from raysweep.report.parquet import read_table, write_parquet
 from raysweep.report.tables import (
@@ -28,6 +26,8 @@ from raysweep.report.tables import (
     trials_schema,
     trials_table,
 )
+from raysweep.spec.config import TrialConfig
+from raysweep.storage.layout import SweepDirectory
 from tests.unit.schema_tables import TABLES, rows, section, written
 
 DOCS = Path(__file__).parents[3] / "docs" / "schema.md"
@@ -117,7 +117,7 @@ def test_the_metadata_says_whose_tables_these_are(spec):
     metadata = trials_table([], spec).schema.metadata
     assert metadata[b"raysweep.schema_version"] == b"1"
     assert metadata[b"raysweep.sweep"] == b"synthetic"
-    assert json.loads(metadata[b"raysweep.spec"]) == spec.as_mapping()
+    assert json.loads(metadata[b"raysweep.spec.sections"]) == spec.as_mapping()
     assert trials_schema().field("rate_nats").metadata[b"unit"] == b"nats/image"
 
 

@@ -23,13 +23,13 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.util import tensor_util
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import METRICS, TrialState
 from raysweep.report.figures.gallery import Figure
 from raysweep.report.tensorboard import writer
 from raysweep.report.tensorboard.hparams import EPOCHS_TAG, scalar_tag
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
+from raysweep.spec.loading import parse_spec
+from raysweep.storage.layout import SweepDirectory
 
 
 def read(run: Path) -> EventAccumulator:

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
+from raysweep.backend.resources import Slots
+from raysweep.driver.retries import Fault
+from raysweep.driver.session import Session
+from raysweep.messages import EpochReport, ImageFile
 from raysweep.metrics import FINAL_METRICS, EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.tensorboard.writer import TensorBoardWriter
-from raysweep.search.exchange import EpochReport, ImageFile
-from raysweep.search.ledger import Ledger
-from raysweep.search.resources import Slots
-from raysweep.search.retries import Fault
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 
 SPACE = """
 name: table

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
+from raysweep.backend import address
+from raysweep.backend.address import Address, require_listener, require_token, wanted_address
 from raysweep.errors import ResourcesError
-from raysweep.search import address
-from raysweep.search.address import Address, require_listener, require_token, wanted_address
 
 
 @pytest.mark.parametrize("text", ["", " ", "local"])

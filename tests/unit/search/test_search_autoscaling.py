@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.loading import parse_spec
-from raysweep.search.autoscaling import pods_of, workers_of
-from raysweep.search.resources import fit
+from raysweep.backend.autoscaling import pods_of, workers_of
+from raysweep.backend.resources import fit
+from raysweep.spec.loading import parse_spec
 
 SPACE = "name: r\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n"
 CONFIG = {

@@ -14,20 +14,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysweep.config import TrialConfig
+from raysweep.bucket import lease as leases
+from raysweep.bucket.lease import Lease, holder
+from raysweep.bucket.mirror import Mirror, mirroring
+from raysweep.bucket.outpost import Outpost
+from raysweep.bucket.workingcopy import at_hand, locate, read_epochs, remote_of, send_report, update, whole_lines
 from raysweep.data.cache import prepare
 from raysweep.data.tensors import load_splits
 from raysweep.errors import SpecError, StorageError, SweepDirectoryError
-from raysweep.layout import SweepDirectory
-from raysweep.remote import RemoteDirectory
-from raysweep.search import lease as leases
-from raysweep.search.earlier import gather_past
-from raysweep.search.exchange import ImageFile, Share, TrialOrder
-from raysweep.search.lease import Lease, holder
-from raysweep.search.mirror import Mirror, mirroring
-from raysweep.search.outpost import Outpost
-from raysweep.search.workingcopy import at_hand, locate, read_epochs, remote_of, send_report, update, whole_lines
-from raysweep.spec import DataSpec
+from raysweep.messages import ImageFile, Share, TrialOrder
+from raysweep.review.earlier import gather_past
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.sections import DataSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.storage.remote import RemoteDirectory
 from raysweep.vae.checkpoint import list_checkpoints, restore_checkpoint, save_checkpoint
 from raysweep.vae.training import Training
 from tests.s3server import s3_server
@@ -147,7 +147,7 @@ def test_a_damaged_lease_is_one_that_ends_like_every_other(
 def test_the_lease_of_a_process_of_this_machine_ends_with_it(uri: str) -> None:
     directory, remote = copy_of(uri)
     code = (
-        "import sys; from raysweep.remote import RemoteDirectory; from raysweep.search.lease import Lease\n"
+        "import sys; from raysweep.storage.remote import RemoteDirectory; from raysweep.bucket.lease import Lease\n"
         "Lease(RemoteDirectory.at(sys.argv[1])).take(); print(flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -190,7 +190,7 @@ def test_what_is_mirrored_is_whole_and_what_is_gone_here_goes_there(uri: str) ->
 
 @pytest.mark.usefixtures("machine")
 def test_a_driver_whose_sweep_was_taken_over_sends_nothing_more(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysweep.search.mirror.MIRROR_INTERVAL_S", 0.2)
+    monkeypatch.setattr("raysweep.bucket.mirror.MIRROR_INTERVAL_S", 0.2)
     directory, remote = copy_of(uri)
     with mirroring(directory, new=True) as mirror:
         assert mirror is not None

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from raysweep.errors import LedgerError, SweepDirectoryError
-from raysweep.layout import SweepDirectory, write_atomically
-from raysweep.loading import load_spec, parse_spec
-from raysweep.search.changes import changes_between, taken_message
-from raysweep.search.description import FORMAT, images_checksum, read_spec, yaml_text
-from raysweep.search.ledger import Ledger
-from raysweep.search.review import open_sweep
-from raysweep.search.sweep import resume, wanted_spec
-from raysweep.spec import Asha, EarlyStopping, SearchSpec, SweepSpec
+from raysweep.review.sweep import open_sweep
+from raysweep.spec.loading import load_spec, parse_spec
+from raysweep.spec.sections import Asha, EarlyStopping, SearchSpec, SweepSpec
+from raysweep.storage.layout import SweepDirectory, write_atomically
+from raysweep.study.changes import changes_between, taken_message
+from raysweep.study.description import FORMAT, images_checksum, read_spec, yaml_text
+from raysweep.study.ledger import Ledger
+from raysweep.sweep import resume, wanted_spec
 from tests.unit.search.conftest import SPACE, epoch_metrics
 
 CLAIM = "claims: [{name: a, statement: It is so., test: always, condition: rate_nats >= 0, each: epoch}]\n"

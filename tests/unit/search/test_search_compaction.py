@@ -14,12 +14,12 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
-from raysweep.search import compaction
-from raysweep.search.journal import Journal
-from raysweep.search.ledger import Ledger
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study import compaction
+from raysweep.study.journal import Journal
+from raysweep.study.ledger import Ledger
 from tests.unit.search.conftest import epoch_metrics, final_metrics
 
 Reopen = Callable[[], Ledger]

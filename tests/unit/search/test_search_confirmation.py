@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from raysweep.confirming import Confirmation, another_seed, confirmed, due, most_trainings, plan
 from raysweep.errors import LedgerError, SpecError
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, ranked
 from raysweep.report.tables import trials_table
-from raysweep.search.description import FORMAT, yaml_text
-from raysweep.search.ledger import Ledger
-from raysweep.search.mappings import status_mapping, trial_mapping
-from raysweep.search.remarks import remarks_after
-from raysweep.search.review import read_sweep
-from raysweep.search.status import epochs_to_come, sweep_status
-from raysweep.spec import Confirm, SweepSpec
+from raysweep.review.remarks import remarks_after
+from raysweep.review.sweep import read_sweep
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import Confirm, SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.description import FORMAT, yaml_text
+from raysweep.study.ledger import Ledger
+from raysweep.study.status import epochs_to_come, sweep_status
+from raysweep.terminal.mappings import status_mapping, trial_mapping
 from tests.unit.search.conftest import SPACE, report
 from tests.unit.search.test_search_cuts import all_of
 from tests.unit.search.test_search_promotion import lines_cut, opened, outcome, play
@@ -269,7 +269,7 @@ def test_enqueued_points_and_grids_are_counted_without_confirmations(directory: 
 def test_a_driver_killed_at_any_line_leaves_what_the_undisturbed_sweep_comes_to(
     spec: SweepSpec, directory: SweepDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raysweep.search.session.write_parquet", lambda *_: None)
+    monkeypatch.setattr("raysweep.driver.session.write_parquet", lambda *_: None)
     asha = spec.asha
     assert asha is not None
     spec = spec.with_rule(promote=True, rejudge=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.search.container import cpu_quota, memory_limit
+from raysweep.backend.container import cpu_quota, memory_limit
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 GB = 1 << 30

@@ -13,14 +13,14 @@ import optuna
 import pytest
 
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
-from raysweep.search.journal import Journal
-from raysweep.search.ledger import STUDY, Ledger
 from raysweep.search.sampling import STARTUP_TRIALS, make_sampler
-from raysweep.space import optuna_distribution
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import optuna_distribution
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.journal import Journal
+from raysweep.study.ledger import STUDY, Ledger
 from tests.unit.search.conftest import epoch_metrics
 
 SPACE = """

@@ -9,16 +9,16 @@ from datetime import timedelta
 
 import pytest
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
+from raysweep.backend.resources import Slots
+from raysweep.driver.session import Session
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.search.decisions import RungDecision, decision_text, decisions, told_apart
-from raysweep.search.ledger import Ledger
-from raysweep.search.resources import Slots
 from raysweep.search.scheduler import Standing, standing
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from raysweep.wording import ordinal
 from tests.unit.search.conftest import IMAGES, NOW, SPACE, Watcher, epoch_metrics, play_at_random
 
@@ -46,7 +46,7 @@ def test_each_decision_of_a_session_is_told_as_it_was_taken(
             taken[number, epoch, epochs > epoch] = place
         return place.survives
 
-    monkeypatch.setattr("raysweep.search.session.survives", remembering)
+    monkeypatch.setattr("raysweep.driver.session.survives", remembering)
     ledger = Ledger.create(directory, spec)
     session = Session(directory, spec, ledger, Slots(1, 0, 8), IMAGES, NoWriter(), Watcher())  # type: ignore[arg-type]
     for _ in play_at_random(session, random.Random(3)):

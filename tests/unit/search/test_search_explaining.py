@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.report.explanation.sentences import as_good_said, importance_said, lead_said, sentences, value_said
 from raysweep.report.explanation.values import Explanation, Importances, Noise
-from raysweep.search.explaining import importance as importance_module
-from raysweep.search.explaining.explain import explain
-from raysweep.search.explaining.importance import importances
+from raysweep.review.explaining import importance as importance_module
+from raysweep.review.explaining.explain import explain
+from raysweep.review.explaining.importance import importances
 from raysweep.search.gp.cube import Cube
 from raysweep.search.gp.model import Observations, fit
-from raysweep.space import Scalar, optuna_distribution
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Scalar, optuna_distribution
 from tests.unit.search.conftest import NOW, epoch_metrics
 
 SPACE = """

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from raysweep.data.cache import prepare
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
 
 MAKES_FEATURES = """
 import sys
@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from raysweep.data.cache import prepare
 from raysweep.data.tensors import load_splits
-from raysweep.layout import SweepDirectory
-from raysweep.search.features import feature_space
-from raysweep.spec import DataSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.worker.features import feature_space
+from raysweep.spec.sections import DataSpec
 
 torch.set_num_threads(1)
 spec = DataSpec(dataset="folder", root=sys.argv[2], image_size=8)

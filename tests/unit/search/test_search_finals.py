@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from raysweep.config import TrialConfig
 from raysweep.data.cache import prepare
 from raysweep.data.tensors import load_splits
 from raysweep.errors import CheckpointError
-from raysweep.layout import SweepDirectory
+from raysweep.messages import ImageFile, TestOrder
 from raysweep.metrics import FinalMetrics
 from raysweep.report.images import untile
 from raysweep.report.latents import read_latents
-from raysweep.search import finals
-from raysweep.search.exchange import ImageFile, TestOrder
-from raysweep.search.features import feature_space
-from raysweep.search.finals import measure_trial
-from raysweep.spec import DataSpec, EvaluationSpec
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.sections import DataSpec, EvaluationSpec
+from raysweep.storage.layout import SweepDirectory
 from raysweep.vae.checkpoint import save_checkpoint
 from raysweep.vae.training import Training
+from raysweep.worker import finals
+from raysweep.worker.features import feature_space
+from raysweep.worker.finals import measure_trial
 from tests.s3server import BUCKET, s3_server
 from tests.unit.data.written_data import write_image
 

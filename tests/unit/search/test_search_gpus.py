@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.search import gpus
+from raysweep.backend import gpus
 
 RUNTIME = r"""
 #include <stdlib.h>

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysweep.errors import LedgerError
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import TrialState
-from raysweep.search.journal import sound_length
-from raysweep.search.ledger import Ledger
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.journal import sound_length
+from raysweep.study.ledger import Ledger
 from tests.unit.search.conftest import epoch_metrics, final_metrics
 
 Reopen = Callable[[], Ledger]

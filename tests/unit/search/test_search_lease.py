@@ -15,11 +15,11 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from raysweep.conditional import Changed, ConditionalObject, NoConditions
+from raysweep.bucket import lease as leases
+from raysweep.bucket.lease import Lease, holder
 from raysweep.errors import StorageError, SweepDirectoryError
-from raysweep.remote import RemoteDirectory
-from raysweep.search import lease as leases
-from raysweep.search.lease import Lease, holder
+from raysweep.storage.conditional import Changed, ConditionalObject, NoConditions
+from raysweep.storage.remote import RemoteDirectory
 from tests.s3server import Wire, s3_server
 
 STALE = json.dumps({"pid": 1, "host": "other", "machine": "other", "token": "x"}).encode()
@@ -298,7 +298,7 @@ PROFILE = "[work]\naws_access_key_id = a\naws_secret_access_key = b\n[sso]\nsso_
 
 
 def test_the_keys_of_a_profile_are_found(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    from raysweep import conditional
+    from raysweep.storage import conditional
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -13,11 +13,11 @@ import optuna
 import pytest
 
 from raysweep.errors import LedgerError
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
-from raysweep.search.ledger import STUDY, Ledger
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import STUDY, Ledger
 from tests.unit.search.conftest import SPACE, epoch_metrics, final_metrics
 
 Reopen = Callable[[], Ledger]

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raysweep.search.connection import _is_late
-from raysweep.search.nativelines import errors_in
-from raysweep.search.raythread import RayProcessDied
-from raysweep.search.startlogs import why_it_ended
+from raysweep.backend.connection import _is_late
+from raysweep.backend.nativelines import errors_in
+from raysweep.backend.raythread import RayProcessDied
+from raysweep.backend.startlogs import why_it_ended
 
 LATE = (
     "[2026-11-27 23:54:59,122 C 16742 16742] (raylet) node_manager.cc:3636:  An unexpected system state has occurred. "
@@ -21,7 +21,7 @@ LATE = (
 WRITES = """
 import os, sys
 from pathlib import Path
-from raysweep.search.nativelines import errors_said, followed_by, kept_off_the_terminal
+from raysweep.backend.nativelines import errors_said, followed_by, kept_off_the_terminal
 native = lambda text: os.write(2, text.encode() + b"\\n")
 with kept_off_the_terminal():
     native("[2026-11-27 22:04:32,921 E 1 2] rpc_client.h:153: no answer")

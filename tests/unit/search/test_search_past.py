@@ -16,11 +16,9 @@ from hypothesis import strategies as st
 from scipy.optimize import check_grad
 
 from raysweep.errors import LedgerError, SpecError
-from raysweep.layout import SweepDirectory, write_atomically
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
-from raysweep.search.description import FORMAT, yaml_text
-from raysweep.search.earlier import gather_past
+from raysweep.review.earlier import gather_past
+from raysweep.review.sweep import open_sweep
 from raysweep.search.gp.cube import Cube
 from raysweep.search.gp.curves import MOST_ROWS
 from raysweep.search.gp.known import (
@@ -33,13 +31,15 @@ from raysweep.search.gp.known import (
     starting_points,
 )
 from raysweep.search.gp.model import Observations, Opinion, _Density, fit, fit_with_opinions
-from raysweep.search.ledger import PAST, Ledger
 from raysweep.search.past import PastSweep, PastTrial, past_from
-from raysweep.search.review import open_sweep
 from raysweep.search.sampling import ranking_for, suggest
-from raysweep.search.sweep import resume
-from raysweep.space import optuna_distribution
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import optuna_distribution
+from raysweep.storage.layout import SweepDirectory, write_atomically
+from raysweep.study.description import FORMAT, yaml_text
+from raysweep.study.ledger import PAST, Ledger
+from raysweep.sweep import resume
 from tests.unit.search.conftest import epoch_metrics
 from tests.unit.search.test_search_samplers import history, require_in, space_of, spec_of, trial_of
 

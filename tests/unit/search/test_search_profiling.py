@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.backend.resources import Slots
+from raysweep.driver.profiling import ProfiledSession, Profiler, profiling
+from raysweep.driver.retries import Fault
+from raysweep.driver.session import Session
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory
+from raysweep.messages import EpochReport, ImageFile, TestReport
 from raysweep.metrics import TrialState
 from raysweep.profiles import IDLE, DriverPart, Profile, SlotPart
 from raysweep.report.profile.table import read_profile
 from raysweep.report.tensorboard.writer import TensorBoardWriter
-from raysweep.search.exchange import EpochReport, ImageFile, TestReport
-from raysweep.search.ledger import Ledger
-from raysweep.search.printing import Silence
-from raysweep.search.profiling import ProfiledSession, Profiler, profiling
-from raysweep.search.resources import Slots
-from raysweep.search.retries import Fault
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
+from raysweep.terminal.printing import Silence
 from tests.unit.search.conftest import epoch_metrics, final_metrics
 
 SPENT = {SlotPart.FORWARD: 1e-6, SlotPart.UNACCOUNTED: 1e-6}

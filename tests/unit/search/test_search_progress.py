@@ -11,16 +11,16 @@ import pytest
 from rich.console import Console
 
 from raysweep.cli.terminal import display_of, plain_console, print_sentences
-from raysweep.layout import SweepDirectory
+from raysweep.driver.session import Session
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.search.ledger import Ledger
-from raysweep.search.printing import Printing
-from raysweep.search.progress import LiveDisplay, PlainDisplay, _live_view
-from raysweep.search.session import Session
-from raysweep.search.status import SweepStatus, sweep_status
-from raysweep.search.views import trials_view
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
+from raysweep.study.status import SweepStatus, sweep_status
+from raysweep.terminal.printing import Printing
+from raysweep.terminal.progress import LiveDisplay, PlainDisplay, _live_view
+from raysweep.terminal.views import trials_view
 from tests.unit.search.conftest import OpenSession, epoch_metrics, final_metrics, report, train_to_the_end
 
 
@@ -146,7 +146,7 @@ def test_lines_say_that_a_long_trial_or_test_goes_on(
     session.next_order()
     session.receive(0, report(1, 3.5))
     out, clock = StringIO(), [0.0]
-    monkeypatch.setattr("raysweep.search.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("raysweep.terminal.progress.time.monotonic", lambda: clock[0])
     display = PlainDisplay(Console(file=out, width=200))
     for clock[0] in (20.0, 31.0, 40.0):
         display.tick(session)
@@ -200,8 +200,8 @@ def test_of_thousands_of_trials_a_line_says_seldom_which_is_ahead(
         clock[0] += 1.0
         return look(*arguments)
 
-    monkeypatch.setattr("raysweep.search.printing.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("raysweep.search.printing.sweep_status", slow)
+    monkeypatch.setattr("raysweep.terminal.printing.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("raysweep.terminal.printing.sweep_status", slow)
     out = StringIO()
     display = PlainDisplay(Console(file=out, width=200))
     for clock[0] in (0.0, 2.0, 19.0, 21.0):

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
+from raysweep.backend.resources import Slots
+from raysweep.driver.retries import Fault
+from raysweep.driver.session import Session
 from raysweep.metrics import Mode, TrialState
 from raysweep.records import TrialRecord
 from raysweep.search import sampling
-from raysweep.search.ledger import Ledger
-from raysweep.search.resources import Slots
-from raysweep.search.retries import Fault
 from raysweep.search.scheduler import Promotion
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from tests.unit.search.conftest import IMAGES, SPACE, Watcher, play_at_random, report
 from tests.unit.search.test_search_cuts import all_of
 from tests.unit.search.test_search_decisions import NoWriter
@@ -294,7 +294,7 @@ def test_a_driver_killed_at_any_line_of_the_journal_leaves_what_the_undisturbed_
     spec: SweepSpec, directory: SweepDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "STARTUP_TRIALS", 2)  # so that most suggestions are learned from trials that pause
-    monkeypatch.setattr("raysweep.search.session.write_parquet", lambda *_: None)
+    monkeypatch.setattr("raysweep.driver.session.write_parquet", lambda *_: None)
     whole = play(opened(Ledger.create(directory, spec), spec, directory), {})
     expected, study = outcome(directory, spec), all_of(directory)
     assert sum(state is TrialState.PRUNED for _, state, *_ in expected) > 1
@@ -314,7 +314,7 @@ def test_a_driver_killed_at_any_line_of_the_journal_leaves_what_the_undisturbed_
 def test_a_checkpoint_that_is_ahead_of_the_ledger_is_reported_before_it_is_judged(
     spec: SweepSpec, directory: SweepDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raysweep.search.session.write_parquet", lambda *_: None)
+    monkeypatch.setattr("raysweep.driver.session.write_parquet", lambda *_: None)
     whole = play(opened(Ledger.create(directory, spec), spec, directory), {})
     expected = outcome(directory, spec)
     for steps in range(len(whole)):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.search import raythread
-from raysweep.search.raythread import RayProcessDied, RayThread, is_stuck
-from raysweep.search.stopping import Interrupted, interrupting
+from raysweep.backend import raythread
+from raysweep.backend.raythread import RayProcessDied, RayThread, is_stuck
+from raysweep.backend.signals import Interrupted, interrupting
 
 
 def hang_until(event: threading.Event) -> None:
@@ -76,7 +76,7 @@ def test_a_process_that_dies_ends_the_wait_and_is_named(monkeypatch: pytest.Monk
 DEAF = """
 import ctypes, sys
 from pathlib import Path
-from raysweep.search.raythread import RayThread
+from raysweep.backend.raythread import RayThread
 thread = RayThread()
 def connect():
     with thread.deaf(float(sys.argv[1]), Path("raylet.err"), "it did not start\\n"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.search.raywords import plain, what_happened
-from raysweep.search.retries import Fault
+from raysweep.backend.raywords import plain, what_happened
+from raysweep.driver.retries import Fault
 
 NOT_MADE = """\
 Failure # 1 (occurred at 2026-11-27_23-05-44)

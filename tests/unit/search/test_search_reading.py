@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 import raysweep
-from raysweep.config import TrialConfig
 from raysweep.data.cache import open_cache, prepare
 from raysweep.errors import DataError, ModelInputError
-from raysweep.search.reading import read_images
-from raysweep.spec import DataSpec
+from raysweep.review.reading import read_images
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.sections import DataSpec
 from raysweep.vae.trained import TrainedVAE
 
 FITS = get_args(DataSpec.model_fields["fit"].annotation)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from raysweep.loading import load_spec, parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.search.remarks import is_improving, remarks_after, remarks_before, steps_text
-from raysweep.space import Scalar
-from raysweep.spec import SweepSpec
+from raysweep.review.remarks import is_improving, remarks_after, remarks_before, steps_text
+from raysweep.spec.loading import load_spec, parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import Scalar
 from raysweep.vae.preflight import Preflight
 from tests.unit.search.conftest import NOW, epoch_metrics, final_metrics
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
+from raysweep.backend import resources
+from raysweep.backend.resources import Slots, fit, needed_processes
 from raysweep.errors import RaysweepError, ResourcesError
-from raysweep.loading import parse_spec
-from raysweep.search import resources
-from raysweep.search.exchange import Share
-from raysweep.search.resources import Slots, fit, needed_processes
+from raysweep.messages import Share
+from raysweep.spec.loading import parse_spec
 
 SPACE = "name: r\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n"
 LAPTOP = {"CPU": 4.0}

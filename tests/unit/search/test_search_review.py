@@ -10,9 +10,9 @@ import time
 import pytest
 
 from raysweep.errors import SweepDirectoryError
-from raysweep.layout import SweepDirectory
-from raysweep.search.driving import driving, is_driven
-from raysweep.search.review import strict_json
+from raysweep.review.sweep import strict_json
+from raysweep.storage.layout import SweepDirectory
+from raysweep.storage.lock import driving, is_driven
 
 
 def test_readers_are_no_drivers_to_each_other_nor_in_the_driver_s_way(directory: SweepDirectory) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.loading import load_spec, parse_spec
-from raysweep.search import room
-from raysweep.search.room import free_space_fault, needed_bytes
+from raysweep.driver import diskspace as room
+from raysweep.driver.diskspace import free_space_fault, needed_bytes
+from raysweep.spec.loading import load_spec, parse_spec
 from raysweep.vae.checkpoint import KEEP
 
 SPACES = sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
@@ -54,7 +54,7 @@ def test_the_bound_of_a_checkpoint_is_near_what_the_largest_network_of_a_space_h
 
 def test_the_driver_needs_no_torch_for_it() -> None:
     code = (
-        "import sys; from raysweep.loading import load_spec; from raysweep.search.room import needed_bytes\n"
+        "import sys; from raysweep.spec.loading import load_spec; from raysweep.driver.diskspace import needed_bytes\n"
         f"needed_bytes(load_spec({str(SPACES[0])!r}), (3, 32, 32), 10, 2); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -23,18 +23,18 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Told
 from pydantic import ValidationError
 
-from raysweep.defaults import settled
 from raysweep.errors import ArgumentError
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.search.gp.cube import Cube
 from raysweep.search.gp.curves import MOST_ROWS
 from raysweep.search.gp.sampler import FIRST_POINTS, MOST_PENDING, CurveSampler
-from raysweep.search.ledger import Ledger
 from raysweep.search.sampling import make_sampler, ranking_for, suggest
-from raysweep.space import Range, Scalar, optuna_distribution
-from raysweep.spec import SAMPLERS, SweepSpec
+from raysweep.spec.defaults import settled
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SAMPLERS, SweepSpec
+from raysweep.spec.space import Range, Scalar, optuna_distribution
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from tests.unit.search.conftest import epoch_metrics
 
 LEARNING = ("auto", "gp", "tpe")

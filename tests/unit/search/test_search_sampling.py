@@ -17,7 +17,7 @@ from optuna.trial import TrialState as Told
 
 from raysweep.search import sampling
 from raysweep.search.sampling import Ranking, suggest
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
 
 values = st.floats(-10, 10)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raysweep.metrics import Mode
 from raysweep.search.scheduler import survives
-from raysweep.spec import Asha
+from raysweep.spec.sections import Asha
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from raysweep.clock import PartClock
-from raysweep.layout import SweepDirectory
+from raysweep.messages import ImageFile, Share, TrialOrder
 from raysweep.metrics import Criterion
 from raysweep.profiles import SlotPart
-from raysweep.search.exchange import ImageFile, Share, TrialOrder
-from raysweep.search.seat import Seat
-from raysweep.spec import DataSpec
+from raysweep.spec.sections import DataSpec
+from raysweep.storage.layout import SweepDirectory
 from raysweep.vae.checkpoint import kept_checkpoint, list_checkpoints
 from raysweep.vae.fused import FusedTraining
+from raysweep.worker.seat import Seat
 from tests.unit.vae.tensor_images import TensorImages, discs, small_config, untimed
 
 SHAPE = (1, 8, 8)

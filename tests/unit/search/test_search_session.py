@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysweep.backend.resources import Slots
+from raysweep.driver.retries import Fault
+from raysweep.driver.session import Session, strip_epochs
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
+from raysweep.messages import EpochReport, Share
 from raysweep.metrics import TrialState
 from raysweep.report.tensorboard.writer import TensorBoardWriter
-from raysweep.search.exchange import EpochReport, Share
-from raysweep.search.ledger import Ledger
-from raysweep.search.resources import Slots
-from raysweep.search.retries import Fault
-from raysweep.search.session import Session, strip_epochs
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from raysweep.vae.preflight import Preflight
 from tests.unit.search.conftest import (
     IMAGES,
@@ -88,7 +88,7 @@ def test_a_process_goes_on_with_the_next_trial_of_its_share_unless_one_waits_for
     for _ in range(2):
         session.next_order()
     session.started(0)
-    monkeypatch.setattr("raysweep.search.session.START_GRACE_S", -1.0)
+    monkeypatch.setattr("raysweep.driver.session.START_GRACE_S", -1.0)
     assert session.next_order(Share(1, 0)) is None, "trial 1 was handed out first, and makes do with what 0 had"
     session.started(1)
     assert session.next_order(Share(2, 0)) is None, "a share of another size"

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
+from raysweep.backend.resources import Slots
+from raysweep.driver.session import TIME_BUDGET, Session
 from raysweep.errors import StorageError
-from raysweep.layout import SweepDirectory
+from raysweep.messages import TestReport
 from raysweep.metrics import TrialState
-from raysweep.search.exchange import TestReport
-from raysweep.search.ledger import Ledger
-from raysweep.search.resources import Slots
-from raysweep.search.session import TIME_BUDGET, Session
-from raysweep.spec import EvaluationSpec, SweepSpec
+from raysweep.spec.sections import EvaluationSpec, SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from tests.unit.search.conftest import IMAGES, OpenSession, Watcher, final_metrics, report
 
 

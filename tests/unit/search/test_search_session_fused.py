@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.layout import SweepDirectory
+from raysweep.backend.resources import Slots
+from raysweep.driver.queue import Queue
+from raysweep.driver.retries import Fault
+from raysweep.driver.session import Session
+from raysweep.messages import EpochReport, Share
 from raysweep.metrics import TrialState
-from raysweep.search.exchange import EpochReport, Share
-from raysweep.search.ledger import Ledger
-from raysweep.search.queue import Queue
-from raysweep.search.resources import Slots
-from raysweep.search.retries import Fault
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from tests.unit.search.conftest import OpenSession, fail, train_to_the_end
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysweep.driver.slottime import SlotAccount
 from raysweep.profiles import IDLE, SlotPart, Spent
-from raysweep.search.slottime import SlotAccount
 
 
 class Clock:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.backend import socketdir
+from raysweep.backend.socketdir import BELOW, SOCKET_PATH_BYTES, fault_of, memory_folder, socket_folder
 from raysweep.errors import RayStartError
-from raysweep.search import socketdir
-from raysweep.search.socketdir import BELOW, SOCKET_PATH_BYTES, fault_of, memory_folder, socket_folder
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.loading import parse_spec
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.search.status import epochs_to_come, remaining_seconds, sweep_status
-from raysweep.space import TrialSpace
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.spec.space import TrialSpace
+from raysweep.study.status import epochs_to_come, remaining_seconds, sweep_status
 from tests.unit.search.conftest import NOW, SPACE, epoch_metrics
 
 

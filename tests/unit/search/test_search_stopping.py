@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.search import stopping
-from raysweep.search.stopping import Interrupted, interrupting
+from raysweep.backend import signals as stopping
+from raysweep.backend.signals import Interrupted, interrupting
 
 SLOW = "import time\nfor _ in range(100):\n    time.sleep(0.01)\nDONE = True\n"
 MAIN = """
 import sys
-from raysweep.search.stopping import Interrupted, interrupting
+from raysweep.backend.signals import Interrupted, interrupting
 try:
     with interrupting():
         print("ready", flush=True)
@@ -29,7 +29,7 @@ except Interrupted as stop:
 """
 DEAF = """
 import hashlib, sys
-from raysweep.search import stopping
+from raysweep.backend import signals as stopping
 stopping.UNHEARD_S = float(sys.argv[1])
 with stopping.interrupting():
     print("ready", flush=True)
@@ -37,7 +37,7 @@ with stopping.interrupting():
 """
 HEARD = """
 import os, signal, threading, time
-from raysweep.search import stopping
+from raysweep.backend import signals as stopping
 stopping.UNHEARD_S = stopping.SESSION_UNHEARD_S = 0.4
 
 class Session:

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysweep.layout import SweepDirectory
-from raysweep.loading import parse_spec
+from raysweep.driver.retries import Fault
+from raysweep.driver.session import Session
 from raysweep.metrics import TrialState
 from raysweep.search import sampling
 from raysweep.search.decisions import decision_text, decisions
-from raysweep.search.ledger import Ledger
-from raysweep.search.retries import Fault
 from raysweep.search.scheduler import Waiting, standing
-from raysweep.search.session import Session
-from raysweep.spec import SweepSpec
+from raysweep.spec.loading import parse_spec
+from raysweep.spec.sections import SweepSpec
+from raysweep.storage.layout import SweepDirectory
+from raysweep.study.ledger import Ledger
 from tests.unit.search.conftest import SPACE, play_at_random, report
 from tests.unit.search.test_search_cuts import all_of
 from tests.unit.search.test_search_promotion import lines_cut, opened, outcome, play
@@ -174,7 +174,7 @@ def test_a_driver_killed_at_any_line_of_the_journal_leaves_what_the_undisturbed_
     spec: SweepSpec, directory: SweepDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "STARTUP_TRIALS", 2)
-    monkeypatch.setattr("raysweep.search.session.write_parquet", lambda *_: None)
+    monkeypatch.setattr("raysweep.driver.session.write_parquet", lambda *_: None)
     whole = play(opened(Ledger.create(directory, spec), spec, directory), {})
     expected, study = outcome(directory, spec), all_of(directory)
     assert {state for _, state, *_ in expected} == {TrialState.PRUNED, TrialState.COMPLETED}

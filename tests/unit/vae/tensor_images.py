@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import EpochMetrics
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.training import Training
 
 

@@ -10,8 +10,8 @@ import torch
 from tensor_images import TensorImages, discs, small_config
 from torch import Tensor
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import METRICS
+from raysweep.spec.config import TrialConfig
 from raysweep.vae import evaluation
 from raysweep.vae.evaluation import evaluate, mean_image_error, summarise
 from raysweep.vae.networks import ConvVAE

@@ -10,7 +10,7 @@ import torch
 from tensor_images import TensorImages
 from torch import nn
 
-from raysweep.config import TrialConfig
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.training import Training
 

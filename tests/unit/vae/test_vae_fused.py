@@ -19,15 +19,15 @@ import torch
 from tensor_images import TensorImages, discs, small_config, untimed
 from torch import Tensor
 
-from raysweep.config import TrialConfig
-from raysweep.layout import SweepDirectory
 from raysweep.metrics import EpochMetrics
-from raysweep.search.pictures import draw_grids, draw_strip
+from raysweep.spec.config import TrialConfig
+from raysweep.storage.layout import SweepDirectory
 from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
 from raysweep.vae.fused import SHARED_FIELDS, FusedTraining, fusion_key
 from raysweep.vae.fusednetwork import FusedNetwork
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.training import Training
+from raysweep.worker.pictures import draw_grids, draw_strip
 
 SHAPE = (3, 8, 16)
 TOLERANCE = 1e-6

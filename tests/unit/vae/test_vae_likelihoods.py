@@ -13,7 +13,7 @@ from tensor_images import small_config
 from torch import Tensor
 from torch.distributions import ContinuousBernoulli, Normal
 
-from raysweep.config import Likelihood
+from raysweep.spec.config import Likelihood
 from raysweep.vae.likelihoods import (
     LOG_SIGMA_MAX,
     LOG_SIGMA_MIN,

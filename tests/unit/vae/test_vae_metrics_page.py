@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import FINAL_METRICS, METRICS, TrialState
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.conventions import pixel_mean_weight
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"

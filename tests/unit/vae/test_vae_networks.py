@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tensor_images import small_config
 from torch import nn
 
-from raysweep.config import TrialConfig, parse_conv_blocks
+from raysweep.spec.config import TrialConfig, parse_conv_blocks
 from raysweep.vae.networks import LOGVAR_MAX, LOGVAR_MIN, ConvVAE, Trim
 
 SIZES = [(8, 8), (16, 16), (32, 32), (64, 64), (8, 24), (40, 16)]

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from raysweep.config import UNIT_SQUARED_ERROR_SIGMA, TrialConfig
+from raysweep.spec.config import UNIT_SQUARED_ERROR_SIGMA, TrialConfig
 from raysweep.vae.conventions import pixel_mean_weight
 from raysweep.vae.likelihoods import LOG_SIGMA_MIN, data_term, gaussian_data_term, soft_floor
 from raysweep.vae.networks import LOGVAR_MAX, LOGVAR_MIN

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.records import EpochRecord, TrialRecord
-from raysweep.space import Choices, Distribution, Range, Scalar, TrialSpace
+from raysweep.spec.space import Choices, Distribution, Range, Scalar, TrialSpace
 from raysweep.vae.plateau import LEAST_EPOCHS, collapse_line, lies_flat, stuck_trials
 from raysweep.vae.preflight import Preflight, critical_weight
 

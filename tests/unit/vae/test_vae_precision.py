@@ -9,7 +9,7 @@ import torch
 from tensor_images import small_config, small_training, untimed
 from torch import Tensor
 
-from raysweep.config import Precision, TrialConfig
+from raysweep.spec.config import Precision, TrialConfig
 from raysweep.vae.evaluation import evaluate
 from raysweep.vae.fused import FusedTraining
 from raysweep.vae.training import Training

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.config import TrialConfig
-from raysweep.space import Choices, Range, TrialSpace
+from raysweep.spec.config import TrialConfig
+from raysweep.spec.space import Choices, Range, TrialSpace
 from raysweep.vae.conventions import pixel_mean_weight
 from raysweep.vae.preflight import (
     Preflight,

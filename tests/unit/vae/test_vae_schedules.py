@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensor_images import small_config, small_training
 
-from raysweep.config import TrialConfig
+from raysweep.spec.config import TrialConfig
 from raysweep.vae.schedules import learning_rate
 from raysweep.vae.training import Training
 

@@ -12,8 +12,8 @@ import torch
 from tensor_images import TensorImages, digits, discs, small_config, small_training, untimed
 from torch import Tensor
 
-from raysweep.config import TrialConfig
 from raysweep.metrics import METRICS, EpochMetrics
+from raysweep.spec.config import TrialConfig
 from raysweep.vae import training as training_module
 from raysweep.vae.training import Training, train
 

@@ -1,0 +1,96 @@
+"""The finalists on the test split: tasks on Ray with a trial's resources, after all trials have ended.
+
+Which trials these are is a function of the ledger, so a session that is cut short here leaves the others to `resume`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancelledError
+
+from raysweep.backend.autoscaling import refit
+from raysweep.backend.connection import LOOK_S, ray_has_ended
+from raysweep.backend.raywords import plain, what_happened
+from raysweep.backend.resources import cluster_nodes, fit
+from raysweep.clock import timed
+from raysweep.driver.retries import Fault
+from raysweep.driver.session import Session
+from raysweep.errors import ResourcesError
+from raysweep.profiles import DriverPart
+from raysweep.worker.measuring import measure
+
+POLL_S = 0.1
+
+
+@timed(DriverPart.LOOP)
+def run_tests(session: Session) -> None:
+    """Measures every finalist of the session that has no final metrics yet; returns when it is over.
+
+    A spent time budget does not keep finalists from being measured; any other stop does.
+    """
+    waiting = session.to_test()
+    session.testing = True
+    running: dict[Any, _Test] = {}
+    task_of = ray.remote(measure).options(num_cpus=session.slots.cpu, num_gpus=session.slots.gpu, max_retries=0)
+    looked = -math.inf
+    while waiting or running:
+        if session.should_stop_testing():
+            for task in running:
+                ray.cancel(task, force=True)
+            return
+        while waiting and len(running) < session.slots.count:
+            number = waiting.pop(0)
+            running[task_of.remote(session.test_order(number))] = _Test(number)
+        done, _ = ray.wait(list(running), timeout=POLL_S)
+        for task in done:
+            number = running.pop(task).number
+            try:
+                session.receive_tested(number, ray.get(task))
+            except RayError as error:
+                if session.lose_test(number, *_what_happened(error), plain(str(error))):
+                    waiting.insert(0, number)
+        for task, test in running.items():
+            if test.since is not None and session.is_overdue(test.since):
+                ray.cancel(task, force=True)  # frozen: it has not ended itself
+        session.tick()
+        if time.monotonic() - looked > LOOK_S:
+            if ray_has_ended():
+                session.lose_ray()
+                return
+            session.resize(refit(session.spec, session.slots))
+            looked = time.monotonic()
+            for test in list(running.values())[: _places(session)]:
+                test.since = test.since or looked
+
+
+@dataclass
+class _Test:
+    """A finalist that is being measured, or waits for a machine."""
+
+    number: int
+    since: float | None = None
+    """From when on, by the monotonic clock, it can have been measured: machines take tasks in their order."""
+
+
+def _places(session: Session) -> int:
+    """How many tests the machines hold that are there now."""
+    try:
+        return fit(session.spec, cluster_nodes()).count
+    except ResourcesError:
+        return 0
+
+
+def _what_happened(error: RayError) -> tuple[Fault, str]:
+    """Why a task has no result, as Ray has it; nothing but a hang is cancelled."""
+    if isinstance(error, TaskCancelledError):
+        return Fault.HANG, "it did not end within search.epoch_timeout"
+    if isinstance(error, OutOfMemoryError):
+        return Fault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
+    if isinstance(error, NodeDiedError):
+        return Fault.NODE_LOSS, "its machine was lost"
+    return what_happened(str(error))

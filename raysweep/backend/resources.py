@@ -1,0 +1,144 @@
+"""The machines a sweep runs on, and how many trials fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+from raysweep.backend.container import cpu_quota, memory_limit
+from raysweep.backend.gpus import visible_gpus
+from raysweep.errors import ResourcesError
+from raysweep.messages import Share
+from raysweep.spec.sections import SweepSpec
+
+FUSED_ON_A_GPU = 8
+"""Trials that a process trains together if `search.fuse` is auto and it has a GPU for itself."""
+GENERATIONS = 4
+"""As many times that are at once are tried at least: a sampler learns nothing from those that have not ended."""
+UNITS = 10_000
+"""Ray counts resources in units of 1/10,000, so that three shares of 0.3333 fit a GPU."""
+PROCESS_BYTES = 500 << 20
+"""Memory of a process that trains a small model on a CPU: 417 MB of its own, images that are mapped not counted."""
+DRIVER_BYTES = 600 << 20
+"""Memory of the driver and of Ray's own processes beside those that train: 254 MB and some 250 MB."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What is at once: processes that train, with a share of a machine each, and their trials."""
+
+    cpu: float
+    gpu: float
+    count: int
+    """How many of these processes run at once."""
+    larger: Share | None = None
+    """What a trial is given that ran out of memory; None if no machine has more."""
+    fused: int = 1
+    """How many trials one of them may train together."""
+
+    @property
+    def share(self) -> Share:
+        return Share(self.cpu, self.gpu)
+
+    @property
+    def threads(self) -> int:
+        return max(1, floor(self.cpu))
+
+    @property
+    def trials(self) -> int:
+        """Most trials at once."""
+        return self.count * self.fused
+
+
+def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
+    """Count the processes that train trials of `spec` at once on machines with these resources, and the trials of each.
+
+    Raises:
+        ResourcesError: if no machine could ever hold one; the message names the resource that lacks.
+    """
+    most_gpu = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+    most_cpu = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+    wanted = spec.resources
+    gpu = (1.0 if most_gpu else 0.0) if wanted.gpu == "auto" else wanted.gpu
+    for resource, needed, most in (("cpu", wanted.cpu, most_cpu), ("gpu", gpu, most_gpu)):
+        if needed > most:
+            raise ResourcesError(
+                f"resources.{resource}: a trial asks for {needed:g}, the largest machine has {most:g}, so no trial "
+                f"could ever start; ask for at most {most:g}, or set RAY_ADDRESS to a cluster that has more"
+            )
+    count = sum(_held(Share(wanted.cpu, gpu), node) for node in nodes)
+    if count == 0:
+        raise ResourcesError(
+            f"resources: a trial asks for {wanted.cpu:g} CPU and {gpu:g} GPU, and no single machine has both; "
+            "ask for less of one"
+        )
+    most_concurrent = spec.search.max_concurrent
+    count = count if most_concurrent is None else min(count, most_concurrent)
+    return Slots(wanted.cpu, gpu, count, _larger(Share(wanted.cpu, gpu), nodes), _most_fused(spec, gpu, count))
+
+
+def _held(share: Share, node: Mapping[str, float]) -> int:
+    """Count the processes with this share that Ray places on a machine at once."""
+    count = _units(node.get("CPU", 0.0)) // _units(share.cpu)
+    if share.gpu:  # each is on one device: two of 0.6 do not share the rests of three GPUs
+        whole, rest = divmod(_units(node.get("GPU", 0.0)), UNITS)
+        count = min(count, whole * (UNITS // _units(share.gpu)) + rest // _units(share.gpu))
+    if count and "memory" in node:  # one is always tried: what it takes depends on its model
+        count = min(count, max(1, floor(node["memory"] / PROCESS_BYTES)))
+    return count
+
+
+def _units(amount: float) -> int:
+    return round(amount * UNITS)
+
+
+def _most_fused(spec: SweepSpec, gpu: float, slots: int) -> int:
+    """How many trials a process may train together."""
+    fuse, most_concurrent = spec.search.fuse, spec.search.max_concurrent
+    if fuse == "auto":
+        most = min(FUSED_ON_A_GPU, spec.trials // (GENERATIONS * slots)) if gpu == 1 else 1
+    else:
+        most = 1 if fuse == "off" else fuse
+    return max(1, most if most_concurrent is None else min(most, most_concurrent // slots))
+
+
+def _larger(share: Share, nodes: Sequence[Mapping[str, float]]) -> Share | None:
+    """Up to twice a share, so that fewer trials divide a machine's memory: of the GPU's if a trial has a part of one,
+    of the machine's if it has none. None if no machine has more.
+    """
+    wished = Share(share.cpu, min(1.0, 2 * share.gpu)) if share.gpu else Share(2 * share.cpu, 0.0)
+    best = share
+    for node in nodes:
+        cpu, gpu = min(wished.cpu, node.get("CPU", 0.0)), min(wished.gpu, node.get("GPU", 0.0))
+        if cpu >= best.cpu and gpu >= best.gpu:
+            best = Share(cpu, gpu)
+    return None if best == share else best
+
+
+def needed_processes(spec: SweepSpec, node: Mapping[str, float], trials: int) -> tuple[int, int]:
+    """How many processes train so many trials of `spec` on a machine, a core each at most, and the threads of each.
+
+    Raises:
+        ResourcesError: if it could never hold one.
+    """
+    slots = fit(spec, [node])
+    return max(1, min(slots.count, floor(node["CPU"]), ceil(trials / slots.fused))), slots.threads
+
+
+def local_nodes() -> list[dict[str, float]]:
+    """Return what a Ray on this machine has for trials, within the limits of the container, without importing it."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux alone knows which of its cores a process may use
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = cpu_quota()
+    cpus = cores if quota is None else max(1, min(cores, floor(quota)))  # Ray takes whole CPUs alone, and at least one
+    memory = max(PROCESS_BYTES, memory_limit() - DRIVER_BYTES)
+    return [{"CPU": float(cpus), "GPU": float(visible_gpus()), "memory": float(memory)}]
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """What each live machine of the Ray cluster has that this process is connected to."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]

@@ -1,0 +1,1 @@
+"""The session: takes reports, asks `search` and `study` what follows, writes the report. No Ray."""

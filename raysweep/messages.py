@@ -1,9 +1,11 @@
-"""What travels between the driver and the machines: orders to train or to test one trial, and what came of them."""
+"""What driver, backend and workers tell each other: orders to train or test a trial, what came of them, faults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+from math import floor
 from pathlib import Path
 
 from raysweep.metrics import Criterion, EpochMetrics, FinalMetrics, TrialState
@@ -18,6 +20,33 @@ class Share:
 
     cpu: float
     gpu: float
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What is at once: processes that train, with a share of a machine each, and their trials."""
+
+    cpu: float
+    gpu: float
+    count: int
+    """How many of these processes run at once."""
+    larger: Share | None = None
+    """What a trial is given that ran out of memory; None if no machine has more."""
+    fused: int = 1
+    """How many trials one of them may train together."""
+
+    @property
+    def share(self) -> Share:
+        return Share(self.cpu, self.gpu)
+
+    @property
+    def threads(self) -> int:
+        return max(1, floor(self.cpu))
+
+    @property
+    def trials(self) -> int:
+        """Most trials at once."""
+        return self.count * self.fused
 
 
 @dataclass(frozen=True)
@@ -135,3 +164,18 @@ class TestReport:
     """Whether what was measured could not be written: the sweep has to stop."""
     spent: Mapping[SlotPart, float] = field(default_factory=dict)
     """Seconds of each part of it."""
+
+
+class TrialFault(Enum):
+    """What can interrupt a trial, as (how often it ends the trial at one epoch, how its end is told)."""
+
+    EXCEPTION = (2, "raised again when tried anew")
+    OUT_OF_MEMORY = (2, "also with a larger share")
+    HANG = (2, "twice")
+    DEATH = (4, "4 times at the same epoch")
+    NODE_LOSS = (None, "")
+
+    def __init__(self, tries: int | None, repeated: str) -> None:
+        self.tries = tries
+        """None where the trial is never at fault."""
+        self.repeated = repeated

@@ -14,7 +14,7 @@ from raysweep.backend.address import wanted_address
 from raysweep.backend.autoscaling import slots_of
 from raysweep.backend.connection import connected
 from raysweep.backend.nativelines import followed_by
-from raysweep.backend.resources import Slots, cluster_nodes
+from raysweep.backend.resources import cluster_nodes
 from raysweep.backend.signals import stopping_on_signals
 from raysweep.bucket.mirror import Mirror, mirroring
 from raysweep.bucket.workingcopy import at_hand, foreign_objects, is_taken, locate, remote_of
@@ -27,6 +27,7 @@ from raysweep.driver.preflight import count_training_images, preflight, sized_by
 from raysweep.driver.profiling import ProfiledSession, Profiler, profiling
 from raysweep.driver.session import Observer, Session
 from raysweep.errors import ArgumentError, DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
+from raysweep.messages import Slots
 from raysweep.profiles import DriverPart
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 from raysweep.review.earlier import gather_past
@@ -51,7 +52,7 @@ from raysweep.study.status import sweep_status
 from raysweep.terminal.printing import Printing, Silence
 from raysweep.vae.preflight import Preflight, Unpredictable
 from raysweep.wording import counted, is_python, option, worded_for
-from raysweep.worker.delivery import image_file, images_from
+from raysweep.worker.delivery import image_file, images_from, share_images
 
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
@@ -127,7 +128,7 @@ def run(
                 images = image_file(cache, directory.origin)
                 if mirror is not None:
                     mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
-                    mirror.share(images)
+                    share_images(mirror.remote, images)
                 writer = TensorBoardWriter(directory, spec)
                 session = _session(profiler, directory, spec, ledger, slots, images, writer, observer, prediction)
                 session.mirror = mirror
@@ -287,7 +288,7 @@ def _resume(
         rebuild(directory, spec, ledger.records())
         images = image_file(cache, directory.origin)
         if mirror is not None:
-            mirror.share(images)
+            share_images(mirror.remote, images)
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
         session = _session(profiler, directory, spec, ledger, slots, images, writer, observer, prediction)

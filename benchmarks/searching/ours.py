@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from raysweep.backend.resources import Slots
 from raysweep.driver.session import Session
-from raysweep.messages import EpochReport, ImageFile
+from raysweep.messages import EpochReport, ImageFile, Slots
 from raysweep.metrics import EpochMetrics
 from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.search.past import PastSweep

@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
-from raysweep.backend.resources import Slots, cluster_nodes, fit
+from raysweep.backend.resources import cluster_nodes, fit
 from raysweep.errors import ResourcesError
+from raysweep.messages import Slots
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.home import expanded
 

@@ -18,9 +18,9 @@ from raysweep.backend.connection import LOOK_S, ray_has_ended
 from raysweep.backend.raywords import plain, what_happened
 from raysweep.backend.resources import cluster_nodes, fit
 from raysweep.clock import timed
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session
 from raysweep.errors import ResourcesError
+from raysweep.messages import TrialFault
 from raysweep.profiles import DriverPart
 from raysweep.worker.measuring import measure
 
@@ -85,12 +85,12 @@ def _places(session: Session) -> int:
         return 0
 
 
-def _what_happened(error: RayError) -> tuple[Fault, str]:
+def _what_happened(error: RayError) -> tuple[TrialFault, str]:
     """Why a task has no result, as Ray has it; nothing but a hang is cancelled."""
     if isinstance(error, TaskCancelledError):
-        return Fault.HANG, "it did not end within search.epoch_timeout"
+        return TrialFault.HANG, "it did not end within search.epoch_timeout"
     if isinstance(error, OutOfMemoryError):
-        return Fault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
+        return TrialFault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
     if isinstance(error, NodeDiedError):
-        return Fault.NODE_LOSS, "its machine was lost"
+        return TrialFault.NODE_LOSS, "its machine was lost"
     return what_happened(str(error))

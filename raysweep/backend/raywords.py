@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from raysweep.driver.retries import Fault
+from raysweep.messages import TrialFault
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound|Warning)\b.*$", re.MULTILINE)
@@ -22,7 +22,7 @@ def plain(text: str) -> str:
     return _COLOUR.sub("", text)
 
 
-def what_happened(error: str) -> tuple[Fault, str]:
+def what_happened(error: str) -> tuple[TrialFault, str]:
     """Return why a process is gone, from Ray's words.
 
     One that an import kept from being made is tried once more, not four times: it fails the same way again, unless
@@ -30,12 +30,12 @@ def what_happened(error: str) -> tuple[Fault, str]:
     """
     text = plain(error)
     if "low on memory" in text:
-        return Fault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
+        return TrialFault.OUT_OF_MEMORY, "its machine ran out of memory, and its process was ended"
     if "node has died" in text:
-        return Fault.NODE_LOSS, "its machine was lost"
+        return TrialFault.NODE_LOSS, "its machine was lost"
     raised = _RAISED.findall(text)
     own = [line for line in raised if not line.startswith("ray.exceptions.")]
     if any(words in text for words in _IN_BEING_MADE) and (own or raised):
-        return Fault.EXCEPTION, f"its process could not be made: {(own or raised)[-1].strip()}"
+        return TrialFault.EXCEPTION, f"its process could not be made: {(own or raised)[-1].strip()}"
     code = _EXIT_CODE.search(text)
-    return Fault.DEATH, "its process died" + (f" with exit code {code.group(1) or code.group(2)}" if code else "")
+    return TrialFault.DEATH, "its process died" + (f" with exit code {code.group(1) or code.group(2)}" if code else "")

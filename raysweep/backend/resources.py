@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, floor
 
 from raysweep.backend.container import cpu_quota, memory_limit
 from raysweep.backend.gpus import visible_gpus
 from raysweep.errors import ResourcesError
-from raysweep.messages import Share
+from raysweep.messages import Share, Slots
 from raysweep.spec.sections import SweepSpec
 
 FUSED_ON_A_GPU = 8
@@ -23,33 +22,6 @@ PROCESS_BYTES = 500 << 20
 """Memory of a process that trains a small model on a CPU: 417 MB of its own, images that are mapped not counted."""
 DRIVER_BYTES = 600 << 20
 """Memory of the driver and of Ray's own processes beside those that train: 254 MB and some 250 MB."""
-
-
-@dataclass(frozen=True)
-class Slots:
-    """What is at once: processes that train, with a share of a machine each, and their trials."""
-
-    cpu: float
-    gpu: float
-    count: int
-    """How many of these processes run at once."""
-    larger: Share | None = None
-    """What a trial is given that ran out of memory; None if no machine has more."""
-    fused: int = 1
-    """How many trials one of them may train together."""
-
-    @property
-    def share(self) -> Share:
-        return Share(self.cpu, self.gpu)
-
-    @property
-    def threads(self) -> int:
-        return max(1, floor(self.cpu))
-
-    @property
-    def trials(self) -> int:
-        """Most trials at once."""
-        return self.count * self.fused
 
 
 def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:

@@ -32,10 +32,8 @@ from raysweep.bucket.workingcopy import (
     whole_lines,
 )
 from raysweep.errors import RaysweepError, StorageError, SweepDirectoryError
-from raysweep.messages import ImageFile
 from raysweep.storage.layout import SweepDirectory, shown, storage_errors, typed
 from raysweep.storage.remote import RemoteDirectory, is_final
-from raysweep.worker.delivery import share_images
 
 MIRROR_INTERVAL_S = RENEWAL_S
 PATIENCE_S = 60.0
@@ -49,7 +47,7 @@ class Mirror:
 
     def __init__(self, directory: SweepDirectory, remote: RemoteDirectory, lease: Lease) -> None:
         self._directory = directory
-        self._remote = remote
+        self.remote = remote
         self._lease = lease
         self._sent: dict[str, tuple[int, int]] = {}
         """Size and time of change of each file as it was sent."""
@@ -85,17 +83,9 @@ class Mirror:
                 self._send(name)
             gone = (self._sent.keys() | self._unknown) - set(report)
             for name in [name for name in gone if name.startswith(f"{directory.report.name}/")]:
-                self._remote.delete(name)
+                self.remote.delete(name)
                 self._sent.pop(name, None)
                 self._unknown.discard(name)
-
-    def share(self, images: ImageFile) -> None:
-        """Puts the prepared images where every machine finds them, unless they are there.
-
-        Raises:
-            StorageError: if the bucket does not answer.
-        """
-        share_images(self._remote, images)
 
     def fetch_trial(self, number: int, node: str | None) -> None:
         """Fetches the pictures of a trial that another machine has made, so that the report can show them."""
@@ -106,7 +96,7 @@ class Mirror:
     def fetch_pictures(self, number: int | None = None) -> bool:
         """Fetches the pictures of other machines' trials, or of one; whether there were any."""
         try:
-            return fetch_pictures(self._directory, self._remote, number) > 0
+            return fetch_pictures(self._directory, self.remote, number) > 0
         except StorageError as error:
             _log.warning("pictures are left out of the report: %s", error)
             return False
@@ -162,8 +152,8 @@ class Mirror:
                 self.failure = error
                 return
             except Exception as error:  # noqa: BLE001 (a thread that ends unheard would leave the bucket behind)
-                _log.exception("sending to %s failed", self._remote.uri)
-                self.failure = self._explained(StorageError(f"{self._remote.uri}: {error!r}"))
+                _log.exception("sending to %s failed", self.remote.uri)
+                self.failure = self._explained(StorageError(f"{self.remote.uri}: {error!r}"))
                 return
 
     def _renew(self) -> None:
@@ -182,15 +172,15 @@ class Mirror:
             return
         if time.monotonic() - self._renewed > MIRROR_INTERVAL_S:  # a long report must not look like a death
             self._renew()
-        self._remote.write(name, whole_lines(content) if name == self._directory.journal.name else content)
+        self.remote.write(name, whole_lines(content) if name == self._directory.journal.name else content)
         self._sent[name] = as_it_is
 
     def _send_trials(self) -> None:
         """Send what the machines that train could not: pictures, and all checkpoints of trials with a newer one."""
-        here, there = files_below(self._directory, self._directory.trials), self._remote.list("trials")
+        here, there = files_below(self._directory, self._directory.trials), self.remote.list("trials")
         for name in here:
             if is_picture(name) and name not in there:
-                self._remote.write(name, (self._directory.root / name).read_bytes())
+                self.remote.write(name, (self._directory.root / name).read_bytes())
         kept: dict[str, list[str]] = {}
         for name in here:
             if checkpoint_epoch(name) is not None:
@@ -201,14 +191,14 @@ class Mirror:
                 continue
             epochs = self._directory.root / trial / EPOCHS
             if epochs.exists() and len(read_epochs(epochs.read_bytes())) >= (checkpoint_epoch(name) or 0):
-                self._remote.write(f"{trial}/{EPOCHS}", epochs.read_bytes())
+                self.remote.write(f"{trial}/{EPOCHS}", epochs.read_bytes())
                 for name in names:
-                    self._remote.write(name, (self._directory.root / name).read_bytes())
+                    self.remote.write(name, (self._directory.root / name).read_bytes())
 
     def _explained(self, error: StorageError) -> StorageError:
         return StorageError(
             f"{error}\nEverything is kept in {shown(self._directory.root)} on this machine. "
-            f"Once the bucket can be written again, type: raysweep resume {typed(self._remote.uri)}"
+            f"Once the bucket can be written again, type: raysweep resume {typed(self.remote.uri)}"
         )
 
 

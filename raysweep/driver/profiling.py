@@ -12,12 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from raysweep.backend.resources import Slots
 from raysweep.clock import PartClock, process_age_s, running
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session
 from raysweep.driver.slottime import SlotAccount
-from raysweep.messages import EpochReport, Share, TestOrder, TestReport, TrialOrder
+from raysweep.messages import EpochReport, Share, Slots, TestOrder, TestReport, TrialFault, TrialOrder
 from raysweep.profiles import DriverPart, Profile, SlotPart, Spent
 from raysweep.report.profile.page import remove_profile, write_profile
 from raysweep.report.tensorboard.writer import PROFILE_TAG
@@ -102,7 +100,7 @@ class ProfiledSession(Session):
             self._say_why_slots_are_idle()
         return over
 
-    def lose(self, numbers: Collection[int], fault: Fault, cause: str, error: str) -> None:
+    def lose(self, numbers: Collection[int], fault: TrialFault, cause: str, error: str) -> None:
         for number in numbers:
             self._account.give_back(number, SlotPart.LOST)
         super().lose(numbers, fault, cause, error)
@@ -122,7 +120,7 @@ class ProfiledSession(Session):
         super().receive_tested(number, report)
         self._account.give_back(number, SlotPart.EXCHANGE)
 
-    def lose_test(self, number: int, fault: Fault, cause: str, error: str) -> bool:
+    def lose_test(self, number: int, fault: TrialFault, cause: str, error: str) -> bool:
         self._account.give_back(number, SlotPart.LOST)
         return super().lose_test(number, fault, cause, error)
 

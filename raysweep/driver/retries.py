@@ -8,32 +8,18 @@ same epoch each time ends.
 from __future__ import annotations
 
 from collections import Counter
-from enum import Enum
 
-
-class Fault(Enum):
-    """What can interrupt a trial, as (how often it ends the trial at one epoch, how its end is told)."""
-
-    EXCEPTION = (2, "raised again when tried anew")
-    OUT_OF_MEMORY = (2, "also with a larger share")
-    HANG = (2, "twice")
-    DEATH = (4, "4 times at the same epoch")
-    NODE_LOSS = (None, "")
-
-    def __init__(self, tries: int | None, repeated: str) -> None:
-        self.tries = tries
-        """None where the trial is never at fault."""
-        self.repeated = repeated
+from raysweep.messages import TrialFault
 
 
 class Retries:
     """The faults of all trials since they last came further."""
 
     def __init__(self) -> None:
-        self._faults: dict[int, tuple[int, Counter[Fault]]] = {}
+        self._faults: dict[int, tuple[int, Counter[TrialFault]]] = {}
         self._enlarged: set[int] = set()
 
-    def allows(self, number: int, fault: Fault, epochs: int) -> bool:
+    def allows(self, number: int, fault: TrialFault, epochs: int) -> bool:
         """Counts a fault of a trial that has trained `epochs` epochs; whether it is to be tried again."""
         at, faults = self._faults.get(number, (epochs, Counter()))
         if epochs > at:

@@ -9,17 +9,17 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from raysweep.backend.resources import Slots
+from raysweep.clock import timed
 from raysweep.driver.queue import Queue
-from raysweep.driver.retries import Fault, Retries
+from raysweep.driver.retries import Retries
 from raysweep.errors import OutputError, RayLost, RaysweepError, StorageError
-from raysweep.messages import EpochReport, ImageFile, Share, TestOrder, TestReport, TrialOrder
+from raysweep.messages import EpochReport, ImageFile, Share, Slots, TestOrder, TestReport, TrialFault, TrialOrder
 from raysweep.metrics import TrialState
+from raysweep.profiles import DriverPart
 from raysweep.records import TrialRecord, diverged_by
 from raysweep.report.parquet import write_parquet
 from raysweep.report.tensorboard.projector import MAX_PROJECTED
 from raysweep.report.tensorboard.writer import rebuild
-from raysweep.review.sweep import Sweep
 from raysweep.search.scheduler import not_among_the_best, pausing_rule, survives
 from raysweep.spec.config import TrialConfig, fusion_key
 from raysweep.spec.sections import Asha, SweepSpec
@@ -31,6 +31,7 @@ from raysweep.vae.preflight import Preflight, Unpredictable
 
 if TYPE_CHECKING:
     from raysweep.bucket.mirror import Mirror
+    from raysweep.report.figures.gallery import Figure
     from raysweep.report.tensorboard.writer import TensorBoardWriter
 
 REPORT_INTERVAL_S = 2.0
@@ -256,7 +257,7 @@ class Session:
             self._finish(number, *verdict)
         return verdict is not None or pauses or self.stopped_by is not None
 
-    def lose(self, numbers: Collection[int], fault: Fault, cause: str, error: str) -> None:
+    def lose(self, numbers: Collection[int], fault: TrialFault, cause: str, error: str) -> None:
         """Takes the news that the process is gone that trained these trials, together if they are several.
 
         Of what happened to several at once nobody knows which of them it is the fault of. They go on from their
@@ -275,9 +276,9 @@ class Session:
             fault, cause, error = self._judged(next(iter(suspects.values())), fault, cause, error, stacks)
             names = ", ".join(map(str, flights))
             _log.warning("trials %s, trained together: %s; they go on\n%s", names, cause, error.rstrip())
-            if fault is Fault.OUT_OF_MEMORY:
+            if fault is TrialFault.OUT_OF_MEMORY:
                 self._most_fused = len(flights) // 2
-            elif fault is not Fault.NODE_LOSS:
+            elif fault is not TrialFault.NODE_LOSS:
                 self._alone.update(suspects)
         else:
             for number, flight in suspects.items():
@@ -285,17 +286,19 @@ class Session:
         self._queue.put_back(others)
         self._end_paused()
 
-    def _judged(self, flight: _Flight, fault: Fault, cause: str, error: str, stacks: str) -> tuple[Fault, str, str]:
+    def _judged(
+        self, flight: _Flight, fault: TrialFault, cause: str, error: str, stacks: str
+    ) -> tuple[TrialFault, str, str]:
         """What a trial's process ended by, with cause and traceback, from what Ray, the trial and the watch say."""
         if flight.failure is not None:
             no_memory = flight.failure.ended is TrialState.OUT_OF_MEMORY
-            fault = Fault.OUT_OF_MEMORY if no_memory else Fault.EXCEPTION
+            fault = TrialFault.OUT_OF_MEMORY if no_memory else TrialFault.EXCEPTION
             return fault, flight.failure.cause, flight.failure.error or error
         limit = self.spec.search.epoch_timeout
         since = flight.heard if flight.heard is not None else math.inf
         is_late = limit is not None and time.monotonic() - since >= limit  # on another machine it writes no stacks here
-        if limit is not None and fault is Fault.DEATH and (flight.hangs or stacks or is_late):
-            return Fault.HANG, f"no epoch ended within search.epoch_timeout ({limit:g} s)", stacks or error
+        if limit is not None and fault is TrialFault.DEATH and (flight.hangs or stacks or is_late):
+            return TrialFault.HANG, f"no epoch ended within search.epoch_timeout ({limit:g} s)", stacks or error
         return fault, cause, error
 
     def _take_stacks(self, number: int) -> str:
@@ -362,11 +365,11 @@ class Session:
         self._writer.add_tested(record)
         self._tell(self._observer.trial_tested, record)
 
-    def lose_test(self, number: int, fault: Fault, cause: str, error: str) -> bool:
+    def lose_test(self, number: int, fault: TrialFault, cause: str, error: str) -> bool:
         """Takes the news that the process that measured a finalist is gone; whether another one is to do it."""
         stacks = self._take_stacks(number)
         if stacks:
-            fault, error, cause = Fault.HANG, stacks, "it did not end within search.epoch_timeout"
+            fault, error, cause = TrialFault.HANG, stacks, "it did not end within search.epoch_timeout"
         if self._retries.allows(number, fault, len(self.ledger.record(number).epochs)):
             _log.warning("test of trial %d: %s; it is done again\n%s", number, cause, error.rstrip())
             return True
@@ -424,7 +427,7 @@ class Session:
             for r in self.ledger.records()
         ]
         pictures_came = self.mirror is not None and self.mirror.fetch_pictures()
-        figures, texts = Sweep(self.directory, self.spec, records, False, self._preflight).write_pages()
+        figures, texts = self._compose_report(records)
         self._writer.add_projections(records)
         self._writer.add_figures(figures)
         for tag, markdown in texts.items():
@@ -433,6 +436,15 @@ class Session:
         if pictures_came:
             rebuild(self.directory, self.spec, records, figures, texts)
         self.directory.unreported.unlink(missing_ok=True)
+
+    @timed(DriverPart.REPORT)
+    def _compose_report(self, records: list[TrialRecord]) -> tuple[list[Figure], dict[str, str]]:
+        from raysweep.report.composition import compose_report
+        from raysweep.search.explaining.explain import explain
+
+        critical = self._preflight.critical_weight if self._preflight else None
+        stuck = stuck_trials(records, self._preflight)
+        return compose_report(self.directory, self.spec, records, stuck, critical, explain(self.spec, records))
 
     @property
     def _preflight(self) -> Preflight | None:
@@ -527,10 +539,10 @@ class Session:
         enlarged = self.slots.larger if self._retries.is_enlarged(number) else None
         return enlarged or self.slots.share
 
-    def _fail(self, number: int, fault: Fault, cause: str, error: str | None) -> None:
+    def _fail(self, number: int, fault: TrialFault, cause: str, error: str | None) -> None:
         """Ends a trial by a fault, or has it tried again from its last checkpoint."""
         epochs = len(self.ledger.record(number).epochs)
-        if fault is Fault.OUT_OF_MEMORY:
+        if fault is TrialFault.OUT_OF_MEMORY:
             share = self._share(number)
             wanted = f"with {share.cpu:g} CPU and {share.gpu:g} GPU"
             if self.slots.larger is None:

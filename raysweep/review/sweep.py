@@ -21,12 +21,11 @@ from raysweep.bucket.workingcopy import (
     remote_of,
     send_report,
 )
-from raysweep.clock import timed
 from raysweep.driver.queue import Queue
 from raysweep.errors import ArgumentError, CheckpointError, SweepDirectoryError
 from raysweep.metrics import FINAL_METRICS
-from raysweep.profiles import DriverPart, Profile
-from raysweep.records import TrialRecord, of_search, ranked
+from raysweep.profiles import Profile
+from raysweep.records import TrialRecord, ranked
 from raysweep.review.ranking import Ranking, checked_metric, loss_note, rank_sweeps
 from raysweep.spec.claims import Claim
 from raysweep.spec.sections import Objective, SweepSpec
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysweep.report.explanation.values import Explanation
-    from raysweep.report.figures.gallery import Figure
     from raysweep.report.findings.decisions import Finding
 
 
@@ -94,8 +92,9 @@ class Sweep:
         """Which trials never left the plateau at the mean image (docs/metrics.md); None where that cannot be told."""
         return stuck_trials(self.records, self.prediction)
 
-    def _numbers_stuck(self) -> list[int]:
-        return [number for number, is_stuck in self.stuck.items() if is_stuck]
+    @property
+    def _critical_weight(self) -> tuple[float, float] | None:
+        return None if self.prediction is None else self.prediction.critical_weight
 
     @property
     def name(self) -> str:
@@ -141,7 +140,7 @@ class Sweep:
             ArgumentError: if there is no such metric, it is measured of finalists alone, or contains what is searched.
             SweepDirectoryError: if no trial has a result.
         """
-        from raysweep.review.explaining.explain import explain  # it imports scipy, which takes a second
+        from raysweep.search.explaining.explain import explain  # it imports scipy, which takes a second
 
         sweep = self if metric in (None, self.objective) else self._compared_by(str(metric), "metric")
         rank_sweeps([sweep])  # which says why if there is nothing to explain
@@ -281,19 +280,14 @@ class Sweep:
         Raises:
             SweepDirectoryError: if there are no claims, or the sweeps make different claims of one name.
         """
+        from raysweep.report.composition import tables_for_claims
         from raysweep.report.findings.decisions import decide_claims
-        from raysweep.report.findings.observations import SweepTables
-        from raysweep.report.tables import epochs_table, trials_table
 
         sweeps = (self, *others)
         claims = _claims_of(sweeps) if claims is None else claims
-        tables = []
-        for sweep in sweeps:
-            critical = sweep.prediction.critical_weight if sweep.prediction else None
-            search = of_search(sweep.records)  # what is trained again was chosen by its outcome
-            rows = trials_table(search, sweep.spec, sweep.stuck), epochs_table(search, sweep.spec)
-            tables.append(SweepTables(sweep.spec, *rows, critical))
-        return decide_claims(claims, tables)
+        return decide_claims(
+            claims, [tables_for_claims(s.spec, s.records, s.stuck, s._critical_weight) for s in sweeps]
+        )
 
     def write_findings(self, findings: Sequence[Finding]) -> list[Path]:
         """Writes report/findings.md and report/findings.parquet; their paths."""
@@ -305,39 +299,6 @@ class Sweep:
         send_report(self.directory, only=written)
         return written
 
-    @timed(DriverPart.REPORT)
-    def write_pages(self) -> tuple[list[Figure], dict[str, str]]:
-        """Writes all of the report but TensorBoard's part; the figures, and pages of Markdown by their tags.
-
-        The pages are the findings, if the sweep has claims, and where the time went, if a session was profiled.
-
-        Raises:
-            StorageError: if the directory cannot be written.
-        """
-        from raysweep.report.figures.gallery import draw_figures
-        from raysweep.report.findings.page import findings_markdown, write_findings
-        from raysweep.report.parquet import write_parquet
-        from raysweep.report.profile.page import rewrite_profile
-        from raysweep.report.tensorboard.writer import FINDINGS_TAG, PROFILE_TAG
-        from raysweep.review.explaining.explain import explain
-
-        self.directory.require_present()
-        write_parquet(self.directory, self.records, self.spec, self.stuck)
-        collapse = self.prediction.critical_weight if self.prediction else None
-        explanation = explain(self.spec, self.records)
-        search, stuck = of_search(self.records), self._numbers_stuck()
-        figures = draw_figures(self.directory, self.spec, search, collapse, stuck, explanation)
-        texts = {}
-        if self.spec.claims:
-            findings = self.findings()
-            write_findings(self.directory, findings)
-            texts[FINDINGS_TAG] = findings_markdown(findings)
-        profile = rewrite_profile(self.directory)
-        if profile is not None:
-            figures.append(profile[0])
-            texts[PROFILE_TAG] = profile[1]
-        return figures, texts
-
     def write_report(self) -> list[Path]:
         """Write the whole report anew from the ledger and the trials' own files; return its paths.
 
@@ -347,7 +308,9 @@ class Sweep:
             SweepDirectoryError: if a driver is at work, which writes the report itself, or a link leads elsewhere.
             StorageError: if the directory cannot be written.
         """
+        from raysweep.report.composition import compose_report
         from raysweep.report.tensorboard.writer import FINDINGS_TAG, PROFILE_TAG, rebuild
+        from raysweep.search.explaining.explain import explain
 
         if self.running:
             raise SweepDirectoryError(f"{self.directory.address}: is running and writes its report itself")
@@ -357,7 +320,10 @@ class Sweep:
             fetch_pictures(self.directory, remote)
             fetch_profile(self.directory, remote)
         write_atomically(self.directory.unreported, b"", durable=False)
-        figures, texts = self.write_pages()
+        explanation = explain(self.spec, self.records)
+        figures, texts = compose_report(
+            self.directory, self.spec, self.records, self.stuck, self._critical_weight, explanation
+        )
         rebuild(self.directory, self.spec, self.records, figures, texts)
         self.directory.unreported.unlink(missing_ok=True)
         send_report(self.directory)

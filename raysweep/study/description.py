@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import raysweep
-from raysweep.backend.resources import Slots
 from raysweep.clock import timed
 from raysweep.errors import SpecError, SweepDirectoryError
+from raysweep.messages import Slots
 from raysweep.profiles import DriverPart
 from raysweep.search.past import PastSweep
 from raysweep.spec.loading import is_record, parse_spec

@@ -23,9 +23,9 @@ from raysweep.study.status import ENDED, SweepStatus
 from raysweep.wording import counted, percent
 
 if TYPE_CHECKING:
-    from raysweep.backend.resources import Slots
     from raysweep.data.cache import DataDescription
     from raysweep.data.images import Note
+    from raysweep.messages import Slots
     from raysweep.report.explanation.values import Explanation
     from raysweep.review.ranking import Ranking
     from raysweep.review.sweep import Sweep

@@ -17,12 +17,32 @@ import pytest
 import raysweep
 
 ROOT = Path(raysweep.__file__).parent
-ROOMS = ("data", "vae", "quality", "report", "cluster", "search", "cli")
-BOTTOM = (
-    "errors", "home", "layout", "metrics", "config", "confirming", "claims", "claimchecks", "clock", "expressions",
-    "space", "spec", "hints", "defaults", "keys", "loading", "newspace", "profiles", "records", "remote", "schema",
-    "shipped", "tensorfile", "wording", "yamltext", "plaintext", "conditional",
-)  # fmt: skip
+FLOORS = (
+    ("errors", "metrics", "profiles"),
+    ("clock",),
+    ("storage",),
+    ("wording",),
+    ("spec",),
+    ("records", "messages"),
+    ("confirming",),
+    ("data", "vae", "quality", "report", "cluster"),
+    ("search",),
+    ("study",),
+    ("bucket",),
+    ("worker",),
+    ("driver",),
+    ("backend",),
+    ("review",),
+    ("terminal",),
+    ("sweep",),
+    ("cli",),
+    ("__main__",),
+)
+"""Rooms and the modules beside them, from the bottom up. Each imports only what is on a lower floor."""
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+ROOMS = [path.name for path in sorted(ROOT.iterdir()) if path.is_dir() and path.name != "__pycache__"]
+MOST_FILES = 18
+"""In a folder: more are two ideas."""
 
 
 class Import(NamedTuple):
@@ -103,9 +123,10 @@ def complain(faults: list[Import]) -> None:
     assert not faults, "\n".join(map(str, faults))
 
 
-def test_every_module_belongs_to_a_known_room() -> None:
-    rooms = {room(found.importer) for found in all_imports()} - {"__main__"}
-    assert rooms <= {*ROOMS, *BOTTOM}, rooms - {*ROOMS, *BOTTOM}
+def test_every_module_belongs_to_a_floor() -> None:
+    rooms = {room(found.importer) for found in all_imports()}
+    assert rooms <= FLOOR.keys(), rooms - FLOOR.keys()
+    assert set(ROOMS) < FLOOR.keys()
 
 
 def test_the_package_as_a_command_is_the_command_line_and_nothing_else() -> None:
@@ -114,19 +135,18 @@ def test_the_package_as_a_command_is_the_command_line_and_nothing_else() -> None
     ]
 
 
-def test_the_bottom_imports_no_room() -> None:
-    complain([found for found, imported in imports_of_rooms_by(*BOTTOM) if imported not in BOTTOM])
+@pytest.mark.parametrize("name", sorted(FLOOR))
+def test_a_room_imports_lower_floors_alone(name: str) -> None:
+    complain(
+        [found for found, imported in imports_of_rooms_by(name) if imported != name and FLOOR[imported] >= FLOOR[name]]
+    )
 
 
-@pytest.mark.parametrize("name", ["data", "vae", "quality", "report", "cluster"])
-def test_rooms_side_by_side_import_none_of_each_other_nor_what_is_above(name: str) -> None:
-    complain([found for found, imported in imports_of_rooms_by(name) if imported not in (*BOTTOM, name)])
-
-
-def test_search_sees_the_three_rooms_but_not_the_command_line() -> None:
-    used = imports_of_rooms_by("search")
-    assert {imported for _, imported in used} >= {"data", "vae", "report"}
-    complain([found for found, imported in used if imported == "cli"])
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_says_what_it_is_for_and_has_few_files(name: str) -> None:
+    face = ast.parse((ROOT / name / "__init__.py").read_text(encoding="utf-8"))
+    assert ast.get_docstring(face)
+    assert len(list((ROOT / name).glob("*.py"))) - 1 <= MOST_FILES
 
 
 def test_there_are_no_import_cycles() -> None:
@@ -137,25 +157,31 @@ def test_there_are_no_import_cycles() -> None:
     TopologicalSorter(graph).prepare()  # CycleError names the cycle
 
 
-def test_ray_is_imported_under_search_alone() -> None:
+def test_ray_is_imported_by_backend_and_worker_alone() -> None:
     assert foreign("ray")
-    complain([found for found in foreign("ray") if room(found.importer) != "search"])
+    complain([found for found in foreign("ray") if room(found.importer) not in ("backend", "worker")])
 
 
-def test_optuna_is_imported_under_search_and_by_space_alone() -> None:
+def test_optuna_is_imported_by_study_search_and_space_alone() -> None:
+    """By search/ for its distributions, its samplers' interface and its importances: values, no storage."""
     assert foreign("optuna")
-    complain([found for found in foreign("optuna") if room(found.importer) not in ("search", "space")])
+    allowed = ("study", "search")
+    complain([f for f in foreign("optuna") if room(f.importer) not in allowed and f.importer != "spec.space"])
+    storages = [f for f in foreign("optuna") if f.imported.startswith("optuna.storages")]
+    assert storages
+    complain([found for found in storages if room(found.importer) != "study"])
 
 
-def test_pyarrow_is_imported_by_data_report_and_remote_alone() -> None:
+def test_pyarrow_is_imported_by_data_report_and_storage_alone() -> None:
     """And, for an annotation, by review/sweep.py, which hands tables on."""
     assert foreign("pyarrow")
     complain(
         [
             found
             for found in foreign("pyarrow")
-            if room(found.importer) not in ("data", "report", "remote")
-            and not (found.importer == "search.review" and found.for_types_only)
+            if room(found.importer) not in ("data", "report")
+            and found.importer != "storage.remote"
+            and not (found.importer == "review.sweep" and found.for_types_only)
         ]
     )
 
@@ -167,7 +193,7 @@ def test_click_is_imported_by_the_command_line_alone() -> None:
 
 def test_rich_is_imported_by_the_command_line_and_what_it_shows_alone() -> None:
     assert foreign("rich")
-    shown = ("search.progress", "search.views")
+    shown = ("terminal.progress", "terminal.views")
     complain([found for found in foreign("rich") if room(found.importer) != "cli" and found.importer not in shown])
 
 
@@ -269,7 +295,7 @@ def test_help_is_printed_without_torch_ray_or_optuna(module: str) -> None:
 
 def test_a_prediction_of_collapse_needs_neither_torch_nor_ray() -> None:
     assert in_a_fresh_interpreter("from raysweep.vae import preflight").loaded == set()
-    assert in_a_fresh_interpreter("from raysweep.search import preflight").loaded == {"pyarrow"}
+    assert in_a_fresh_interpreter("from raysweep.driver import preflight").loaded == {"pyarrow"}
 
 
 def test_checking_a_bad_file_exits_with_2_before_torch_or_ray_are_imported(tmp_path: Path) -> None:

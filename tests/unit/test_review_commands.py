@@ -555,7 +555,7 @@ def test_best_without_why_loads_no_model() -> None:
     code = (
         "import sys, raysweep.cli; sys.argv = ['raysweep', 'best', 'small']\n"
         "try: raysweep.cli.main()\nexcept SystemExit: pass\n"
-        "print([n for n in ('raysweep.review.explaining', 'threadpoolctl', 'torch') if n in sys.modules])"
+        "print([n for n in ('raysweep.search.explaining', 'threadpoolctl', 'torch') if n in sys.modules])"
     )
     path = {**os.environ, "PYTHONPATH": str(Path(raysweep.__file__).parent.parent)}
     done = subprocess.run(

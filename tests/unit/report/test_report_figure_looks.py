@@ -21,7 +21,7 @@ from raysweep.report.figures.ratedistortion import rate_and_distortion
 from raysweep.report.figures.scales import category_labels, mark_collapse, scale_x, tilt_crowded_ticks
 from raysweep.report.figures.scatter import draw_latents
 from raysweep.report.latents import LatentTable
-from raysweep.review.explaining.explain import explain
+from raysweep.search.explaining.explain import explain
 from raysweep.spec.loading import parse_spec
 from raysweep.spec.space import Range
 

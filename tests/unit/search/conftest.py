@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.backend.resources import Slots
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session
-from raysweep.messages import EpochReport, ImageFile
+from raysweep.messages import EpochReport, ImageFile, Slots, TrialFault
 from raysweep.metrics import FINAL_METRICS, EpochMetrics, FinalMetrics, TrialState
 from raysweep.records import TrialRecord
 from raysweep.report.tensorboard.writer import TensorBoardWriter
@@ -141,7 +139,7 @@ def report(epoch: int, elbo_nats: float, train_loss: float = 0.1) -> EpochReport
 def fail(session: Session, state: TrialState = TrialState.FAILED) -> None:
     """Trial 0 reports an exception, and its process ends."""
     assert not session.receive(0, EpochReport(None, "host", "cpu", 1, state, "ValueError: no", "Traceback ..."))
-    session.lose([0], Fault.DEATH, "its process died", "ActorDiedError")
+    session.lose([0], TrialFault.DEATH, "its process died", "ActorDiedError")
 
 
 def train_to_the_end(session: Session, *numbers: int) -> None:

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from raysweep.backend.resources import Slots
 from raysweep.driver.session import Session
+from raysweep.messages import Slots
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.search.decisions import RungDecision, decision_text, decisions, told_apart

@@ -14,9 +14,9 @@ from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord
 from raysweep.report.explanation.sentences import as_good_said, importance_said, lead_said, sentences, value_said
 from raysweep.report.explanation.values import Explanation, Importances, Noise
-from raysweep.review.explaining import importance as importance_module
-from raysweep.review.explaining.explain import explain
-from raysweep.review.explaining.importance import importances
+from raysweep.search.explaining import importance as importance_module
+from raysweep.search.explaining.explain import explain
+from raysweep.search.explaining.importance import importances
 from raysweep.search.gp.cube import Cube
 from raysweep.search.gp.model import Observations, fit
 from raysweep.spec.loading import parse_spec

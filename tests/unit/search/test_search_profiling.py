@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.backend.resources import Slots
 from raysweep.driver.profiling import ProfiledSession, Profiler, profiling
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session
 from raysweep.errors import StorageError
-from raysweep.messages import EpochReport, ImageFile, TestReport
+from raysweep.messages import EpochReport, ImageFile, Slots, TestReport, TrialFault
 from raysweep.metrics import TrialState
 from raysweep.profiles import IDLE, DriverPart, Profile, SlotPart
 from raysweep.report.profile.table import read_profile
@@ -119,7 +117,7 @@ def test_a_step_that_fails_is_lost_but_for_its_parts(session: ProfiledSession, p
     session.started(order.number)
     failure = EpochReport(None, "host", "cpu", 1, TrialState.FAILED, "ValueError: no", "Traceback", spent=SPENT)
     session.receive(order.number, failure)
-    session.lose([order.number], Fault.DEATH, "its process died", "")
+    session.lose([order.number], TrialFault.DEATH, "its process died", "")
     lost = time.monotonic()
     time.sleep(0.02)
     spent = closed(session, profiler).trials()[order.number]
@@ -137,7 +135,7 @@ def test_trials_that_are_cut_off_and_tests_that_die_have_lost_their_time(
     session.stop("Ctrl-C", signal=2)
     assert session.to_test() == [tested]
     session.test_order(tested)
-    session.lose_test(tested, Fault.DEATH, "its process died", "")
+    session.lose_test(tested, TrialFault.DEATH, "its process died", "")
     trials = closed(session, profiler).trials()
     assert trials[cut.number][SlotPart.LOST] > 0
     assert trials[tested][SlotPart.LOST] > 0

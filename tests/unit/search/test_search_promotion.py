@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.backend.resources import Slots
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session
+from raysweep.messages import Slots, TrialFault
 from raysweep.metrics import Mode, TrialState
 from raysweep.records import TrialRecord
 from raysweep.search import sampling
@@ -142,10 +141,10 @@ def test_a_process_that_dies_before_the_next_epoch_leaves_its_trial_where_the_ru
         session.receive(ask(session), report(1, value))
     for _ in range(3):
         assert ask(session) == 0
-        session.lose([0], Fault.DEATH, "its process died", "")
+        session.lose([0], TrialFault.DEATH, "its process died", "")
         assert session.ledger.record(0).state is TrialState.PAUSED
     assert ask(session) == 0
-    session.lose([0], Fault.DEATH, "its process died", "")
+    session.lose([0], TrialFault.DEATH, "its process died", "")
     assert session.ledger.record(0).state is TrialState.FAILED
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raysweep.backend.raywords import plain, what_happened
-from raysweep.driver.retries import Fault
+from raysweep.messages import TrialFault
 
 NOT_MADE = """\
 Failure # 1 (occurred at 2026-11-27_23-05-44)
@@ -38,20 +38,20 @@ by the OOM killer due to high memory usage, (2) ray stop --force was called
 @pytest.mark.parametrize(
     ("text", "fault", "cause"),
     [
-        (NOT_MADE, Fault.EXCEPTION,
+        (NOT_MADE, TrialFault.EXCEPTION,
          "its process could not be made: ImportError: libsomething.so.3: cannot open shared object file"),
-        (NOT_IMPORTED, Fault.EXCEPTION,
+        (NOT_IMPORTED, TrialFault.EXCEPTION,
          "its process could not be made: ModuleNotFoundError: No module named 'tabulate.version'; 'tabulate' is not a "
          "package"),
-        (KILLED, Fault.DEATH, "its process died"),
-        ("", Fault.DEATH, "its process died"),
-        ("Worker exit detail: exit code 137", Fault.DEATH, "its process died with exit code 137"),
-        ("Task was killed due to the node running low on memory.", Fault.OUT_OF_MEMORY,
+        (KILLED, TrialFault.DEATH, "its process died"),
+        ("", TrialFault.DEATH, "its process died"),
+        ("Worker exit detail: exit code 137", TrialFault.DEATH, "its process died with exit code 137"),
+        ("Task was killed due to the node running low on memory.", TrialFault.OUT_OF_MEMORY,
          "its machine ran out of memory, and its process was ended"),
-        ("The actor died because its node has died.", Fault.NODE_LOSS, "its machine was lost"),
+        ("The actor died because its node has died.", TrialFault.NODE_LOSS, "its machine was lost"),
     ],
 )  # fmt: skip
-def test_the_reason_is_in_the_cause(text: str, fault: Fault, cause: str) -> None:
+def test_the_reason_is_in_the_cause(text: str, fault: TrialFault, cause: str) -> None:
     assert what_happened(text) == (fault, cause)
 
 

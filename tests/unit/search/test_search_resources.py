@@ -7,9 +7,9 @@ import os
 import pytest
 
 from raysweep.backend import resources
-from raysweep.backend.resources import Slots, fit, needed_processes
+from raysweep.backend.resources import fit, needed_processes
 from raysweep.errors import RaysweepError, ResourcesError
-from raysweep.messages import Share
+from raysweep.messages import Share, Slots
 from raysweep.spec.loading import parse_spec
 
 SPACE = "name: r\ndata: {dataset: digits}\ntrial: {kld_weight: {low: 1, high: 2}}\n"

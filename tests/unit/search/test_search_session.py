@@ -14,11 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysweep.backend.resources import Slots
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session, strip_epochs
 from raysweep.errors import StorageError
-from raysweep.messages import EpochReport, Share
+from raysweep.messages import EpochReport, Share, Slots, TrialFault
 from raysweep.metrics import TrialState
 from raysweep.report.tensorboard.writer import TensorBoardWriter
 from raysweep.spec.loading import parse_spec
@@ -72,7 +70,7 @@ def test_no_more_trials_are_out_than_the_machines_hold_and_their_number_follows_
     orders = [session.next_order() for _ in range(3)]
     assert [order.number for order in orders if order] == [0, 1]
     session.resize(Slots(1, 0, 1))
-    session.lose([0], Fault.NODE_LOSS, "its machine was lost", "")
+    session.lose([0], TrialFault.NODE_LOSS, "its machine was lost", "")
     assert session.next_order() is None
     assert not session.is_over
     session.resize(Slots(1, 0, 3))
@@ -246,16 +244,16 @@ def test_a_report_sent_again_changes_nothing_but_may_end_the_trial(
     assert again.receive(0, report(4, 100.0)), "a trial that has ended stays ended"
 
 
-@pytest.mark.parametrize(("fault", "tries"), [(Fault.DEATH, 4), (Fault.HANG, 2), (Fault.NODE_LOSS, 100)])
+@pytest.mark.parametrize(("fault", "tries"), [(TrialFault.DEATH, 4), (TrialFault.HANG, 2), (TrialFault.NODE_LOSS, 100)])
 def test_a_trial_has_failed_whose_process_dies_again_and_again_at_one_epoch(
-    open_session: OpenSession, ledger: Ledger, fault: Fault, tries: int
+    open_session: OpenSession, ledger: Ledger, fault: TrialFault, tries: int
 ) -> None:
     session, _ = open_session(ledger)
     for _ in range(tries):
         assert ledger.unfinished() in ([], [0])
         assert session.next_order() is not None
         session.lose([0], fault, "it died", "ActorDiedError")
-    if fault is Fault.NODE_LOSS:
+    if fault is TrialFault.NODE_LOSS:
         assert ledger.unfinished() == [0], "a trial is not at fault for its machine"
     else:
         assert (ledger.record(0).state, ledger.record(0).cause) == (TrialState.FAILED, f"it died, {fault.repeated}")
@@ -269,7 +267,7 @@ def test_a_hanging_trial_is_told_by_where_its_threads_stood(
     for _ in range(2):
         session.next_order()
         directory.hang(0).write_text("Thread 0x1 (most recent call first)")
-        session.lose([0], Fault.DEATH, "its process died", "ActorDiedError")
+        session.lose([0], TrialFault.DEATH, "its process died", "ActorDiedError")
         assert not directory.hang(0).exists()
     record = ledger.record(0)
     assert record.cause == "no epoch ended within search.epoch_timeout (3600 s), twice"
@@ -298,7 +296,7 @@ def test_a_process_that_ends_while_the_session_stops_counts_for_nothing(
     session.next_order()
     session.stop("Ctrl-C", signal=2)
     for _ in range(9):
-        session.lose([0], Fault.DEATH, "its process died", "")
+        session.lose([0], TrialFault.DEATH, "its process died", "")
     assert ledger.unfinished() == [0]
 
 

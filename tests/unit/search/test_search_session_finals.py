@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from raysweep.backend.resources import Slots
 from raysweep.driver.session import TIME_BUDGET, Session
 from raysweep.errors import StorageError
-from raysweep.messages import TestReport
+from raysweep.messages import Slots, TestReport
 from raysweep.metrics import TrialState
 from raysweep.spec.sections import EvaluationSpec, SweepSpec
 from raysweep.storage.layout import SweepDirectory

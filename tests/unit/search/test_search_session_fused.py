@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from raysweep.backend.resources import Slots
 from raysweep.driver.queue import Queue
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session
-from raysweep.messages import EpochReport, Share
+from raysweep.messages import EpochReport, Share, Slots, TrialFault
 from raysweep.metrics import TrialState
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
@@ -103,7 +101,7 @@ def test_a_slot_of_several_makes_room_for_one_that_waits_for_a_larger_share(
     train_to_the_end(session, 1, 3, 2)
     assert next_orders(session, Share(1, 0)) == []
     assert next_orders(session) == [0], "in the place of 1 and 3, with the larger share"
-    session.lose([5], Fault.NODE_LOSS, "its machine was lost", "")
+    session.lose([5], TrialFault.NODE_LOSS, "its machine was lost", "")
     session.resize(Slots(1, 0, 2, Share(2, 0), fused=2))
     assert next_orders(session, Share(1, 0), (4,)) == []
     session.started(0)
@@ -117,20 +115,20 @@ def test_trials_lost_with_their_machine_are_trained_together_again(
     session.resize(Slots(1, 0, 1, fused=3))
     for _ in range(9):
         assert next_orders(session) == [0, 2, 4]
-        session.lose([0, 2, 4], Fault.NODE_LOSS, "its machine was lost", "")
+        session.lose([0, 2, 4], TrialFault.NODE_LOSS, "its machine was lost", "")
 
 
-@pytest.mark.parametrize("fault", [Fault.DEATH, Fault.HANG])
+@pytest.mark.parametrize("fault", [TrialFault.DEATH, TrialFault.HANG])
 def test_what_befalls_trials_together_is_the_fault_of_none_of_them_and_each_goes_on_by_itself(
-    open_session: OpenSession, of_two_shapes: Ledger, directory: SweepDirectory, fault: Fault
+    open_session: OpenSession, of_two_shapes: Ledger, directory: SweepDirectory, fault: TrialFault
 ) -> None:
     session, _ = open_session(of_two_shapes)
     session.resize(Slots(1, 0, 1, fused=3))
     assert next_orders(session) == [0, 2, 4]
-    if fault is Fault.HANG:
+    if fault is TrialFault.HANG:
         directory.trial(0).mkdir(parents=True)
         directory.hang(0).write_text("Thread 0x1 (most recent call first)")
-    session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
+    session.lose([0, 2, 4], TrialFault.DEATH, "its process died", "ActorDiedError")
     assert not directory.hang(0).exists()
     assert next_orders(session) == [0]
     assert fault.tries is not None
@@ -151,7 +149,7 @@ def test_memory_that_lacks_trials_together_costs_none_of_them_a_try(
     failure = EpochReport(None, "host", "cpu", 1, TrialState.OUT_OF_MEMORY, "MemoryError: no", "Traceback ...")
     for number in (0, 2, 4):
         assert not session.receive(number, failure)
-    session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
+    session.lose([0, 2, 4], TrialFault.DEATH, "its process died", "ActorDiedError")
     order = session.next_order()
     assert order is not None
     assert (order.number, order.share) == (0, Share(1, 0))
@@ -169,7 +167,7 @@ def test_where_memory_was_short_half_as_many_trials_are_trained_together(
     failure = EpochReport(None, "host", "cpu", 1, TrialState.OUT_OF_MEMORY, "MemoryError: no", "Traceback ...")
     for number in (0, 2, 4, 5):
         assert not session.receive(number, failure)
-    session.lose([0, 2, 4, 5], Fault.DEATH, "its process died", "ActorDiedError")
+    session.lose([0, 2, 4, 5], TrialFault.DEATH, "its process died", "ActorDiedError")
     assert next_orders(session) == [0, 2]
     train_to_the_end(session, 0, 2)
     assert next_orders(session, Share(1, 0)) == [4, 5]
@@ -203,6 +201,6 @@ def test_a_trial_that_fails_is_judged_and_those_beside_it_go_on_together(
     for _ in range(2):
         assert sorted(next_orders(session)) == [0, 2, 4]
         assert not session.receive(0, EpochReport(None, "host", "cpu", 1, TrialState.FAILED, "ValueError: no", "..."))
-        session.lose([0, 2, 4], Fault.DEATH, "its process died", "ActorDiedError")
+        session.lose([0, 2, 4], TrialFault.DEATH, "its process died", "ActorDiedError")
     assert of_two_shapes.record(0).state is TrialState.FAILED
     assert next_orders(session) == [2, 4, 5]

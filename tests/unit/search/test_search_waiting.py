@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysweep.driver.retries import Fault
 from raysweep.driver.session import Session
+from raysweep.messages import TrialFault
 from raysweep.metrics import TrialState
 from raysweep.search import sampling
 from raysweep.search.decisions import decision_text, decisions
@@ -157,8 +157,8 @@ def test_one_that_fails_right_after_it_was_let_go_on_is_told_with_those_it_was_j
     assert decision_text(decision, "elbo_nats") == "went on at epoch 1: elbo_nats 80, 1st of 3, 1 goes on"
 
 
-def gone() -> tuple[Fault, str]:
-    return Fault.EXCEPTION, "an exception"
+def gone() -> tuple[TrialFault, str]:
+    return TrialFault.EXCEPTION, "an exception"
 
 
 def test_one_that_waits_in_a_stopped_sweep_is_said_to_wait(spec: SweepSpec, directory: SweepDirectory) -> None:

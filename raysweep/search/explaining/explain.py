@@ -10,8 +10,8 @@ from raysweep.metrics import TrialState
 from raysweep.records import TrialRecord, of_search, ranked
 from raysweep.report.explanation.values import Explanation, Noise, Rival
 from raysweep.report.figures.repeats import group_repeats
-from raysweep.review.explaining.importance import importances
-from raysweep.review.explaining.slices import model_and_noise
+from raysweep.search.explaining.importance import importances
+from raysweep.search.explaining.slices import model_and_noise
 from raysweep.spec.sections import SweepSpec
 from raysweep.spec.space import optuna_distribution
 

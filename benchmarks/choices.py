@@ -45,11 +45,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from raysweep.metrics import EpochMetrics
 from raysweep.spec.config import TrialConfig
 from raysweep.vae.adam import Adam
-from raysweep.vae.allocator import keep_freed_memory
-from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
+from raysweep.vae.cpu.allocator import keep_freed_memory
+from raysweep.vae.cpu.convolutions import Conv2d, ConvTranspose2d
+from raysweep.vae.cpu.linear import Linear
+from raysweep.vae.cpu.narrow import NarrowTransposed
 from raysweep.vae.inputs import InputGenerators, augment
-from raysweep.vae.linear import Linear
-from raysweep.vae.narrow import NarrowTransposed
 from raysweep.vae.training import Training
 
 AUGMENTATION = {"rotation_degrees": 45.0, "autocontrast_probability": 0.5, "brightness_jitter": 0.5}

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from raysweep.metrics import EpochMetrics
 from raysweep.spec.config import TrialConfig
-from raysweep.vae.fused import FusedTraining
+from raysweep.vae.fusing.training import FusedTraining
 from raysweep.vae.training import Training
 
 SHAPE = (1, 32, 32)

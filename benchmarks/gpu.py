@@ -42,7 +42,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from raysweep.spec.config import TrialConfig
-from raysweep.vae.fused import FusedTraining
+from raysweep.vae.fusing.training import FusedTraining
 from raysweep.vae.training import Training
 
 TRIAL_IMAGES = 20 * 48_000

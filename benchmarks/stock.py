@@ -138,9 +138,9 @@ def plain_epochs(
 
 def plain_network(config: TrialConfig, shape: tuple[int, int, int]) -> ConvVAE:
     """raysweep's network of PyTorch's own layers."""
-    from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
-    from raysweep.vae.linear import Linear
-    from raysweep.vae.narrow import NarrowTransposed
+    from raysweep.vae.cpu.convolutions import Conv2d, ConvTranspose2d
+    from raysweep.vae.cpu.linear import Linear
+    from raysweep.vae.cpu.narrow import NarrowTransposed
     from raysweep.vae.networks import ConvVAE
 
     model = ConvVAE.from_config(config, shape)

@@ -49,8 +49,8 @@ from raysweep.data.cachefile import ImageCache
 from raysweep.data.tensors import ImageTensors, load_splits
 from raysweep.spec.config import TrialConfig
 from raysweep.spec.sections import DataSpec
-from raysweep.vae.allocator import keep_freed_memory
-from raysweep.vae.linear import Linear
+from raysweep.vae.cpu.allocator import keep_freed_memory
+from raysweep.vae.cpu.linear import Linear
 from raysweep.vae.training import Training
 
 DATA = DataSpec(dataset="mnist-5k", image_size=32)

@@ -1,7 +1,7 @@
 """Which trial is trained next: unfinished ones, paused ones that are to go on, new ones, those with a larger share, and
 those that confirm the best ones when the search is over.
 
-A process may train several trials together, if they are of one shape (`vae/fused.py`). The sampler chooses each point
+A process may train several trials together, if they are of one shape (`vae/fusing/training.py`). The sampler chooses each point
 by itself, of whatever shape: to find one that goes with those a process has, the queue asks it for some ahead, and
 keeps those of other shapes for the processes to come. They are unfinished trials like any other: a driver that dies
 with some of them leaves them to the next.

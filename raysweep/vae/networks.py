@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysweep.spec.config import ConvBlock, TrialConfig, parse_conv_blocks
-from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
+from raysweep.vae.cpu.convolutions import Conv2d, ConvTranspose2d
+from raysweep.vae.cpu.linear import Linear
+from raysweep.vae.cpu.narrow import MOST_CHANNELS, NarrowTransposed
 from raysweep.vae.likelihoods import mean_image, mean_logits, output_channels
-from raysweep.vae.linear import Linear
-from raysweep.vae.narrow import MOST_CHANNELS, NarrowTransposed
 
 LOGVAR_MIN, LOGVAR_MAX = -15.0, 10.0
 """Bounds of the posterior's log variance: beyond them exp() leaves float32's range long before the KL matters."""

@@ -21,7 +21,7 @@ from raysweep.profiles import SlotPart
 from raysweep.storage.layout import SweepDirectory, storage_errors
 
 if TYPE_CHECKING:
-    from raysweep.vae.fused import FusedTraining
+    from raysweep.vae.fusing.training import FusedTraining
     from raysweep.vae.training import Training
 
 _log = logging.getLogger("raysweep")

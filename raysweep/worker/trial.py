@@ -26,12 +26,12 @@ from raysweep.messages import EpochReport, TrialOrder
 from raysweep.metrics import EpochMetrics, TrialState
 from raysweep.profiles import SlotPart
 from raysweep.storage.layout import SweepDirectory
-from raysweep.vae.allocator import keep_freed_memory
+from raysweep.vae.cpu.allocator import keep_freed_memory
 from raysweep.worker.process import Notes, ending_hangs
 from raysweep.worker.seat import Seat
 
 if TYPE_CHECKING:
-    from raysweep.vae.fused import FusedTraining
+    from raysweep.vae.fusing.training import FusedTraining
     from raysweep.vae.laps import Laps
 
 REPORTS = "reports"
@@ -167,7 +167,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             import torch
 
             from raysweep.data.tensors import load_splits
-            from raysweep.vae.fused import FusedTraining
+            from raysweep.vae.fusing.training import FusedTraining
             from raysweep.vae.laps import laps_on
             from raysweep.worker.delivery import local_images
 

@@ -34,7 +34,7 @@ with connection.connected(parse_spec(sys.stdin.read(), "space"), warn=lambda lin
     while not workers() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(2)  # Ray starts all that it starts by itself at once
-    said = ray.get(ray.remote(lambda: ("raysweep.vae.fused" in sys.modules, os.environ["OMP_NUM_THREADS"])).remote())
+    said = ray.get(ray.remote(lambda: ("raysweep.vae.fusing.training" in sys.modules, os.environ["OMP_NUM_THREADS"])).remote())
     print(len(workers()), *said)
 """
 AGENTS = """
@@ -64,7 +64,7 @@ with connection.connected(parse_spec(sys.stdin.read(), "space")):
 WITHOUT_TORCH = """
 import gc, sys
 import raysweep.worker.warm
-assert "raysweep.vae.fused" not in sys.modules and gc.isenabled()
+assert "raysweep.vae.fusing.training" not in sys.modules and gc.isenabled()
 try:
     raysweep.worker.warm.require()
 except OSError as error:

@@ -272,8 +272,8 @@ def test_importing_the_package_costs_nothing() -> None:
 
 
 def test_the_training_half_imports_neither_ray_nor_optuna() -> None:
-    names = "training, fused, checkpoint, export, evaluation, networks, objective"
-    loaded = in_a_fresh_interpreter(f"from raysweep.vae import {names}").loaded
+    names = "training, fusing, checkpoint, export, evaluation, networks, objective"
+    loaded = in_a_fresh_interpreter(f"from raysweep.vae import {names}; import raysweep.vae.fusing.training").loaded
     assert "torch" in loaded
     assert loaded.isdisjoint({"ray", "optuna", "pyarrow", "tensorboard"})
 

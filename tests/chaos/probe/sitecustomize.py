@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-WATCHED = "raysweep.vae.fused"
+WATCHED = "raysweep.vae.fusing.training"
 
 
 class _Watcher(importlib.abc.MetaPathFinder):

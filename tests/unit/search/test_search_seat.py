@@ -14,7 +14,7 @@ from raysweep.profiles import SlotPart
 from raysweep.spec.sections import DataSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.vae.checkpoint import kept_checkpoint, list_checkpoints
-from raysweep.vae.fused import FusedTraining
+from raysweep.vae.fusing.training import FusedTraining
 from raysweep.worker.seat import Seat
 from tests.unit.vae.tensor_images import TensorImages, discs, small_config, untimed
 

@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import ctypes, resource, sys
 import torch
-from raysweep.vae.allocator import keep_freed_memory
+from raysweep.vae.cpu.allocator import keep_freed_memory
 
 if sys.argv[1] == "keeps":
     assert keep_freed_memory()

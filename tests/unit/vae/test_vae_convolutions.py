@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from layer_results import result_and_gradients
 from torch import Tensor, nn
 
-from raysweep.vae.convolutions import Conv2d, ConvTranspose2d
+from raysweep.vae.cpu.convolutions import Conv2d, ConvTranspose2d
 
 PAIRS: list[tuple[type[nn.Module], type[nn.Module]]] = [(nn.Conv2d, Conv2d), (nn.ConvTranspose2d, ConvTranspose2d)]
 

@@ -23,8 +23,8 @@ from raysweep.metrics import EpochMetrics
 from raysweep.spec.config import TrialConfig
 from raysweep.storage.layout import SweepDirectory
 from raysweep.vae.checkpoint import restore_checkpoint, save_checkpoint
-from raysweep.vae.fused import SHARED_FIELDS, FusedTraining, fusion_key
-from raysweep.vae.fusednetwork import FusedNetwork
+from raysweep.vae.fusing.network import FusedNetwork
+from raysweep.vae.fusing.training import SHARED_FIELDS, FusedTraining, fusion_key
 from raysweep.vae.networks import ConvVAE
 from raysweep.vae.training import Training
 from raysweep.worker.pictures import draw_grids, draw_strip

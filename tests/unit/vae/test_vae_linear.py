@@ -7,8 +7,8 @@ import torch
 from layer_results import result_and_gradients
 from torch import nn
 
-from raysweep.vae import linear
-from raysweep.vae.linear import LEAST_PRODUCTS, Linear
+from raysweep.vae.cpu import linear
+from raysweep.vae.cpu.linear import LEAST_PRODUCTS, Linear
 
 needs_onednn = pytest.mark.skipif(not linear.is_available(), reason="this PyTorch has no oneDNN")
 

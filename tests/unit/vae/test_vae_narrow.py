@@ -7,7 +7,7 @@ import torch
 from layer_results import result_and_gradients
 from torch import nn
 
-from raysweep.vae.narrow import NarrowTransposed
+from raysweep.vae.cpu.narrow import NarrowTransposed
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

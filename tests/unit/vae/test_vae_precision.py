@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raysweep.spec.config import Precision, TrialConfig
 from raysweep.vae.evaluation import evaluate
-from raysweep.vae.fused import FusedTraining
+from raysweep.vae.fusing.training import FusedTraining
 from raysweep.vae.training import Training
 
 TF32_FLAGS = {"float32": (False, False), "tf32": (True, True), "bfloat16": (False, False)}

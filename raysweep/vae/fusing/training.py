@@ -25,8 +25,8 @@ from raysweep.profiles import SlotPart
 from raysweep.spec.config import SHARED_FIELDS, TrialConfig, fusion_key
 from raysweep.vae.adam import StackedAdam
 from raysweep.vae.evaluation import Images, evaluate_members
-from raysweep.vae.fusednetwork import FusedNetwork, own
-from raysweep.vae.graphs import CapturedStep
+from raysweep.vae.fusing.graphs import CapturedStep
+from raysweep.vae.fusing.network import FusedNetwork, own
 from raysweep.vae.inputs import InputGenerators, changes_images, seeded_generator, training_pair
 from raysweep.vae.laps import Lap, Laps, no_lap
 from raysweep.vae.likelihoods import data_terms

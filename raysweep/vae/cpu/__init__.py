@@ -1,0 +1,1 @@
+"""What makes training faster on a CPU; on a GPU none of it is used."""

@@ -34,7 +34,8 @@ with connection.connected(parse_spec(sys.stdin.read(), "space"), warn=lambda lin
     while not workers() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(2)  # Ray starts all that it starts by itself at once
-    said = ray.get(ray.remote(lambda: ("raysweep.vae.fusing.training" in sys.modules, os.environ["OMP_NUM_THREADS"])).remote())
+    asked = ray.remote(lambda: ("raysweep.vae.fusing.training" in sys.modules, os.environ["OMP_NUM_THREADS"]))
+    said = ray.get(asked.remote())
     print(len(workers()), *said)
 """
 AGENTS = """

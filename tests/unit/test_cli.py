@@ -17,7 +17,7 @@ from raysweep.storage.layout import SweepDirectory
 from raysweep.study.description import FORMAT
 from raysweep.study.ledger import Ledger
 from tests.unit.commands_page import commands, page
-from tests.unit.search.conftest import epoch_metrics
+from tests.unit.conftest import epoch_metrics
 
 ROOT = Path(__file__).parents[2]
 

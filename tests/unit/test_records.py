@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from raysweep.metrics import TrialState
 from raysweep.records import EpochRecord, TrialRecord, ranked
 from raysweep.spec.space import TrialSpace
-from tests.unit.search.conftest import NOW, epoch_metrics
+from tests.unit.conftest import NOW, epoch_metrics
 
 
 def record(number: int, state: TrialState, *elbo_nats: float) -> TrialRecord:

@@ -34,7 +34,7 @@ from raysweep.storage.lock import driving
 from raysweep.study.description import FORMAT
 from raysweep.study.ledger import Ledger
 from raysweep.vae.preflight import Preflight
-from tests.unit.search.conftest import epoch_metrics, final_metrics
+from tests.unit.conftest import epoch_metrics, final_metrics
 
 TEXT = """
 name: NAME

@@ -20,7 +20,7 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
 from raysweep.wording import ordinal
-from tests.unit.search.conftest import IMAGES, NOW, SPACE, Watcher, epoch_metrics, play_at_random
+from tests.unit.conftest import IMAGES, NOW, SPACE, Watcher, epoch_metrics, play_at_random
 
 
 class NoWriter:

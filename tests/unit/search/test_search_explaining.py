@@ -22,7 +22,7 @@ from raysweep.search.gp.model import Observations, fit
 from raysweep.spec.loading import parse_spec
 from raysweep.spec.sections import SweepSpec
 from raysweep.spec.space import Scalar, optuna_distribution
-from tests.unit.search.conftest import NOW, epoch_metrics
+from tests.unit.conftest import NOW, epoch_metrics
 
 SPACE = """
 name: explained

@@ -40,7 +40,7 @@ from raysweep.storage.layout import SweepDirectory, write_atomically
 from raysweep.study.description import FORMAT, yaml_text
 from raysweep.study.ledger import PAST, Ledger
 from raysweep.sweep import resume
-from tests.unit.search.conftest import epoch_metrics
+from tests.unit.conftest import epoch_metrics
 from tests.unit.search.test_search_samplers import history, require_in, space_of, spec_of, trial_of
 
 NEXT = """

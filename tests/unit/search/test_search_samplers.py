@@ -35,7 +35,7 @@ from raysweep.spec.sections import SAMPLERS, SweepSpec
 from raysweep.spec.space import Range, Scalar, optuna_distribution
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
-from tests.unit.search.conftest import epoch_metrics
+from tests.unit.conftest import epoch_metrics
 
 LEARNING = ("auto", "gp", "tpe")
 SAMPLED = (*LEARNING, "random")

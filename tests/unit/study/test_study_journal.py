@@ -17,7 +17,7 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.journal import sound_length
 from raysweep.study.ledger import Ledger
-from tests.unit.search.conftest import epoch_metrics, final_metrics
+from tests.unit.conftest import epoch_metrics, final_metrics
 
 Reopen = Callable[[], Ledger]
 Operation = dict[str, Any]

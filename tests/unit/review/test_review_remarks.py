@@ -15,7 +15,7 @@ from raysweep.spec.loading import load_spec, parse_spec
 from raysweep.spec.sections import SweepSpec
 from raysweep.spec.space import Scalar
 from raysweep.vae.preflight import Preflight
-from tests.unit.search.conftest import NOW, epoch_metrics, final_metrics
+from tests.unit.conftest import NOW, epoch_metrics, final_metrics
 
 FILE = """
 data: {dataset: folder, root: my_images}

@@ -101,7 +101,7 @@ def test_a_mark_of_utf_16_is_known_by_itself() -> None:
         decoded(codecs.BOM_UTF16_LE, "file")
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def sbatch_check(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from raysweep.storage.layout import SweepDirectory
 from raysweep.study import compaction
 from raysweep.study.journal import Journal
 from raysweep.study.ledger import Ledger
-from tests.unit.search.conftest import epoch_metrics, final_metrics
+from tests.unit.conftest import epoch_metrics, final_metrics
 
 Reopen = Callable[[], Ledger]
 ENDS = {

@@ -26,9 +26,9 @@ from raysweep.study.description import FORMAT, yaml_text
 from raysweep.study.ledger import Ledger
 from raysweep.study.status import epochs_to_come, sweep_status
 from raysweep.terminal.mappings import status_mapping, trial_mapping
-from tests.unit.search.conftest import SPACE, report
-from tests.unit.search.test_search_cuts import all_of
-from tests.unit.search.test_search_promotion import lines_cut, opened, outcome, play
+from tests.unit.conftest import SPACE, report
+from tests.unit.driver.test_driver_cuts import all_of
+from tests.unit.driver.test_driver_promotion import lines_cut, opened, outcome, play
 
 CONFIRMING = SPACE.replace("trials: 6", "trials: 6\n  sampler: random\n  confirm: {top: 2, seeds: 2}")
 

@@ -21,7 +21,7 @@ from raysweep.study.status import SweepStatus, sweep_status
 from raysweep.terminal.printing import Printing
 from raysweep.terminal.progress import LiveDisplay, PlainDisplay, _live_view
 from raysweep.terminal.views import trials_view
-from tests.unit.search.conftest import OpenSession, epoch_metrics, final_metrics, report, train_to_the_end
+from tests.unit.conftest import OpenSession, epoch_metrics, final_metrics, report, train_to_the_end
 
 
 def seen(session: Session, width: int = 120, height: int = 40) -> list[str]:

@@ -21,7 +21,7 @@ from raysweep.spec.space import optuna_distribution
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.journal import Journal
 from raysweep.study.ledger import STUDY, Ledger
-from tests.unit.search.conftest import epoch_metrics
+from tests.unit.conftest import epoch_metrics
 
 SPACE = """
 name: cuts

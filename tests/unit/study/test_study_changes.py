@@ -18,7 +18,7 @@ from raysweep.study.changes import changes_between, taken_message
 from raysweep.study.description import FORMAT, images_checksum, read_spec, yaml_text
 from raysweep.study.ledger import Ledger
 from raysweep.sweep import resume, wanted_spec
-from tests.unit.search.conftest import SPACE, epoch_metrics
+from tests.unit.conftest import SPACE, epoch_metrics
 
 CLAIM = "claims: [{name: a, statement: It is so., test: always, condition: rate_nats >= 0, each: epoch}]\n"
 COMPATIBLE = {

@@ -20,9 +20,9 @@ from raysweep.spec.loading import parse_spec
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
-from tests.unit.search.conftest import SPACE, play_at_random, report
-from tests.unit.search.test_search_cuts import all_of
-from tests.unit.search.test_search_promotion import lines_cut, opened, outcome, play
+from tests.unit.conftest import SPACE, play_at_random, report
+from tests.unit.driver.test_driver_cuts import all_of
+from tests.unit.driver.test_driver_promotion import lines_cut, opened, outcome, play
 
 THREE = SPACE.replace("reduction_factor: 2", "reduction_factor: 3").replace("trials: 6", "trials: 7\n  confirm: none")
 

@@ -20,7 +20,7 @@ from raysweep.spec.keys import all_keys
 from raysweep.spec.loading import MAX_FILE_BYTES, load_spec, parse_spec
 from raysweep.spec.space import Choices, Range
 
-SEARCH_SPACES = Path(__file__).parents[2] / "search_spaces"
+SEARCH_SPACES = Path(__file__).parents[3] / "search_spaces"
 
 BASE = """
 name: base

@@ -10,7 +10,7 @@ from raysweep.spec.loading import parse_spec
 from raysweep.spec.sections import SweepSpec
 from raysweep.spec.space import TrialSpace
 from raysweep.study.status import epochs_to_come, remaining_seconds, sweep_status
-from tests.unit.search.conftest import NOW, SPACE, epoch_metrics
+from tests.unit.conftest import NOW, SPACE, epoch_metrics
 
 
 def record(number: int, state: TrialState, epochs: int) -> TrialRecord:

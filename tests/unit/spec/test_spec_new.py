@@ -18,7 +18,7 @@ from raysweep.storage.layout import SweepDirectory
 from raysweep.study.description import FORMAT, yaml_text
 from raysweep.study.ledger import Ledger
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPACE = "name: tiny\ndata: {dataset: digits, image_size: 16}\ntrial: {kld_weight: {low: 1e-5, high: 1e-1, log: true}}\n"
 
 

@@ -21,7 +21,7 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
 from raysweep.terminal.printing import Silence
-from tests.unit.search.conftest import epoch_metrics, final_metrics
+from tests.unit.conftest import epoch_metrics, final_metrics
 
 SPENT = {SlotPart.FORWARD: 1e-6, SlotPart.UNACCOUNTED: 1e-6}
 

@@ -11,7 +11,7 @@ from raysweep.metrics import TrialState
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
-from tests.unit.search.conftest import OpenSession, fail, train_to_the_end
+from tests.unit.conftest import OpenSession, fail, train_to_the_end
 
 
 def next_orders(session: Session, within: Share | None = None, held: tuple[int, ...] = ()) -> list[int]:

@@ -18,7 +18,7 @@ from raysweep.spec.loading import parse_spec
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import STUDY, Ledger
-from tests.unit.search.conftest import SPACE, epoch_metrics, final_metrics
+from tests.unit.conftest import SPACE, epoch_metrics, final_metrics
 
 Reopen = Callable[[], Ledger]
 

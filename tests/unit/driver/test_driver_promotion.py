@@ -22,8 +22,8 @@ from raysweep.spec.loading import parse_spec
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
-from tests.unit.search.conftest import IMAGES, SPACE, Watcher, play_at_random, report
-from tests.unit.search.test_search_cuts import all_of
+from tests.unit.conftest import IMAGES, SPACE, Watcher, play_at_random, report
+from tests.unit.driver.test_driver_cuts import all_of
 from tests.unit.search.test_search_decisions import NoWriter
 
 PROMOTING = SPACE.replace("factor: 2", "factor: 2, promote: true").replace("trials: 6", "trials: 6\n  sampler: tpe")

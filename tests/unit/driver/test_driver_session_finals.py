@@ -14,7 +14,7 @@ from raysweep.metrics import TrialState
 from raysweep.spec.sections import EvaluationSpec, SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
-from tests.unit.search.conftest import IMAGES, OpenSession, Watcher, final_metrics, report
+from tests.unit.conftest import IMAGES, OpenSession, Watcher, final_metrics, report
 
 
 def all_ended(session: Session, values: list[float]) -> None:

@@ -24,7 +24,7 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.study.ledger import Ledger
 from raysweep.vae.preflight import Preflight
-from tests.unit.search.conftest import (
+from tests.unit.conftest import (
     IMAGES,
     SPACE,
     OpenSession,

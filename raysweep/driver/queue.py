@@ -1,10 +1,12 @@
-"""Which trial is trained next: unfinished ones, paused ones that are to go on, new ones, those with a larger share, and
-those that confirm the best ones when the search is over.
+"""Which trial is trained next.
 
-A process may train several trials together, if they are of one shape (`vae/fusing/training.py`). The sampler chooses each point
-by itself, of whatever shape: to find one that goes with those a process has, the queue asks it for some ahead, and
-keeps those of other shapes for the processes to come. They are unfinished trials like any other: a driver that dies
-with some of them leaves them to the next.
+Unfinished ones, paused ones that are to go on, new ones, ones that get a larger share, and those that confirm the best
+once the search is over.
+
+A process may train several trials together if they are of one shape (`vae/fusing/training.py`). The sampler chooses
+each point by itself, of whatever shape. To find one that goes with those a process has, the queue asks it for some
+ahead, and keeps those of other shapes for later processes. They are unfinished trials like any other: if the driver
+dies, the next one takes them up.
 
 Trials that pause on a rung (`scheduler.Pausing`) wait in the ledger. Who of them is next follows from the ledger
 alone, so a driver that takes over a sweep chooses as the one before it would have.

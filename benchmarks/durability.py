@@ -186,9 +186,9 @@ def _timed_run(side: str, spec: Any, directory: Path) -> tuple[list[float], dict
     ledger.Journal = Timed if side == "with" else InMemory  # type: ignore[attr-defined]
     drive, close = sweep._drive, sweep._close
 
-    def timed(session: Any) -> None:
+    def timed(session: Any, backend: Any) -> None:
         took["start"] = time.perf_counter()
-        drive(session)
+        drive(session, backend)
         took["epochs"] = sum(len(record.epochs) for record in session.ledger.records())
         took["slots"] = session.slots.count
         for kept in InMemory.kept:

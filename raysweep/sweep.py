@@ -10,17 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raysweep.backend.address import wanted_address
-from raysweep.backend.autoscaling import slots_of
-from raysweep.backend.connection import connected
+from raysweep.backend.inline import InlineBackend
 from raysweep.backend.nativelines import followed_by
-from raysweep.backend.resources import cluster_nodes
+from raysweep.backend.raybackend import RayBackend
 from raysweep.backend.signals import stopping_on_signals
 from raysweep.bucket.mirror import Mirror, mirroring
 from raysweep.bucket.workingcopy import at_hand, foreign_objects, is_taken, locate, remote_of
-from raysweep.clock import timed
 from raysweep.confirming import most_trainings
 from raysweep.data.cache import open_cache, prepare
+from raysweep.driver.backends import Backend
 from raysweep.driver.diskspace import free_space_fault, needed_bytes
 from raysweep.driver.logfile import LogFile
 from raysweep.driver.preflight import count_training_images, preflight, sized_by_images
@@ -28,7 +26,6 @@ from raysweep.driver.profiling import ProfiledSession, Profiler, profiling
 from raysweep.driver.session import Observer, Session
 from raysweep.errors import ArgumentError, DataUnavailable, RaysweepError, SpecError, SweepDirectoryError
 from raysweep.messages import Slots
-from raysweep.profiles import DriverPart
 from raysweep.report.tensorboard.writer import TensorBoardWriter, rebuild
 from raysweep.review.earlier import gather_past
 from raysweep.review.remarks import remarks_before
@@ -52,7 +49,7 @@ from raysweep.study.status import sweep_status
 from raysweep.terminal.printing import Printing, Silence
 from raysweep.vae.preflight import Preflight, Unpredictable
 from raysweep.wording import counted, is_python, option, worded_for
-from raysweep.worker.delivery import image_file, images_from, share_images
+from raysweep.worker.delivery import images_from, share_images
 
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
@@ -101,7 +98,8 @@ def run(
     with profiling(profiler):
         spec = sized_by_images(spec)
         _refuse_taken(directory, spec, source)
-        wanted_address()  # refuse one that names nothing before anything is prepared
+        backend = backend_of(spec)
+        backend.require()
         printed.begin(spec)
         past = gather_past(spec, source)
         for earlier in past:
@@ -113,26 +111,26 @@ def run(
         train_images = count_training_images(spec, cache)
         for remark in remarks_before(spec, train_images, prediction):
             warn(remark)
-        with _made(directory.root), connected(spec, spec.trials, warn=warn):
-            slots = slots_of(spec)
+        with _made(directory.root), backend.opened(spec, spec.trials, warn=warn):
+            slots = backend.slots(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials + most_trainings(spec), warn)
             # The log begins once the directory is this sweep's: a copy of a bucket that holds anything is set aside.
             with driving(directory), mirroring(directory, new=True) as mirror, followed_by(directory.log):
                 _refuse_taken(directory, spec, source)
                 description = describe_sweep(
-                    spec, open_cache(cache).info, slots, cluster_nodes(), prediction, train_images, past
+                    spec, open_cache(cache).info, slots, backend.machines(), prediction, train_images, past
                 )
                 write_atomically(directory.spec, yaml_text(description).encode())
                 ledger = Ledger.create(directory, spec, description)
                 ledger.start_from(past)
-                images = image_file(cache, directory.origin)
+                images = backend.image_file(cache, directory.origin)
                 if mirror is not None:
                     mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
                     share_images(mirror.remote, images)
                 writer = TensorBoardWriter(directory, spec)
                 session = _session(profiler, directory, spec, ledger, slots, images, writer, observer, prediction)
                 session.mirror = mirror
-                _drive(session)
+                _drive(session, backend)
     sweep = _conclude(session, profiler)
     printed.conclude(sweep)
     return sweep
@@ -280,20 +278,21 @@ def _resume(
             "trials on the two would not compare. Bring the images back, or start a new sweep"
         )
     left = sweep_status(ledger.records(), spec).left
-    with connected(spec, left, log=directory.log, warn=warn):
-        slots = slots_of(spec)
+    backend = backend_of(spec)
+    with backend.opened(spec, left, log=directory.log, warn=warn):
+        slots = backend.slots(spec)
         to_confirm = most_trainings(spec) if ledger.ended < spec.trials else 0  # later they are counted in `left`
         _warn_of_room(directory, spec, cache, slots, left + to_confirm, warn)
         _take_over(directory, spec, description, ledger, changes)
         rebuild(directory, spec, ledger.records())
-        images = image_file(cache, directory.origin)
+        images = backend.image_file(cache, directory.origin)
         if mirror is not None:
             share_images(mirror.remote, images)
         writer = TensorBoardWriter(directory, spec, ledger.records())
         prediction = Preflight.from_mapping(description.get("preflight"))
         session = _session(profiler, directory, spec, ledger, slots, images, writer, observer, prediction)
         session.mirror = mirror
-        _drive(session)
+        _drive(session, backend)
     return session
 
 
@@ -394,18 +393,19 @@ def _session(profiler: Profiler | None, *arguments: Any) -> Session:
     return Session(*arguments) if profiler is None else ProfiledSession(profiler, *arguments)
 
 
-def _drive(session: Session) -> None:
-    """Trains what remains and tests the finalists, with a signal turned into a clean stop; writes the report."""
-    with timed(DriverPart.RAY):
-        from raysweep.backend.finals import run_tests
-        from raysweep.backend.tuning import run_trials
+def backend_of(spec: SweepSpec) -> Backend:
+    """Return what trains the trials of a sweep: `resources.backend`."""
+    return InlineBackend() if spec.resources.backend == "inline" else RayBackend()
 
+
+def _drive(session: Session, backend: Backend) -> None:
+    """Train what remains and test the finalists, with a signal turned into a clean stop; write the report."""
     with _logging_to(session.directory.log), stopping_on_signals(session):
         write_atomically(session.directory.unreported, b"", durable=False)
         try:
             if session.remaining:
-                run_trials(session)
-            run_tests(session)
+                backend.train(session)
+            backend.test(session)
         except Exception:  # nobody foresaw it: it is raised again, after the report of what was done
             _close(session)
             raise

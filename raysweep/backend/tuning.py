@@ -29,7 +29,7 @@ from raysweep.driver.session import Session
 from raysweep.errors import RaysweepError
 from raysweep.messages import Share, TrialOrder
 from raysweep.profiles import DriverPart
-from raysweep.worker.trial import ORDERS, REPORTS, TrialActor
+from raysweep.worker.actor import ORDERS, REPORTS, TrialActor
 
 
 class _Holders:

@@ -291,6 +291,9 @@ class ResourcesSpec(Section):
     """CPUs that a process takes, and the threads that it computes with."""
     gpu: Annotated[Literal["auto"] | float, WithJsonSchema(_GPU)] = "auto"
     """Share of one GPU; `auto` is a whole one where there are GPUs, else none."""
+    backend: Literal["ray", "inline"] = "ray"
+    """What trains: `ray`, in processes on all machines, or `inline`, in raysweep's own process, one trial at a time, so
+    that a debugger stops where `breakpoint()` stands."""
 
     @field_validator("gpu", mode="before")
     @classmethod

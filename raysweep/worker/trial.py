@@ -1,184 +1,177 @@
-"""The actor that trains: it opens the images, seats the trials it is given, trains them epoch by epoch, and reports.
+"""One trial in the process that trains it: what is done for this trial alone, apart from the training it may share.
 
-Most processes train one trial at a time. One that is given several of one shape trains them as one batched model, and
-each stays a trial of its own: its seat has its checkpoints, and it reports for itself.
-
-What a trial reports is a value: an `EpochReport`. An exception is one too; the actor that reported it ends itself when
-it is asked for more, so that what comes after gets a process, and on a GPU a context, that nothing has gone wrong in.
+The trial is taken up where its checkpoint stands. The result of each epoch is safe before it is reported: the
+checkpoint, the pictures, and all files in the bucket, if the sweep is in one.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import socket
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray import tune
-
-from raysweep.clock import PartClock, process_age_s
+from raysweep.bucket.outpost import Outpost
+from raysweep.clock import PartClock
 from raysweep.errors import StorageError
-from raysweep.messages import EpochReport, TrialOrder
-from raysweep.metrics import EpochMetrics, TrialState
+from raysweep.messages import TrialOrder
+from raysweep.metrics import EpochMetrics
 from raysweep.profiles import SlotPart
-from raysweep.storage.layout import SweepDirectory
-from raysweep.vae.cpu.allocator import keep_freed_memory
-from raysweep.worker.process import Notes, ending_hangs
-from raysweep.worker.seat import Seat
+from raysweep.storage.layout import SweepDirectory, storage_errors
 
 if TYPE_CHECKING:
     from raysweep.vae.fusing.training import FusedTraining
-    from raysweep.vae.laps import Laps
+    from raysweep.vae.training import Training
 
-REPORTS = "reports"
-"""Key of the `EpochReport`s of a result, each with the number of its trial; no mapping, for Tune flattens those."""
-ORDERS = "orders"
-"""Key of the `TrialOrder`s that a process begins with."""
 _log = logging.getLogger("raysweep")
 
 
-class TrialFailure(Exception):
-    """Ends the actor of a trial that has reported why it cannot go on."""
+class WorkerTrial:
+    """One trial in this process, from when it is handed out until it is over or goes elsewhere."""
 
-
-class TrialActor(tune.Trainable):  # type: ignore[misc]
-    """Trains trials, one after another or several together: what Tune takes for a trial is a slot, which holds them."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        keep_freed_memory()
-        self._notes = Notes()
-        self._raylet = os.getppid()
-        self._seats: dict[int, Seat] = {}
-        self._group: FusedTraining | None = None
-        self._laps: Laps | None = None
-        self._failed = False
-        logging.getLogger("raysweep").addHandler(self._notes)
-        self.take((), config[ORDERS])
-        self._process_age_s = process_age_s() if config[ORDERS][0].is_profiled else None
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.take(list(self._seats), new_config[ORDERS])
-        return True
-
-    def take(self, over: Iterable[int], orders: Sequence[TrialOrder]) -> None:
-        """Lets go of the trials that are over and seats others. What can fail of it happens in `step`, which reports
-        a failure rather than have it retried.
-        """
-        leaving = [self._seats.pop(number) for number in over]
-        self._seats |= {order.number: Seat(order) for order in orders}
-        self._process_age_s = None
-        for seat in leaving:
-            seat.leave(self._group)
-
-    def cleanup(self) -> None:
-        self.take(list(self._seats), ())
-
-    def step(self) -> dict[str, Any]:
-        self._clock = PartClock(SlotPart.UNACCOUNTED)
-        if self._failed:
-            raise TrialFailure
-        if os.getppid() != self._raylet:  # its node is lost to the cluster, and its trials go on elsewhere
-            os._exit(1)
-        order = self._first
-        self._at_fault = list(self._seats)
-        trained: dict[int, EpochMetrics] = {}
-        ending: dict[str, Any] = {}
-        try:
-            with ending_hangs(order.epoch_timeout_s, SweepDirectory(order.directory).hang(order.number)):
-                for number, metrics in self._epochs():
-                    trained[number] = metrics
-        except StorageError as error:
-            ending = {"cause": str(error), "storage_failed": True}
-        except Exception as error:  # noqa: BLE001 (whatever a trial raises is its result, traceback included)
-            ending = self._failure(error)
-        return {REPORTS: self._reports(trained, self._at_fault if ending else (), ending)}
-
-    def _epochs(self) -> Iterator[tuple[int, EpochMetrics]]:
-        """The next epoch of every trial, once it is safe. Those that were trained before come first, without others."""
-        for seat in self._seats.values():
-            if not seat.is_open:
-                self._at_fault = [seat.order.number]
-                seat.open(self._opened_group, self._clock)
-                seat.notes += self._notes.take()
-        known = {number: metrics for number, seat in self._seats.items() if (metrics := seat.take_known())}
-        if known:
-            yield from known.items()
-            return
-        self._at_fault = list(self._seats)
-        trained = self._opened_group().run_epoch(self._laps)
-        if self._laps is not None:
-            for part, seconds in self._laps.take().items():
-                self._clock.move(part, seconds)
-        for (number, seat), metrics in zip(self._seats.items(), trained, strict=True):
-            self._at_fault = [number]
-            seat.keep(metrics, self._clock)
-            seat.notes += self._notes.take()
-            yield number, metrics
+    def __init__(self, order: TrialOrder) -> None:
+        self.order = order
+        self._training: Training | None = None
+        self._outpost: Outpost | None = None
+        self._known: list[EpochMetrics] = []
+        self.notes: tuple[str, ...] = ()
+        """What was logged of it and is not reported yet."""
+        self._spent: dict[SlotPart, float] = {}
+        self._best: EpochMetrics | None = None
+        """Of the epoch whose checkpoint is kept beside the last."""
 
     @property
-    def _first(self) -> TrialOrder:
-        return next(iter(self._seats.values())).order
+    def is_open(self) -> bool:
+        """Whether its trial is among those that the process trains."""
+        return self._training is not None
 
-    def _reports(
-        self, trained: dict[int, EpochMetrics], failed: Sequence[int], ending: dict[str, Any]
-    ) -> list[tuple[int, EpochReport]]:
-        """Of each trial that trained an epoch, and of each that failed; all that are seated share the step's time."""
-        import torch
+    def open(self, group: Callable[[], FusedTraining], clock: PartClock[SlotPart]) -> None:
+        """Takes its trial into the group that this process trains, as far as it has come.
 
-        order = self._first
-        device = torch.cuda.get_device_name() if order.share.gpu and torch.cuda.is_available() else "cpu"
-        gpus = tuple(map(str, ray.get_gpu_ids()))
-        spent = self._clock.spent() if order.is_profiled else {}
-        seats = len(self._seats)
-        for seat in self._seats.values():
-            seat.spend({part: seconds / seats for part, seconds in spent.items()})
-        age_s = None if self._process_age_s is None else self._process_age_s / seats
-        report = EpochReport(None, socket.gethostname(), device, os.getpid(), gpus=gpus, process_age_s=age_s)
-        came: list[tuple[int, dict[str, Any]]] = [(number, {"metrics": metrics}) for number, metrics in trained.items()]
-        came += [(number, ending) for number in failed]
-        self._seats[came[0][0]].notes += self._notes.take()  # of what is no one's in particular
-        return [(number, replace(report, **what, **self._seats[number].take_told())) for number, what in came]
+        Args:
+            group: gives it; not asked before it is sure that the sweep is there.
+            clock: of this process.
 
-    def _failure(self, error: Exception) -> dict[str, Any]:
-        import torch
-
-        self._failed = True
-        state = TrialState.FAILED
-        no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-        if no_memory or isinstance(error, MemoryError | torch.OutOfMemoryError):
-            state = TrialState.OUT_OF_MEMORY
-            self._at_fault = list(self._seats)  # whoever asked for more, all of them have taken it
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        return {"ended": state, "cause": cause, "error": traceback.format_exc()}
-
-    def _opened_group(self) -> FusedTraining:
-        """The trials that this process trains, over its images, which are opened at the first."""
-        if self._group is not None:
-            return self._group
-        order, clock = self._first, self._clock
+        Raises:
+            StorageError: if the sweep is not there, or cannot be written.
+            CheckpointError: if the trial's checkpoint is of another configuration.
+            ValueError: if the trial cannot be trained.
+        """
+        order = self.order
         with clock.at(SlotPart.IMPORTS):
-            from raysweep.worker import warm
+            from raysweep.vae.checkpoint import drop_checkpoints, kept_checkpoint, restore_checkpoint
 
-            warm.require()
-            import torch
+        if order.origin is not None:
+            with clock.at(SlotPart.BUCKET):
+                self._outpost = Outpost(order)
+        elif not self._directory.holds_a_sweep():
+            raise StorageError(
+                f"{order.directory}: the sweep is not there on {socket.gethostname()}. If that is another machine "
+                "than the driver's, the sweep needs a directory that all of them share under one path, or a "
+                "bucket: --output s3://bucket/path; else it was moved, or its disk taken away"
+            )
+        trial_directory = self._directory.trial(order.number)
+        with storage_errors(trial_directory):
+            self._directory.trials.mkdir(exist_ok=True)
+        for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
+            stray.unlink(missing_ok=True)
+        opened = group()
+        with clock.at(SlotPart.MODEL):
+            training = opened.add(order.config)
+        self._training = training
+        with clock.at(SlotPart.RESTORE):
+            restored = restore_checkpoint(trial_directory, training)
+            if restored is not None:
+                if order.kept_by is not None:
+                    self._best = kept_checkpoint(trial_directory, order.kept_by).metrics
+                drop_checkpoints(trial_directory, restored.epoch, self._best_epoch)
+        if training.epoch < order.epochs_done:
+            self._warn_of_lost_checkpoints(training.epoch)
+        if restored is not None:
+            self._known = [*(self._outpost.before(restored) if self._outpost else ()), restored]
+            self._draw(restored.epoch, clock)  # the process that wrote the checkpoint may have died before its pictures
+            self._send(restored, clock)
 
-            from raysweep.data.tensors import load_splits
-            from raysweep.vae.fusing.training import FusedTraining
-            from raysweep.vae.laps import laps_on
-            from raysweep.worker.delivery import local_images
+    def spend(self, seconds: Mapping[SlotPart, float]) -> None:
+        """Adds what of the process's time is the trial's, by part."""
+        for part, more in seconds.items():
+            self._spent[part] = self._spent.get(part, 0.0) + more
 
-        has_gpu = bool(order.share.gpu) and torch.cuda.is_available()
-        if order.share.gpu and not has_gpu:
-            _log.warning("Ray gives it %g GPU, and torch finds none; it trains on the CPU", order.share.gpu)
-        device = torch.device("cuda" if has_gpu else "cpu")
-        torch.set_num_threads(order.threads)
-        if order.is_profiled:
-            self._laps = laps_on(device)
-        with clock.at(SlotPart.IMAGES):
-            splits = load_splits(local_images(order.images), order.data, device)
-        self._group = FusedTraining((), splits.train, splits.validation, device)
-        return self._group
+    def take_told(self) -> dict[str, Any]:
+        """The fields of a report that tell what came up since the last one: the time that was spent, and notes."""
+        told = {"spent": self._spent, "notes": self.notes}
+        self._spent, self.notes = {}, ()
+        return told
+
+    def take_known(self) -> EpochMetrics | None:
+        """The result of the next epoch that was trained before, if there is one still to be told."""
+        return self._known.pop(0) if self._known else None
+
+    def keep(self, metrics: EpochMetrics, clock: PartClock[SlotPart]) -> None:
+        """Brings the epoch that the trial has just trained to safety, unless it came to no number.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        if not (math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss)):
+            return
+        from raysweep.vae.checkpoint import save_checkpoint
+
+        assert self._training is not None
+        if self._outpost is not None:
+            with clock.at(SlotPart.BUCKET):
+                self._outpost.keep(metrics)
+        else:
+            self._directory.require_present()  # at the first epoch, too, whose directory would be made anew
+        kept_by = self.order.kept_by
+        # One after the restored epoch is of a course that is trained anew.
+        if kept_by is not None and (
+            self._best is None or self._best.epoch >= metrics.epoch or kept_by.loss(metrics) <= kept_by.loss(self._best)
+        ):
+            self._best = metrics
+        with clock.at(SlotPart.CHECKPOINT):
+            save_checkpoint(self._directory.trial(self.order.number), self._training, metrics, self._best_epoch)
+        self._draw(metrics.epoch, clock)
+        self._send(metrics, clock)
+
+    def leave(self, group: FusedTraining | None) -> None:
+        """Takes its trial out of the group and ends what runs for it."""
+        if self._training is not None and group is not None:
+            group.discard(self._training)
+            self._training = None
+        if self._outpost is not None:
+            self._outpost.close()
+            self._outpost = None
+
+    @property
+    def _directory(self) -> SweepDirectory:
+        """Where this machine has the sweep."""
+        return self._outpost.directory if self._outpost else SweepDirectory(self.order.directory)
+
+    @property
+    def _best_epoch(self) -> int | None:
+        return None if self._best is None else self._best.epoch
+
+    def _draw(self, epoch: int, clock: PartClock[SlotPart]) -> None:
+        """Draws the pictures that are due after an epoch, the one the training stands at."""
+        order, directory = self.order, self._directory
+        with clock.at(SlotPart.PICTURES):
+            from raysweep.worker.pictures import draw_grids, draw_strip
+
+            assert self._training is not None
+            if epoch in order.strip_epochs:
+                draw_strip(self._training, directory, order.number)
+            if epoch in order.picture_epochs:
+                draw_grids(self._training, directory, order.number)
+
+    def _send(self, metrics: EpochMetrics, clock: PartClock[SlotPart]) -> None:
+        """Sends the trial's files to its bucket, if it has one."""
+        if self._outpost is not None:
+            with clock.at(SlotPart.BUCKET):
+                self._outpost.send(metrics)
+
+    def _warn_of_lost_checkpoints(self, epoch: int) -> None:
+        where = f"the ledger has {self.order.epochs_done} epochs, the newest checkpoint that can be read"
+        found = f"is of epoch {epoch}" if epoch else "is none"
+        _log.warning("%s %s; what lies between is trained again", where, found)

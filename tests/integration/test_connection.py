@@ -76,7 +76,7 @@ import importlib.abc, sys
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name == "raysweep.worker.seat":
+        if name == "raysweep.worker.trial":
             raise ImportError("libsomething.so.3: cannot open shared object file")
 
 if any("default_worker.py" in argument for argument in sys.orig_argv):

@@ -47,3 +47,13 @@ def test_a_sweep_whose_driver_is_killed_goes_on_to_the_end_that_it_would_have_ha
     assert resumed.returncode == 0, resumed.stderr
     sweep = raysweep.open_sweep(tmp_path / "results/tiny")
     assert curves(sweep).equals(curves(undisturbed))
+
+
+def test_the_same_sweep_in_one_process_without_ray_comes_to_the_same(
+    undisturbed: raysweep.Sweep, tmp_path: Path
+) -> None:
+    text = (undisturbed.directory.root.parents[1] / "tiny.yaml").read_text()
+    (tmp_path / "tiny.yaml").write_text(f"{text}resources: {{backend: inline}}\n")
+    ran = call_raysweep("run", "tiny.yaml", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert curves(raysweep.open_sweep(tmp_path / "results/tiny")).equals(curves(undisturbed))

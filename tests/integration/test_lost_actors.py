@@ -157,7 +157,7 @@ def test_an_exception_that_repeats_ends_the_trial_and_one_that_does_not_is_forgo
 def test_a_machine_that_does_not_see_the_sweep_trains_nothing_and_says_what_is_needed(tmp_path: Path) -> None:
     """As one of a cluster whose machines share no directory, of a sweep with a local one."""
     # Not before Ray was started: it is closed to others only where nobody has imported it before.
-    from raysweep.worker.trial import ORDERS, REPORTS, TrialActor
+    from raysweep.worker.actor import ORDERS, REPORTS, TrialActor
 
     data = DataSpec(dataset="digits", image_size=16)
     order = TrialOrder(

@@ -164,7 +164,7 @@ ELBO = Criterion("elbo_nats", "max")
 
 
 def kept_after(directory: Path, elbos: list[float]) -> list[int]:
-    """Save an epoch for each of these ELBOs as a seat does, and return the epochs whose checkpoints are there."""
+    """Save an epoch for each of these ELBOs as a worker does, and return the epochs whose checkpoints are there."""
     training, best = fresh(), None
     for elbo in elbos:
         metrics = replace(training.run_epoch(), elbo_nats=elbo)

@@ -1,4 +1,4 @@
-"""A trial's seat in a process: which checkpoints it leaves."""
+"""One trial in the process that trains it: which checkpoints it leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raysweep.spec.sections import DataSpec
 from raysweep.storage.layout import SweepDirectory
 from raysweep.vae.checkpoint import kept_checkpoint, list_checkpoints
 from raysweep.vae.fusing.training import FusedTraining
-from raysweep.worker.seat import Seat
+from raysweep.worker.trial import WorkerTrial
 from tests.unit.vae.tensor_images import TensorImages, discs, small_config, untimed
 
 SHAPE = (1, 8, 8)
@@ -31,13 +31,13 @@ def train(root: Path, upto: int, kept_by: Criterion | None) -> list[int]:
         strip_epochs=frozenset(), threads=1, share=Share(1, 0), kept_by=kept_by,
     )  # fmt: skip
     group = FusedTraining((), TensorImages(discs(40, SHAPE)), TensorImages(discs(20, SHAPE, 1)), torch.device("cpu"))
-    seat, clock = Seat(order), PartClock(SlotPart.UNACCOUNTED)
-    seat.open(lambda: group, clock)
+    trial, clock = WorkerTrial(order), PartClock(SlotPart.UNACCOUNTED)
+    trial.open(lambda: group, clock)
     (training,) = group.members
     while training.epoch < upto:
         (metrics,) = group.run_epoch()
-        seat.keep(metrics, clock)
-    seat.leave(group)
+        trial.keep(metrics, clock)
+    trial.leave(group)
     return [int(path.stem.removeprefix("epoch-")) for path in reversed(list_checkpoints(directory.trial(0)))]
 
 

@@ -84,8 +84,11 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
     from raysweep.backend.address import wanted_address
     from raysweep.backend.autoscaling import slots_of
     from raysweep.backend.connection import connected
+    from raysweep.backend.inline import InlineBackend
     from raysweep.backend.resources import cluster_nodes, fit, local_nodes
 
+    if spec.resources.backend == "inline":
+        return InlineBackend().slots(spec), "this process"
     address = wanted_address()
     if address is None:
         return fit(spec, local_nodes()), "this machine"

@@ -122,7 +122,7 @@ def run(
     def inform(summary: str) -> None:
         print_sentences(console, f"start from  {summary}")
 
-    with display_of(console) as display, preparing(console) as progress:
+    with display_of(console, spec) as display, preparing(console) as progress:
         sweep = run_sweep(
             spec, output, observer=display, progress=progress, announce=announce, inform=inform, warn=warner(console),
             source=file, profiler=Profiler.of_this_process("run") if profile else None,
@@ -186,7 +186,7 @@ def resume(
         console.print(f"For ten more of them, type: raysweep resume {typed(directory)} --trials +10", soft_wrap=True)
         return
     console.print(f"{before.spec.name}  resuming: {status.ended} of {counted(spec.trials, 'trial')} done")
-    with display_of(console) as display, preparing(console) as progress:
+    with display_of(console, spec) as display, preparing(console) as progress:
         sweep = resume_sweep(
             directory, total, time_budget=time_budget, confirm=confirm, file=file, observer=display,
             progress=progress, warn=warner(console),

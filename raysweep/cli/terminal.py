@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from raysweep.spec.sections import SweepSpec
+
 PLAIN_WIDTH = 160
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,10 +102,12 @@ def plain_console() -> Console:
     return console
 
 
-def display_of(console: Console) -> Any:
+def display_of(console: Console, spec: SweepSpec) -> Any:
+    """Return what shows a sweep of `spec` while it runs: a live display, or lines for a pipe and beside a debugger."""
     from raysweep.terminal.progress import LiveDisplay, PlainDisplay
 
-    return LiveDisplay(console) if can_redraw(console) else PlainDisplay(console)
+    is_live = can_redraw(console) and spec.resources.backend != "inline"
+    return LiveDisplay(console) if is_live else PlainDisplay(console)
 
 
 def can_redraw(console: Console) -> bool:

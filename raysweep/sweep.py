@@ -34,7 +34,7 @@ from raysweep.spec.defaults import settled_like, sized_like
 from raysweep.spec.loading import load_spec, parse_spec
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory, listed_names, shown, typed, write_atomically
-from raysweep.storage.lock import driving
+from raysweep.storage.lock import locked
 from raysweep.study.changes import Change, changes_between, listed, require_compatible, taken_message
 from raysweep.study.description import (
     describe_sweep,
@@ -115,7 +115,7 @@ def run(
             slots = backend.slots(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials + most_trainings(spec), warn)
             # The log begins once the directory is this sweep's: a copy of a bucket that holds anything is set aside.
-            with driving(directory), mirroring(directory, new=True) as mirror, followed_by(directory.log):
+            with locked(directory), mirroring(directory, new=True) as mirror, followed_by(directory.log):
                 _refuse_taken(directory, spec, source)
                 description = describe_sweep(
                     spec, open_cache(cache).info, slots, backend.machines(), prediction, train_images, past
@@ -172,7 +172,7 @@ def resume(
     if directory.origin is None:
         directory.require_sweep()
     session = None
-    with profiling(profiler), driving(directory), mirroring(directory, new=False) as mirror:
+    with profiling(profiler), locked(directory), mirroring(directory, new=False) as mirror:
         spec, changes = wanted_spec(directory, trials, time_budget, file, confirm)
         _, description = read_spec(directory)
         with _logging_to(directory.log):

@@ -176,7 +176,7 @@ def _without_agent(command: list[str]) -> list[str]:
         return command
     for port in ports:
         persist(said["--session_dir"], said["--node_id"], port, -1)  # as the agent does where it serves nothing
-    stand_in = subprocess.list2cmdline([sys.executable, "-I", "-S", str(Path(__file__).with_name("standin.py"))])
+    stand_in = subprocess.list2cmdline([sys.executable, "-I", "-S", str(Path(__file__).with_name("noagent.py"))])
     return [f"{AGENT}={stand_in}" if part.startswith(f"{AGENT}=") else part for part in command]
 
 

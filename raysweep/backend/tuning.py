@@ -32,7 +32,7 @@ from raysweep.profiles import DriverPart
 from raysweep.worker.actor import ORDERS, REPORTS, TrialActor
 
 
-class _Holders:
+class _SlotTrials:
     """Which trials each slot holds, by Tune's id of the slot."""
 
     def __init__(self, session: Session) -> None:
@@ -73,24 +73,24 @@ class _Holders:
 class _OrderSearcher(Searcher):  # type: ignore[misc]
     """Suggests slots to Tune, for as many of the session's orders as can be out at once."""
 
-    def __init__(self, session: Session, holders: _Holders) -> None:
+    def __init__(self, session: Session, slots: _SlotTrials) -> None:
         super().__init__()
         self._session = session
-        self._holders = holders
+        self._slots = slots
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        orders = self._holders.fill(trial_id)
+        orders = self._slots.fill(trial_id)
         if orders:
             return {ORDERS: orders}
-        self._holders.vacate(trial_id)
+        self._slots.vacate(trial_id)
         return Searcher.FINISHED if self._session.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if not error:  # else the watch hears of it next, and has to know which trials it held
-            self._holders.vacate(trial_id)
+            self._slots.vacate(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it."""
@@ -102,10 +102,10 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
 class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
     """Sees every report first, and hands a slot its next trial when the session says that the one it holds is over."""
 
-    def __init__(self, session: Session, holders: _Holders) -> None:
+    def __init__(self, session: Session, slots: _SlotTrials) -> None:
         super().__init__()
         self._session = session
-        self._holders = holders
+        self._slots = slots
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         slot = trial.trial_id
@@ -115,13 +115,13 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
         except RaysweepError as error:
             self._session.stop("an error", error)
         if self._session.stopped_by is not None:
-            self._session.release(self._holders.numbers(slot))
+            self._session.release(self._slots.numbers(slot))
             return str(TrialScheduler.STOP)
-        self._holders.leave(slot, over)
+        self._slots.leave(slot, over)
         has_failed = any(report.metrics is None for _, report in result[REPORTS])
         if over and not has_failed:  # else its process is about to end
-            orders = self._holders.fill(slot)
-            if not self._holders.numbers(slot):
+            orders = self._slots.fill(slot)
+            if not self._slots.numbers(slot):
                 return str(TrialScheduler.STOP)
             # An actor does what one process asks of it in that order: this comes before the next epoch.
             trial.temporary_state.ray_actor.take.remote(over, orders)
@@ -157,9 +157,9 @@ class _SessionStopper(tune.Stopper):  # type: ignore[misc]
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Tells the session that time passes, about ten times a second, and what becomes of the trials' processes."""
 
-    def __init__(self, session: Session, holders: _Holders) -> None:
+    def __init__(self, session: Session, slots: _SlotTrials) -> None:
         self._session = session
-        self._holders = holders
+        self._slots = slots
         self._looked = -math.inf
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -174,13 +174,13 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         if doomed or stopping:
             for trial in trials:
                 actor = trial.temporary_state.ray_actor
-                is_doomed = not doomed.isdisjoint(self._holders.numbers(trial.trial_id))
+                is_doomed = not doomed.isdisjoint(self._slots.numbers(trial.trial_id))
                 if actor is not None and (stopping or is_doomed):
                     # Tune would wait for the epochs that they are at.
                     ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for number in self._holders.numbers(trial.trial_id):
+        for number in self._slots.numbers(trial.trial_id):
             self._session.started(number)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -188,7 +188,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         error = Path(trial.error_file)  # what Tune has of it that is not pickled
         text = plain(error.read_text(errors="replace")) if error.exists() else ""
         try:
-            self._session.lose(self._holders.vacate(trial.trial_id), *what_happened(text), text)
+            self._session.lose(self._slots.vacate(trial.trial_id), *what_happened(text), text)
         except RaysweepError as storage:
             self._session.stop("an error", storage)
 
@@ -213,14 +213,14 @@ def run_trials(session: Session) -> None:
     # lists trials that are tried again as failed.
     for name in ("ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    holders = _Holders(session)
+    slots = _SlotTrials(session)
     with tempfile.TemporaryDirectory(prefix="raysweep-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, _resources),
             tune_config=tune.TuneConfig(
                 num_samples=-1,  # until the session has none: after a fault another slot comes
-                search_alg=_OrderSearcher(session, holders),
-                scheduler=_SessionScheduler(session, holders),
+                search_alg=_OrderSearcher(session, slots),
+                scheduler=_SessionScheduler(session, slots),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -229,7 +229,7 @@ def run_trials(session: Session) -> None:
                 storage_path=scratch,
                 verbose=0,
                 stop=_SessionStopper(session),
-                callbacks=[_Watch(session, holders)],
+                callbacks=[_Watch(session, slots)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),

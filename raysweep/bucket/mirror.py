@@ -1,8 +1,8 @@
 """The driver's side of a sweep in a bucket: its working copy is sent from a thread, every few seconds and at the end.
 
-Sent are the specification, the journal up to its last whole line, the log and the report. What belongs to a trial is
-sent by the machine that trains it (bucket/outpost.py), and here only what that could not send in the end. A checkpoint
-may be ahead of the journal that was sent last: the trial has the results in between and reports them again.
+It sends the specification, the journal up to its last whole line, the log and the report. The files of a trial are
+sent by the machine that trains it (bucket/trialfiles.py), and here only if that machine could not. A checkpoint may be
+ahead of the journal that was sent last: the trial has the results in between and reports them again.
 """
 
 from __future__ import annotations

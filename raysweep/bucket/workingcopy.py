@@ -22,7 +22,7 @@ from raysweep.data.places import writable_cache_directory
 from raysweep.errors import SweepDirectoryError
 from raysweep.metrics import EpochMetrics
 from raysweep.storage.layout import SweepDirectory, storage_errors, write_atomically
-from raysweep.storage.lock import is_driven
+from raysweep.storage.lock import has_driver
 from raysweep.storage.remote import RemoteDirectory, RemoteFile, below, is_remote
 
 EPOCHS = "epochs.json"
@@ -71,7 +71,7 @@ def at_hand(location: str | os.PathLike[str]) -> SweepDirectory:
     with storage_errors(directory.root):
         directory.root.mkdir(parents=True, exist_ok=True)
         with FileLock(directory.root / ".fetch.lock"):
-            if not is_driven(directory):  # else what is here is newer
+            if not has_driver(directory):  # else what is here is newer
                 remote.require_access()
                 update(directory, remote)
     return directory

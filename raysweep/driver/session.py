@@ -65,7 +65,7 @@ class Observer(Protocol):
 
 
 @dataclass
-class _Flight:
+class _Underway:
     """A trial that was handed out and is not back yet."""
 
     order: TrialOrder
@@ -118,7 +118,7 @@ class Session:
         """Trials that are trained by themselves: something went wrong where they were trained with others."""
         self._most_fused = math.inf
         """Trials that a process may train together since more of them ran out of memory."""
-        self._flights: dict[int, _Flight] = {}
+        self._underway: dict[int, _Underway] = {}
         self._stop_at = math.inf
         self._last_report = -math.inf
         self._report_cost_s = 0.0
@@ -136,12 +136,12 @@ class Session:
     @property
     def training(self) -> Collection[int]:
         """Numbers of the trials that are handed out: unfinished ones of an earlier session may still wait."""
-        return self._flights.keys()
+        return self._underway.keys()
 
     @property
     def is_over(self) -> bool:
         """Whether no trial is, or will be, handed out."""
-        return self.stopped_by is not None or not (self._flights or self.remaining)
+        return self.stopped_by is not None or not (self._underway or self.remaining)
 
     def next_order(self, within: Share | None = None, beside: Collection[int] = ()) -> TrialOrder | None:
         """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
@@ -152,12 +152,12 @@ class Session:
         that can be fused with them; None if they are as many as are fused.
         """
         most = self.spec.search.max_concurrent
-        if self.stopped_by is not None or (most is not None and len(self._flights) >= most):
+        if self.stopped_by is not None or (most is not None and len(self._underway) >= most):
             return None
         if beside:
-            first = self._flights[next(iter(beside))]
+            first = self._underway[next(iter(beside))]
             record = self._next_beside(first) if len(beside) < self._fair_part else None
-        elif len({flight.slot for flight in self._flights.values()}) >= self.slots.count:
+        elif len({underway.slot for underway in self._underway.values()}) >= self.slots.count:
             return None
         elif within is not None and (within != self._next_share() or self._is_wanted(within)):
             return None
@@ -166,17 +166,17 @@ class Session:
         if record is None:
             return None
         order = self._order(record)
-        self._flights[record.number] = _Flight(order, first.slot if first else record.number)
+        self._underway[record.number] = _Underway(order, first.slot if first else record.number)
         return order
 
-    def _next_beside(self, flight: _Flight) -> TrialRecord | None:
+    def _next_beside(self, underway: _Underway) -> TrialRecord | None:
         """The next trial that can be trained together with one that is out.
 
         None if the place is needed: one waits for a larger share of a machine than processes have by themselves.
         """
-        key, share = fusion_key(flight.order.config), self.slots.share
-        waits = any(other.heard is None and other.order.share != share for other in self._flights.values())
-        if waits or flight.order.number in self._alone or flight.order.share != share:
+        key, share = fusion_key(underway.order.config), self.slots.share
+        waits = any(other.heard is None and other.order.share != share for other in self._underway.values())
+        if waits or underway.order.number in self._alone or underway.order.share != share:
             return None
 
         def is_like(number: int, config: TrialConfig) -> bool:
@@ -211,15 +211,15 @@ class Session:
 
     def started(self, number: int) -> None:
         """A trial that was handed out has its process now."""
-        flight = self._flights.get(number)
-        if flight is not None and flight.heard is None:
-            flight.heard = time.monotonic()
+        underway = self._underway.get(number)
+        if underway is not None and underway.heard is None:
+            underway.heard = time.monotonic()
 
     def receive(self, number: int, report: EpochReport) -> bool:
         """Takes what a trial reports. True if its process is to train it no further."""
         over = self._take(number, report)
         if over:
-            self._flights.pop(number, None)
+            self._underway.pop(number, None)
         self._end_paused()
         return over
 
@@ -230,23 +230,23 @@ class Session:
             self.stop("a file system that cannot be written", StorageError(report.cause))
             return True
         record = self.ledger.record(number)
-        flight = self._flights.get(number)
-        if record.ended_at is not None or flight is None:
+        underway = self._underway.get(number)
+        if record.ended_at is not None or underway is None:
             return True
         if report.metrics is None:
-            flight.failure = report  # its process ends itself next, which `lose` hears of
+            underway.failure = report  # its process ends itself next, which `lose` hears of
             return self.stopped_by is not None
-        if flight.process != report.pid:
+        if underway.process != report.pid:
             device = report.device + "".join(f", GPU {gpu}" for gpu in report.gpus)
             _log.info("trial %d trains on %s (%s) in process %d", number, report.node, device, report.pid)
-        flight.process, flight.heard, flight.epoch_s = report.pid, time.monotonic(), report.metrics.epoch_s
+        underway.process, underway.heard, underway.epoch_s = report.pid, time.monotonic(), report.metrics.epoch_s
         is_new = report.metrics.epoch > len(record.epochs)
         record = self.ledger.add_epoch(number, report.metrics, report.node, report.device)
         if is_new:
             self._writer.add_epoch(record)
         verdict = self._verdict(record, is_new)
         # One that was sent on from a rung may send that rung's result again, from its checkpoint.
-        has_come_further = report.metrics.epoch > flight.order.epochs_done
+        has_come_further = report.metrics.epoch > underway.order.epochs_done
         pauses = verdict is None and has_come_further and self._pauses(number)
         record = self.ledger.record(number)
         if is_new:
@@ -264,40 +264,40 @@ class Session:
         checkpoints, each by itself from then on, where a fault that repeats is of one trial. Where memory was short
         they are too many together, as others would be: half as many are, from then on.
         """
-        flights = {number: flight for number in numbers if (flight := self._flights.pop(number, None))}
-        failed = {number: flight for number, flight in flights.items() if flight.failure}
-        stacks = "".join(self._take_stacks(number) for number in flights)
+        lost = {number: underway for number in numbers if (underway := self._underway.pop(number, None))}
+        failed = {number: underway for number, underway in lost.items() if underway.failure}
+        stacks = "".join(self._take_stacks(number) for number in lost)
         if self.stopped_by is not None:
             return
-        suspects = failed or flights
-        others = [number for number in flights if number not in suspects]
+        suspects = failed or lost
+        others = [number for number in lost if number not in suspects]
         if len(suspects) > 1:
-            others = list(flights)
+            others = list(lost)
             fault, cause, error = self._judged(next(iter(suspects.values())), fault, cause, error, stacks)
-            names = ", ".join(map(str, flights))
+            names = ", ".join(map(str, lost))
             _log.warning("trials %s, trained together: %s; they go on\n%s", names, cause, error.rstrip())
             if fault is TrialFault.OUT_OF_MEMORY:
-                self._most_fused = len(flights) // 2
+                self._most_fused = len(lost) // 2
             elif fault is not TrialFault.NODE_LOSS:
                 self._alone.update(suspects)
         else:
-            for number, flight in suspects.items():
-                self._fail(number, *self._judged(flight, fault, cause, error, stacks))
+            for number, underway in suspects.items():
+                self._fail(number, *self._judged(underway, fault, cause, error, stacks))
         self._queue.put_back(others)
         self._end_paused()
 
     def _judged(
-        self, flight: _Flight, fault: TrialFault, cause: str, error: str, stacks: str
+        self, underway: _Underway, fault: TrialFault, cause: str, error: str, stacks: str
     ) -> tuple[TrialFault, str, str]:
         """What a trial's process ended by, with cause and traceback, from what Ray, the trial and the watch say."""
-        if flight.failure is not None:
-            no_memory = flight.failure.ended is TrialState.OUT_OF_MEMORY
+        if underway.failure is not None:
+            no_memory = underway.failure.ended is TrialState.OUT_OF_MEMORY
             fault = TrialFault.OUT_OF_MEMORY if no_memory else TrialFault.EXCEPTION
-            return fault, flight.failure.cause, flight.failure.error or error
+            return fault, underway.failure.cause, underway.failure.error or error
         limit = self.spec.search.epoch_timeout
-        since = flight.heard if flight.heard is not None else math.inf
+        since = underway.heard if underway.heard is not None else math.inf
         is_late = limit is not None and time.monotonic() - since >= limit  # on another machine it writes no stacks here
-        if limit is not None and fault is TrialFault.DEATH and (flight.hangs or stacks or is_late):
+        if limit is not None and fault is TrialFault.DEATH and (underway.hangs or stacks or is_late):
             return TrialFault.HANG, f"no epoch ended within search.epoch_timeout ({limit:g} s)", stacks or error
         return fault, cause, error
 
@@ -313,13 +313,17 @@ class Session:
     def release(self, numbers: Iterable[int]) -> None:
         """Takes the news that the process that trained these trials trains them no further, for the session stops."""
         for number in numbers:
-            self._flights.pop(number, None)
+            self._underway.pop(number, None)
 
     def overdue(self) -> list[int]:
         """Numbers of the trials that hang: their processes are to be ended, which `lose` then hears of."""
-        found = [n for n, flight in self._flights.items() if flight.heard is not None and self.is_overdue(flight.heard)]
+        found = [
+            n
+            for n, underway in self._underway.items()
+            if underway.heard is not None and self.is_overdue(underway.heard)
+        ]
         for number in found:
-            self._flights[number].hangs = True
+            self._underway[number].hangs = True
         return found
 
     def is_overdue(self, since: float) -> bool:
@@ -398,8 +402,10 @@ class Session:
         if self.stopped_by is None or self.failure is not None:
             return self.stopped_by is not None
         return time.monotonic() > self._stop_at or not any(
-            flight.heard is not None and flight.epoch_s is not None and flight.heard + flight.epoch_s < self._stop_at
-            for flight in self._flights.values()
+            underway.heard is not None
+            and underway.epoch_s is not None
+            and underway.heard + underway.epoch_s < self._stop_at
+            for underway in self._underway.values()
         )
 
     def should_stop_testing(self) -> bool:
@@ -420,7 +426,7 @@ class Session:
 
     def close(self) -> None:
         """Writes the report as it now is: trials that have not ended are interrupted from here on."""
-        for number in list(self._flights):
+        for number in list(self._underway):
             self.ledger.pause(number)
         records = [
             replace(r, state=TrialState.INTERRUPTED) if r.state is TrialState.RUNNING else r
@@ -484,11 +490,11 @@ class Session:
 
         It is when it arrives there, and when others have arrived since it was judged there last.
         """
-        flight, arrived = self._flights[record.number], len(self.ledger.values_at(rung))
+        underway, arrived = self._underway[record.number], len(self.ledger.values_at(rung))
         is_past = len(record.epochs) > rung
-        if is_past and (not asha.rejudge or not is_new or flight.judged == (rung, arrived)):
+        if is_past and (not asha.rejudge or not is_new or underway.judged == (rung, arrived)):
             return False
-        flight.judged = (rung, arrived)
+        underway.judged = (rung, arrived)
         return True
 
     def _pauses(self, number: int) -> bool:
@@ -521,14 +527,14 @@ class Session:
     @property
     def _fair_part(self) -> int:
         """Most trials that one slot takes together: no more than leaves the other slots as many."""
-        part = math.ceil((self.remaining + len(self._flights)) / self.slots.count)
+        part = math.ceil((self.remaining + len(self._underway)) / self.slots.count)
         return int(min(self._most_fused, self.slots.fused, part))
 
     def _is_wanted(self, share: Share) -> bool:
         """Whether a process with this share stands in the way of a trial that waits for one."""
         now = time.monotonic()
-        waiting = [flight for flight in self._flights.values() if flight.heard is None]
-        return any(flight.order.share != share or now - flight.since > START_GRACE_S for flight in waiting)
+        waiting = [underway for underway in self._underway.values() if underway.heard is None]
+        return any(underway.order.share != share or now - underway.since > START_GRACE_S for underway in waiting)
 
     def _next_share(self) -> Share:
         """The share of the trial that is handed out next."""

@@ -37,7 +37,7 @@ class _Slot:
 
 
 @dataclass
-class _Hold:
+class _SlotUse:
     """A trial, or the test of one, that has a slot or a part of one. Its times are seconds of the slot for each."""
 
     slot: _Slot
@@ -64,7 +64,7 @@ class SlotAccount:
         self._at = begun
         self._slots: int | None = None
         self._idle = SlotPart.START_UP
-        self._holds: dict[int, _Hold] = {}
+        self._uses: dict[int, _SlotUse] = {}
         self._taken = 0
         """Slots that are held."""
         self._spent: defaultdict[tuple[SlotPart, int | None, int | None], float] = defaultdict(float)
@@ -86,17 +86,17 @@ class SlotAccount:
         """Gives a slot to a trial, or to the test of one; if trial `beside` holds one, a part of that."""
         self.give_back(number, SlotPart.LOST)
         now = self._advance()
-        neighbour = None if beside is None else self._holds.get(beside)
+        neighbour = None if beside is None else self._uses.get(beside)
         slot = neighbour.slot if neighbour else _Slot(now)
         slot.change(now, +1)
         self._taken += neighbour is None
-        self._holds[number] = _Hold(slot, slot.each(now))
+        self._uses[number] = _SlotUse(slot, slot.each(now))
 
     def start(self, number: int) -> None:
         """Takes the news that the process of a trial is ready."""
-        hold = self._holds.get(number)
-        if hold is not None:
-            hold.started = hold.slot.each(self._now())
+        use = self._uses.get(number)
+        if use is not None:
+            use.started = use.slot.each(self._now())
 
     def report(
         self, number: int, spent: Mapping[SlotPart, float], epoch: int | None, process_age_s: float | None = None,
@@ -111,35 +111,35 @@ class SlotAccount:
             process_age_s: how old its process was when it was given the trial, if it is the process's first; its share.
             rest: what the time belongs to that is in none of the parts.
         """
-        hold = self._holds.get(number)
-        if hold is None:
+        use = self._uses.get(number)
+        if use is None:
             return
-        if hold.started is not None:
-            waited = hold.started - hold.settled
+        if use.started is not None:
+            waited = use.started - use.settled
             process = waited if process_age_s is None else min(waited, process_age_s)
             self._add(SlotPart.PROCESS, process, number)
             self._add(SlotPart.MACHINE, waited - process, number)
-            hold.settled, hold.started = hold.started, None
-        now = hold.slot.each(self._now())
-        passed, said = now - hold.settled, sum(spent.values())
+            use.settled, use.started = use.started, None
+        now = use.slot.each(self._now())
+        passed, said = now - use.settled, sum(spent.values())
         scale = passed / said if said > passed else 1.0
         for part, seconds in spent.items():
             self._add(part, seconds * scale, number, epoch)
         self._add(rest, passed - said * scale, number, epoch)
-        hold.settled, hold.epoch = now, epoch
+        use.settled, use.epoch = now, epoch
 
     def give_back(self, number: int, rest: SlotPart) -> None:
         """Takes the slot of a trial back; what it has not reported of belongs to `rest`."""
-        hold = self._holds.get(number)
-        if hold is not None:
+        use = self._uses.get(number)
+        if use is not None:
             now = self._advance()
-            del self._holds[number]
-            self._add(rest, hold.slot.each(now) - hold.settled, number, hold.epoch)
-            self._taken -= not hold.slot.change(now, -1)
+            del self._uses[number]
+            self._add(rest, use.slot.each(now) - use.settled, number, use.epoch)
+            self._taken -= not use.slot.change(now, -1)
 
     def take_all_back(self) -> None:
         """Takes all slots back: whoever still had one is cut off."""
-        for number in list(self._holds):
+        for number in list(self._uses):
             self.give_back(number, SlotPart.LOST)
 
     def spent(self) -> list[Spent]:

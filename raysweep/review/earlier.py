@@ -8,7 +8,7 @@ from raysweep.review.sweep import Sweep, read_sweep
 from raysweep.search.past import PastSweep, taken_from
 from raysweep.spec.sections import SweepSpec
 from raysweep.storage.home import expanded
-from raysweep.storage.lock import is_driven
+from raysweep.storage.lock import has_driver
 from raysweep.storage.remote import is_remote
 from raysweep.wording import counted
 
@@ -29,7 +29,7 @@ def gather_past(spec: SweepSpec, source: str | None = None) -> tuple[PastSweep, 
     for index, place in enumerate(spec.search.start_from):
         try:
             directory = at_hand(place if is_remote(place) or "://" in place else expanded(place))
-            earlier = read_sweep(directory, running=is_driven(directory))
+            earlier = read_sweep(directory, running=has_driver(directory))
         except RaysweepError as error:
             if error.exit_code != 2:
                 raise

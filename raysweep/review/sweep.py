@@ -30,7 +30,7 @@ from raysweep.review.ranking import Ranking, checked_metric, loss_note, rank_swe
 from raysweep.spec.claims import Claim
 from raysweep.spec.sections import Objective, SweepSpec
 from raysweep.storage.layout import SweepDirectory, shown, typed, write_atomically
-from raysweep.storage.lock import is_driven
+from raysweep.storage.lock import has_driver
 from raysweep.storage.remote import local_path, to_copy
 from raysweep.study.description import read_spec
 from raysweep.study.ledger import Ledger
@@ -356,7 +356,7 @@ class Sweep:
         else:
             record = self.trial(trial)
         remote = remote_of(self.directory)
-        if remote is not None and not is_driven(self.directory):
+        if remote is not None and not has_driver(self.directory):
             fetch_checkpoints(self.directory, remote, record.number)
         data = self.spec.data.model_dump(mode="json")
         if self.spans is not None:
@@ -431,7 +431,7 @@ def open_sweep(location: str | os.PathLike[str]) -> Sweep:
     """
     directory = at_hand(location)
     remote = remote_of(directory)
-    return read_sweep(directory, is_driven(directory) or (remote is not None and holder(remote) is not None))
+    return read_sweep(directory, has_driver(directory) or (remote is not None and holder(remote) is not None))
 
 
 def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:

@@ -19,7 +19,7 @@ from raysweep.storage.layout import SweepDirectory, storage_errors, write_atomic
 
 
 @contextmanager
-def driving(directory: SweepDirectory) -> Iterator[None]:
+def locked(directory: SweepDirectory) -> Iterator[None]:
     """The right to write the sweep, held by one process at a time and gone with it.
 
     Raises:
@@ -61,7 +61,7 @@ def _holder(identity: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def is_driven(directory: SweepDirectory) -> bool:
+def has_driver(directory: SweepDirectory) -> bool:
     """Whether a driver holds the sweep on this machine."""
     if not directory.driver_lock.exists():
         return False

@@ -30,12 +30,12 @@ def measure(order: TestOrder) -> TestReport:
             warm.require()
             import torch
 
-            from raysweep.bucket.outpost import at_the_outpost
+            from raysweep.bucket.trialfiles import with_trial_files
             from raysweep.worker.finals import measure_trial
 
         torch.set_num_threads(order.threads)
         with ending_hangs(order.timeout_s, SweepDirectory(order.directory).hang(order.number)):
-            with at_the_outpost(order) as here:
+            with with_trial_files(order) as here:
                 metrics = measure_trial(here)
             return TestReport(metrics, node, notes=notes.take(), spent=clock.spent())
     except StorageError as error:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from raysweep.bucket.outpost import Outpost
+from raysweep.bucket.trialfiles import TrialFiles
 from raysweep.clock import PartClock
 from raysweep.errors import StorageError
 from raysweep.messages import TrialOrder
@@ -33,7 +33,7 @@ class WorkerTrial:
     def __init__(self, order: TrialOrder) -> None:
         self.order = order
         self._training: Training | None = None
-        self._outpost: Outpost | None = None
+        self._files: TrialFiles | None = None
         self._known: list[EpochMetrics] = []
         self.notes: tuple[str, ...] = ()
         """What was logged of it and is not reported yet."""
@@ -64,7 +64,7 @@ class WorkerTrial:
 
         if order.origin is not None:
             with clock.at(SlotPart.BUCKET):
-                self._outpost = Outpost(order)
+                self._files = TrialFiles(order)
         elif not self._directory.holds_a_sweep():
             raise StorageError(
                 f"{order.directory}: the sweep is not there on {socket.gethostname()}. If that is another machine "
@@ -89,7 +89,7 @@ class WorkerTrial:
         if training.epoch < order.epochs_done:
             self._warn_of_lost_checkpoints(training.epoch)
         if restored is not None:
-            self._known = [*(self._outpost.before(restored) if self._outpost else ()), restored]
+            self._known = [*(self._files.before(restored) if self._files else ()), restored]
             self._draw(restored.epoch, clock)  # the process that wrote the checkpoint may have died before its pictures
             self._send(restored, clock)
 
@@ -119,9 +119,9 @@ class WorkerTrial:
         from raysweep.vae.checkpoint import save_checkpoint
 
         assert self._training is not None
-        if self._outpost is not None:
+        if self._files is not None:
             with clock.at(SlotPart.BUCKET):
-                self._outpost.keep(metrics)
+                self._files.keep(metrics)
         else:
             self._directory.require_present()  # at the first epoch, too, whose directory would be made anew
         kept_by = self.order.kept_by
@@ -140,14 +140,14 @@ class WorkerTrial:
         if self._training is not None and group is not None:
             group.discard(self._training)
             self._training = None
-        if self._outpost is not None:
-            self._outpost.close()
-            self._outpost = None
+        if self._files is not None:
+            self._files.close()
+            self._files = None
 
     @property
     def _directory(self) -> SweepDirectory:
         """Where this machine has the sweep."""
-        return self._outpost.directory if self._outpost else SweepDirectory(self.order.directory)
+        return self._files.directory if self._files else SweepDirectory(self.order.directory)
 
     @property
     def _best_epoch(self) -> int | None:
@@ -167,9 +167,9 @@ class WorkerTrial:
 
     def _send(self, metrics: EpochMetrics, clock: PartClock[SlotPart]) -> None:
         """Sends the trial's files to its bucket, if it has one."""
-        if self._outpost is not None:
+        if self._files is not None:
             with clock.at(SlotPart.BUCKET):
-                self._outpost.send(metrics)
+                self._files.send(metrics)
 
     def _warn_of_lost_checkpoints(self, epoch: int) -> None:
         where = f"the ledger has {self.order.epochs_done} epochs, the newest checkpoint that can be read"

@@ -52,9 +52,9 @@ def children(pid):
 
 with connection.connected(parse_spec(sys.stdin.read(), "space")):
     raylet = ray._private.worker._global_node.all_processes["raylet"][0].process
-    agents = {pid: said for pid, said in children(raylet.pid).items() if "gent" in said or "standin" in said}
+    agents = {pid: said for pid, said in children(raylet.pid).items() if "gent" in said or "noagent" in said}
     print(len([said for said in agents.values() if "DashboardAgent" in said or "dashboard" in said]))
-    (stand_in,) = (pid for pid, said in agents.items() if "standin.py" in said)
+    (stand_in,) = (pid for pid, said in agents.items() if "noagent.py" in said)
     raylet.kill()
     until = time.monotonic() + 20
     while Path(f"/proc/{stand_in}").exists() and time.monotonic() < until:
@@ -128,7 +128,7 @@ def test_a_ray_that_names_its_agents_ports_otherwise_keeps_its_agent(
     changed = connection._without_agent(command)
     assert changed[:3] == command[:3]
     assert changed[3].startswith("--dashboard_agent_command=")
-    assert changed[3].endswith("standin.py")
+    assert changed[3].endswith("noagent.py")
     monkeypatch.delattr(f"ray._raylet.{missing}")
     assert connection._without_agent(command) == command
 

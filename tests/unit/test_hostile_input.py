@@ -33,7 +33,7 @@ from raysweep.report.tables import SCHEMA_VERSION
 from raysweep.spec.config import TrialConfig
 from raysweep.spec.loading import load_spec, parse_spec
 from raysweep.storage.layout import SweepDirectory, read_bounded
-from raysweep.storage.lock import driving
+from raysweep.storage.lock import locked
 from raysweep.storage.tensorfile import TensorFileError, read_tensors, write_tensors
 from raysweep.vae.checkpoint import read_checkpoint
 from raysweep.vae.export import load_model
@@ -150,7 +150,7 @@ def test_a_link_out_of_a_sweep_is_refused_by_name_and_nothing_is_written_through
     outside = tmp_path / "outside"
     outside.mkdir()
     (directory.root / name).symlink_to(outside / "target")
-    with pytest.raises(SweepDirectoryError, match=f"{name}: is a link that leads out of the sweep"), driving(directory):
+    with pytest.raises(SweepDirectoryError, match=f"{name}: is a link that leads out of the sweep"), locked(directory):
         pass
     assert list(outside.iterdir()) == []
 
@@ -160,7 +160,7 @@ def test_a_sweep_may_be_reached_by_a_link_and_have_links_and_a_journal_lock_with
     (directory.root / "best").symlink_to("trials/0000")
     (directory.root / "study.journal.lock").symlink_to("/somewhere/else/study.journal")
     (tmp_path / "link").symlink_to(directory.root)
-    with driving(SweepDirectory(tmp_path / "link")):
+    with locked(SweepDirectory(tmp_path / "link")):
         pass
 
 

@@ -30,7 +30,7 @@ from raysweep.records import TrialRecord
 from raysweep.report.parquet import read_table
 from raysweep.spec.loading import parse_spec
 from raysweep.storage.layout import SweepDirectory
-from raysweep.storage.lock import driving
+from raysweep.storage.lock import locked
 from raysweep.study.description import FORMAT
 from raysweep.study.ledger import Ledger
 from raysweep.vae.preflight import Preflight
@@ -148,7 +148,7 @@ def test_show_of_an_unfinished_trial_says_how_far_it_is(tmp_path: Path) -> None:
     ledger = Ledger.create(place, spec)
     ledger.add_epoch(ledger.ask().number, epoch_metrics(1, 5.0), "host", "cpu")
     assert "interrupted after 1 of 3 epochs; to go on, type: raysweep resume begun" in run("show", "begun", "0")[1]
-    with driving(place):
+    with locked(place):
         assert "  in epoch 2 of 3\n" in run("show", "begun", "0")[1]
         running = json.loads(run("status", "begun", "--json")[1])
     assert (running["standing"], running["running"][0]["epochs_done"]) == ("running", 1)
@@ -278,7 +278,7 @@ def test_watching_ends_with_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     is_driving, may_end = threading.Event(), threading.Event()
 
     def drive() -> None:
-        with driving(place):
+        with locked(place):
             is_driving.set()
             may_end.wait(60)
 
@@ -295,7 +295,7 @@ def test_watching_ends_with_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ctrl_c_ends_the_watching_without_a_word_of_stopping() -> None:
     place = small_sweep()
-    with driving(place):
+    with locked(place):
         timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         code, output = run("status", "small", "--watch", "--json")

@@ -1,4 +1,4 @@
-"""Working copies, leases, mirrors and outposts of sweeps in a bucket, on a real S3 server and without Ray."""
+"""Working copies, leases, mirrors and trial files of sweeps in a bucket, on a real S3 server and without Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from raysweep.bucket import lease as leases
 from raysweep.bucket.lease import Lease, holder
 from raysweep.bucket.mirror import Mirror, mirroring
-from raysweep.bucket.outpost import Outpost
+from raysweep.bucket.trialfiles import TrialFiles
 from raysweep.bucket.workingcopy import at_hand, locate, read_epochs, remote_of, send_report, update, whole_lines
 from raysweep.data.cache import prepare
 from raysweep.data.tensors import load_splits
@@ -241,16 +241,16 @@ class Machine:
         device = torch.device("cpu")
         splits = load_splits(cache, data, device)
         self.training = Training(config, splits.train, splits.validation, device)
-        self.outpost = Outpost(order)
-        self.trial = self.outpost.directory.trial(0)
+        self.files = TrialFiles(order)
+        self.trial = self.files.directory.trial(0)
 
     def train(self, epochs: int) -> None:
         for _ in range(epochs):
             metrics = self.training.run_epoch()
-            self.outpost.keep(metrics)
+            self.files.keep(metrics)
             save_checkpoint(self.trial, self.training, metrics)
-            self.outpost.send(metrics)
-        self.outpost.close()
+            self.files.send(metrics)
+        self.files.close()
 
 
 @pytest.mark.parametrize("ledger", [0, 2, 3, 4])
@@ -268,9 +268,9 @@ def test_a_trial_goes_on_where_another_machine_left_it_and_tells_what_the_ledger
     restored = restore_checkpoint(two.trial, two.training)
     assert restored is not None
     assert restored.epoch == 4
-    told = [metrics.epoch for metrics in two.outpost.before(restored)]
+    told = [metrics.epoch for metrics in two.files.before(restored)]
     assert told == list(range(ledger + 1, 4))
-    two.outpost.send(restored)
+    two.files.send(restored)
     two.train(1)
     one.training.run_epoch()
     assert two.training.val_losses == one.training.val_losses
@@ -287,8 +287,8 @@ def test_a_checkpoint_from_which_the_ledger_cannot_be_reached_is_not_used(
     assert [path.name for path in list_checkpoints(three.trial)] == ["epoch-000003.safetensors"]
     restored = restore_checkpoint(three.trial, three.training)
     assert restored is not None
-    three.outpost.send(restored)
-    three.outpost.wait()
+    three.files.send(restored)
+    three.files.wait()
 
 
 def test_a_checkpoint_of_a_lost_suggestion_is_not_used(
@@ -296,8 +296,8 @@ def test_a_checkpoint_of_a_lost_suggestion_is_not_used(
 ) -> None:
     one = Machine(uri, tmp_path / "one", monkeypatch)
     one.train(2)
-    other = dataclasses.replace(one.outpost._order, config=TrialConfig(d_size=8, epochs=20))
-    assert list_checkpoints(Outpost(other).directory.trial(0)) == []
+    other = dataclasses.replace(one.files._order, config=TrialConfig(d_size=8, epochs=20))
+    assert list_checkpoints(TrialFiles(other).directory.trial(0)) == []
 
 
 @given(st.binary(max_size=200) | st.text('[]{}:,"epoch1', max_size=60).map(str.encode))

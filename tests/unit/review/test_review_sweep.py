@@ -12,18 +12,18 @@ import pytest
 from raysweep.errors import SweepDirectoryError
 from raysweep.review.sweep import strict_json
 from raysweep.storage.layout import SweepDirectory
-from raysweep.storage.lock import driving, is_driven
+from raysweep.storage.lock import has_driver, locked
 
 
 def test_readers_are_no_drivers_to_each_other_nor_in_the_driver_s_way(directory: SweepDirectory) -> None:
-    with driving(directory):
-        assert is_driven(directory)
+    with locked(directory):
+        assert has_driver(directory)
     seen: list[bool] = []
     done = threading.Event()
 
     def read() -> None:
         while not done.is_set():
-            seen.append(is_driven(directory))
+            seen.append(has_driver(directory))
             time.sleep(0.001)
 
     readers = [threading.Thread(target=read) for _ in range(4)]
@@ -33,7 +33,7 @@ def test_readers_are_no_drivers_to_each_other_nor_in_the_driver_s_way(directory:
         time.sleep(0.01)
     assert not any(seen), "nobody drives"
     for _ in range(50):
-        with driving(directory):
+        with locked(directory):
             pass
     done.set()
     for reader in readers:
@@ -42,9 +42,9 @@ def test_readers_are_no_drivers_to_each_other_nor_in_the_driver_s_way(directory:
 
 def test_a_second_driver_is_refused_by_the_name_of_the_first(directory: SweepDirectory) -> None:
     with (
-        driving(directory),
+        locked(directory),
         pytest.raises(SweepDirectoryError, match="another driver is at work here, process"),
-        driving(directory),
+        locked(directory),
     ):
         pass
 

@@ -11,10 +11,11 @@ import yaml
 
 from raysweep.errors import SpecError
 from raysweep.metrics import FINAL_METRICS, METRICS
+from raysweep.spec import hints
 from raysweep.spec.config import TrialConfig
 from raysweep.spec.keys import all_keys
 from raysweep.spec.loading import load_spec, parse_spec
-from raysweep.spec.sections import Objective, hints
+from raysweep.spec.sections import Objective
 from raysweep.spec.yamltext import Loader
 from raysweep.vae.conventions import pixel_mean_weight
 

@@ -34,7 +34,7 @@ from raysweep.storage.remote import RemoteDirectory, is_final
 _log = logging.getLogger("raysweep")
 
 
-class Outpost:
+class TrialFiles:
     """The files of one trial in training, here and in the bucket. Fetches the newest checkpoints when it is made.
 
     Raises:
@@ -145,7 +145,7 @@ class Outpost:
 
 
 @contextmanager
-def at_the_outpost(order: TestOrder) -> Iterator[TestOrder]:
+def with_trial_files(order: TestOrder) -> Iterator[TestOrder]:
     """The order with a directory of this machine, where the trial's checkpoint is; sends what is made of it.
 
     Raises:

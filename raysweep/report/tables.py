@@ -139,7 +139,7 @@ def _schema(columns: Sequence[Column], spec: SweepSpec | None) -> pa.Schema:
     if spec is not None:
         metadata["raysweep.sweep"] = spec.name
         metadata["raysweep.objective"] = spec.search.objective.metric
-        metadata["raysweep.spec.sections"] = json.dumps(spec.as_mapping())
+        metadata["raysweep.spec"] = json.dumps(spec.as_mapping())
     return pa.schema([column.field for column in columns], metadata=metadata)
 
 

@@ -17,7 +17,7 @@ from raysweep.spec.keys import CLAIMS_MEANING, NAME_MEANING, SECTIONS, TOP_LEVEL
 from raysweep.spec.space import Choices, Range, field_kind
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SCHEMA_FILE = "raysweep.spec.schema.json"
+SCHEMA_FILE = "raysweep.schema.json"
 """The name under which the schema lies beside the files that refer to it."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 

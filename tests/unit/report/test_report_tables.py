@@ -117,7 +117,7 @@ def test_the_metadata_says_whose_tables_these_are(spec):
     metadata = trials_table([], spec).schema.metadata
     assert metadata[b"raysweep.schema_version"] == b"1"
     assert metadata[b"raysweep.sweep"] == b"synthetic"
-    assert json.loads(metadata[b"raysweep.spec.sections"]) == spec.as_mapping()
+    assert json.loads(metadata[b"raysweep.spec"]) == spec.as_mapping()
     assert trials_schema().field("rate_nats").metadata[b"unit"] == b"nats/image"
 
 

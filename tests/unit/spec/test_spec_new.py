@@ -149,9 +149,9 @@ def test_a_file_of_ones_own_can_be_copied_however_it_is_written(text: str) -> No
 def test_an_editor_is_told_of_the_schema_only_where_it_lies() -> None:
     run("new", "one.yaml")
     assert "yaml-language-server" not in Path("one.yaml").read_text()
-    Path("raysweep.spec.schema.json").write_text(run("check", "--schema")[1])
+    Path("raysweep.schema.json").write_text(run("check", "--schema")[1])
     run("new", "two.yaml")
-    assert Path("two.yaml").read_text().startswith("# yaml-language-server: $schema=raysweep.spec.schema.json\n")
+    assert Path("two.yaml").read_text().startswith("# yaml-language-server: $schema=raysweep.schema.json\n")
 
 
 @pytest.mark.parametrize("name", shipped_spaces())

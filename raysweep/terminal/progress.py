@@ -80,10 +80,11 @@ class LiveDisplay:
 
 
 class PlainDisplay(ProgressLines):
-    """Prints lines where nothing can be redrawn: in a pipe, or on a terminal with TERM=dumb."""
+    """Prints lines where nothing can be redrawn: in a pipe, on a terminal with TERM=dumb, or beside a debugger."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+        is_pipe = not console.is_terminal  # where a line stays a line
+        super().__init__(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=is_pipe))
 
     def __enter__(self) -> PlainDisplay:
         return self

@@ -14,9 +14,9 @@ gc.disable()  # it would look for garbage again and again in what stays: 0.3 s o
 try:
     import torch  # noqa: F401
 
-    import raysweep.data.tensors  # noqa: F401
-    import raysweep.vae.fusing.training  # noqa: F401
-    import raysweep.vae.laps  # noqa: F401
+    import raysweep.data.tensors
+    import raysweep.vae.fusing.training
+    import raysweep.vae.laps
     import raysweep.worker.delivery  # noqa: F401
 except Exception as error:  # noqa: BLE001 (a process that cannot start reports nothing: the trial does, by `require`)
     _failure = error

@@ -77,7 +77,9 @@ def tensorboard_lines(runs: Path) -> list[str]:
     ]
 
 
-class Duration(click.ParamType[float]):
+class Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A time such as `90s` or `1h30m`, as seconds."""
+
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:

@@ -80,7 +80,7 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
 
 
 def _slots(spec: SweepSpec) -> tuple[Any, str]:
-    """What a trial takes and how many fit, and on what."""
+    """Return what a trial takes and how many fit, and where: a phrase."""
     from raysweep.backend.address import wanted_address
     from raysweep.backend.autoscaling import slots_of
     from raysweep.backend.connection import connected
@@ -88,14 +88,14 @@ def _slots(spec: SweepSpec) -> tuple[Any, str]:
     from raysweep.backend.resources import cluster_nodes, fit, local_nodes
 
     if spec.resources.backend == "inline":
-        return InlineBackend().slots(spec), "this process"
+        return InlineBackend().slots(spec), "in this process"
     address = wanted_address()
     if address is None:
-        return fit(spec, local_nodes()), "this machine"
+        return fit(spec, local_nodes()), "on this machine"
     with connected():
         nodes = cluster_nodes()
         count = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
-        return slots_of(spec), f"the cluster at {address} ({count})"
+        return slots_of(spec), f"on the cluster at {address} ({count})"
 
 
 def _images(console: Console, spec: SweepSpec, is_present: bool) -> Path | Unpredictable:

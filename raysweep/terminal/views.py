@@ -421,5 +421,5 @@ def plan_view(
         together = f"up to {slots.fused} trials of one shape together take {takes}; up to {slots.trials} are"
     else:
         together = f"a trial takes {takes}; {slots.count} run"
-    table.add_row("resources", f"{together} at once on {where}")
+    table.add_row("resources", f"{together} at once {where}")
     return table

@@ -90,17 +90,18 @@ def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
     from raysweep.search.decisions import decision_text, decisions
 
     done, most = len(record.epochs), record.config.epochs
+    to_go_on = f"to go on, type: raysweep resume {typed(sweep.directory.address)}"
     if record.state is TrialState.RUNNING:
         return [f"in epoch {done + 1} of {most}"]
     if record.state is TrialState.INTERRUPTED:
-        command = f"raysweep resume {typed(sweep.directory.address)}"
-        return [f"interrupted after {done} of {counted(most, 'epoch')}; to go on, type: {command}"]
+        return [f"interrupted after {done} of {counted(most, 'epoch')}; {to_go_on}"]
     judged = decisions(record, sweep.records, sweep.spec)
     if record.state is TrialState.PAUSED and judged:
         waits = "it goes on if it is among the best there, or ahead when nothing else is left to train"
         if sweep.spec.asha is not None and not sweep.spec.asha.promote:
             waits = f"it is judged as soon as {sweep.spec.asha.reduction_factor} trials have come as far"
-        return [decision_text(judged[-1], sweep.objective), waits]
+        stopped = [] if sweep.running else [f"the sweep was stopped; {to_go_on}"]
+        return [decision_text(judged[-1], sweep.objective), waits, *stopped]
     if record.state is TrialState.PRUNED and judged and judged[-1].standing is not None:
         return [decision_text(judged[-1], sweep.objective)]
     lines = [record.cause or "the ledger does not say why it ended"]

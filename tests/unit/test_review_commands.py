@@ -168,6 +168,9 @@ def test_show_of_a_trial_that_waits_for_others_says_for_how_many() -> None:
     shown = run("show", "waiting", "0")[1]
     assert "paused at epoch 1: elbo_nats 5, 1st of 1, none goes on yet" in shown
     assert "it is judged as soon as 2 trials have come as far" in shown
+    assert "the sweep was stopped; to go on, type: raysweep resume waiting" in shown
+    with locked(place):
+        assert "resume" not in run("show", "waiting", "0")[1]
 
 
 def test_a_trial_that_there_is_not_is_refused_with_those_there_are() -> None:

@@ -13,11 +13,6 @@ from raysweep.metrics import TrialState
 from raysweep.spec.loading import load_spec, parse_spec
 from tests.unit.data.written_data import write_cifar, write_idx, write_image
 
-pytestmark = [
-    pytest.mark.usefixtures("ray_here"),
-    # Ray leaves sockets and subprocess handles to the garbage collector
-    pytest.mark.filterwarnings("default::ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"),
-]
 SEARCH_SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
 
@@ -42,6 +37,7 @@ def test_every_shipped_search_space_runs_with_few_epochs(path: Path, tmp_path: P
     mapping["data"].update(validation_fraction=0.1, test_fraction=0.8)
     mapping["search"].update(trials=2, early_stopping=None)
     mapping["trial"]["epochs"] = 1
+    mapping["resources"]["backend"] = "inline"  # which is sooner done than with Ray
     mapping["evaluation"].update(images=50, importance_samples=2)
     if isinstance(mapping["trial"]["d_size"], dict) and max(mapping["trial"]["d_size"]["choices"]) > 64:
         mapping["trial"]["d_size"] = {"choices": [4, 8]}

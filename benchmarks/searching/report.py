@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from searching.measures import epochs_to, estimate, fifth_percentile, interquartile_mean, mean, mean_over
 from searching.picture import LOOKS, regret_picture
+from searching.problems import Array
 
 Row = dict[str, Any]
 BASE = "OptunaSearch + ASHA, our rungs"
@@ -27,7 +28,7 @@ def write_report(output: Path, rows: list[Row]) -> str:
     pq.write_table(pa.Table.from_pylist(summary), output / "summary.parquet")
     if any(row["method"] in LOOKS for row in rows):
         (output / "regret.png").write_bytes(regret_picture(groups(rows)))
-    table = "\n\n".join([as_markdown(summary), *over_all(rows)])
+    table = "\n\n".join([as_markdown(summary), *over_all(rows), *shares_of_best(rows)])
     (output / "table.md").write_text(table)
     return table
 
@@ -123,6 +124,42 @@ def over_all(rows: list[Row]) -> list[str]:
             "| --- " * (len(bases) + 2) + "|", *(line for _, line in sorted(lines)),
         ]))  # fmt: skip
     return tables
+
+
+def shares_of_best(rows: list[Row]) -> list[str]:
+    """Return a table for each number of workers: values in hand as shares of the best value, no median taken off.
+
+    Synthetic problems are left out: their values have no zero.
+    """
+    found = {key: methods for key, methods in groups(rows).items() if not key[0].startswith("synthetic")}
+    tables = []
+    for workers in sorted({workers for _, workers in found}):
+        lines = []
+        for (problem, count), methods in found.items():
+            of_problem = []
+            for method, runs in methods.items() if count == workers else ():
+                shares = np.array([_share_of_best(run) for run in runs])
+                middle, low = estimate(interquartile_mean, shares[:, -1]), estimate(fifth_percentile, shares[:, -1])
+                took = [epochs_to(NEAR[0], share) for share in shares]
+                spent = f"{np.median(took):.0f}" if np.isfinite(np.median(took)) else f"> {shares.shape[1]}"
+                cells = [
+                    problem.split("/")[0], method, str(middle), str(low),
+                    f"{spent} ({np.mean(np.isfinite(took)):.0%})", str(len(runs)),
+                ]  # fmt: skip
+                of_problem.append((-middle.value, f"| {' | '.join(cells)} |"))
+            lines += [line for _, line in sorted(of_problem)]
+        tables.append("\n".join([
+            f"### in hand, over the best value of the space, {workers} workers", "",
+            "| problem | method | in hand | 5th percentile | epochs to 95 % in hand | seeds |",
+            "| --- | --- | --- | --- | --- | --- |", *lines,
+        ]))  # fmt: skip
+    return tables
+
+
+def _share_of_best(run: Row) -> Array:
+    scores: Array = np.array(run["in_hand"])
+    best, median = float(run["best"]), float(run["median"])
+    return (scores * (best - median) + median) / best
 
 
 def _gains(runs: list[Row], base: list[Row]) -> list[float]:

@@ -11,7 +11,7 @@ from search_quality import CURVES, space_of
 from searching.measures import epochs_to, estimate, fifth_percentile, found, interquartile_mean
 from searching.ours import STOPPING, STOPPING_ONCE, Raysweep
 from searching.problems import Landscape, Problem, features, from_cube
-from searching.report import BASE, over_all
+from searching.report import BASE, over_all, shares_of_best
 from searching.rivals import FirstEpoch
 from searching.simulation import Epoch, History, Job, simulate
 from searching.surrogates import Recording, Surrogate, held_out, read_recording
@@ -194,3 +194,11 @@ def test_problems_together_are_compared_by_pairs_of_seeds_each_problem_counting_
     assert f"| {BASE} |  | 3 |" not in table
     assert "not on all problems" not in table
     assert over_all(somewhere) == [], "nothing to compare with"
+
+
+def test_what_is_in_hand_is_told_as_a_share_of_the_best_value_where_values_have_a_zero():
+    row = {"problem": "kld/a", "method": "ours", "workers": 2, "seed": 0, "best": 200.0, "median": 100.0}
+    (table,) = shares_of_best(
+        [{**row, "in_hand": [0.5, 0.9, 1.1]}, {**row, "problem": "synthetic/b/0", "in_hand": [1]}]
+    )
+    assert table.splitlines()[-1] == "| kld | ours | 1.050 (1.050 to 1.050) | 1.050 (1.050 to 1.050) | 2 (100%) | 1 |"

@@ -4,12 +4,12 @@
 
     spec = raysweep.load_spec("search_spaces/kld.yaml")
     sweep = raysweep.run(spec)
-    table = sweep.trials()                           # a pyarrow.Table, one row a trial
+    table = sweep.trials()                           # a pyarrow.Table, one row per trial
     table = raysweep.open_sweep("results/kld").trials()
     model = raysweep.load_model("exported/kld")      # a torch module
     x = raysweep.read_images("photo.png", model)     # prepared as its training images were
 
-Names are imported when they are first used, so that `import raysweep` costs neither torch nor ray.
+Names are imported at first use, so that `import raysweep` loads neither torch nor ray.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Where a process's time goes: at any moment it is at one part of its work, and a clock adds up the seconds of each.
+"""Clocks that add up the seconds a process spends in each part of its work.
 
-The driver's clock is found by what it calls, however deep: `timed` counts for the clock that runs in its thread, and
-for none if none runs. So a profile needs no argument through every layer, and without one there is nothing to pay.
+At any moment a process is in one part. `timed` finds the driver's clock at any call depth: it counts for the clock
+that runs in its thread, and for none if none runs. So a profile needs no argument through every layer, and without a
+profile there is no cost.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from raysweep.profiles import DriverPart, P
 
 
 class PartClock(Generic[P]):
-    """Adds up the seconds of a process, or of one thread of it, by part; parts within parts take theirs off.
+    """Adds up the seconds of a process, or of one of its threads, by part. Time in a nested part counts only there.
 
     Args:
-        base: the part that time belongs to that is given to no other.
+        base: the part for time that belongs to no other part.
     """
 
     def __init__(self, base: P) -> None:
@@ -32,7 +33,7 @@ class PartClock(Generic[P]):
 
     @contextmanager
     def at(self, part: P) -> Iterator[None]:
-        """Has the time of a block belong to a part."""
+        """Count the time of a block for a part."""
         self._settle()
         self._parts.append(part)
         try:
@@ -42,11 +43,11 @@ class PartClock(Generic[P]):
             self._parts.pop()
 
     def add(self, part: P, seconds: float) -> None:
-        """Adds time that passed before the clock was made."""
+        """Add time that passed before the clock was made."""
         self._spent[part] = self._spent.get(part, 0.0) + seconds
 
     def move(self, part: P, seconds: float) -> None:
-        """Gives a part what was measured otherwise, out of the time of the part that is on now; no more than it has."""
+        """Move `seconds`, measured in another way, from the current part to `part`; at most all it has."""
         self._settle()
         there = self._spent[self._parts[-1]]
         moved = min(seconds, there)
@@ -54,12 +55,12 @@ class PartClock(Generic[P]):
         self.add(part, moved)
 
     def spent(self) -> dict[P, float]:
-        """Seconds of each part up to now."""
+        """Return the seconds of each part up to now."""
         self._settle()
         return dict(self._spent)
 
     def busy(self) -> dict[P, float]:
-        """The same in processor time of the thread that asks: what is missing was waited for."""
+        """Return the same in processor time of the calling thread; the difference was spent waiting."""
         self._settle()
         return dict(self._busy)
 
@@ -76,7 +77,7 @@ _running: ContextVar[PartClock[DriverPart] | None] = ContextVar("driver clock", 
 
 @contextmanager
 def running(clock: PartClock[DriverPart]) -> Iterator[None]:
-    """As long as this lasts, `timed` counts for this clock: in this thread, and in no other."""
+    """Make `timed` count for this clock during a block, in this thread only."""
     token = _running.set(clock)
     try:
         yield
@@ -86,7 +87,7 @@ def running(clock: PartClock[DriverPart]) -> Iterator[None]:
 
 @contextmanager
 def timed(part: DriverPart) -> Iterator[None]:
-    """Has the time of a block, or of a function that it decorates, belong to a part of the driver's time."""
+    """Count the time of a block, or of a decorated function, for a part of the driver's time."""
     clock = _running.get()
     if clock is None:
         yield
@@ -96,7 +97,7 @@ def timed(part: DriverPart) -> Iterator[None]:
 
 
 def process_age_s() -> float | None:
-    """How long ago this process started, to a hundredth of a second; None where the system does not tell."""
+    """Return the seconds since this process started, to 0.01 s; None if the system does not tell."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,9 +1,9 @@
-"""Confirmation: the best trials of a search are trained again with other seeds, and the best mean of these wins.
+"""Confirmation: train the best trials of a search again with other seeds; the best mean wins.
 
-The value of one training is partly luck, and the best of many trainings is the one that had most of it. Trained again
-with other seeds, which nobody has chosen by their outcome, a configuration shows what it is worth. The trainings are
-trials of their own: they are in the ledger, and say which trial they confirm (`TrialRecord.confirms`). What is to be
-trained follows from the trials of the search alone, so a driver that takes over a sweep goes on as the one before it.
+The value of one training is partly luck, and the best of many trainings had the most luck. Training a configuration
+again with other seeds, which nobody chose by their results, shows what it is worth. These trainings are trials of their
+own: they are in the ledger and say which trial they confirm (`TrialRecord.confirms`). Only the trials of the search
+decide what is trained, so a driver that takes over a sweep continues as the one before it.
 """
 
 from __future__ import annotations
@@ -21,69 +21,71 @@ from raysweep.spec.sections import Confirm, SweepSpec
 from raysweep.wording import counted
 
 LARGEST_SHARE = 0.15
-"""Of the epochs of the search, what `confirm: auto` may cost."""
+"""The most that `confirm: auto` may cost, as a share of the epochs of the search."""
 _CONFIDENCE = 0.95
 
 
 class Confirmation(NamedTuple):
-    """One training that is to be made."""
+    """One training that has yet to be made."""
 
     confirms: int
     """The trial of the search whose configuration is trained again."""
     seed: int
     """Its `trial.seed`."""
     planned: int
-    """How many confirmations the sweep has once all are begun that are due with this one."""
+    """How many confirmations the sweep has once all that are due together with this one have begun."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What confirms a search that is over."""
+    """The trainings that confirm a finished search."""
 
     trials: tuple[int, ...]
     """The trials that are trained again, the best first."""
     seeds: int
-    """How often each of them is."""
+    """How often each of them is trained again."""
     epochs: int
-    """What that takes."""
+    """How many epochs that takes."""
     searched: int
     """The epochs of the search."""
     is_wanted: bool
 
     @property
     def share(self) -> float:
-        """Return what it takes, of the epochs of the search."""
+        """The cost, as a share of the epochs of the search."""
         return self.epochs / self.searched if self.searched else math.inf
 
 
 class Confirmed(NamedTuple):
-    """What a configuration comes to when it is trained again."""
+    """The results of training a configuration again."""
 
     trial: int
     values: tuple[float, ...]
-    """The objective of each further training at its last epoch, by the trial's number; NaN if it diverged."""
+    """The metric of each further training at its last epoch, by trial number; NaN if it diverged."""
     mean: float
     half_width: float | None
-    """Of the 95 % interval of the mean; None if no configuration was trained again twice."""
+    """Half the width of the mean's 95 % interval; None if no configuration was trained again twice."""
 
     def margin_over(self, other: Confirmed) -> float | None:
-        """Return the difference of two means below which seeds alone may make it: of its 95 % interval."""
+        """Return how far two means may differ by seeds alone: half the width of their difference's 95 % interval."""
         if self.half_width is None or other.half_width is None:
             return None
         return math.hypot(self.half_width, other.half_width)
 
 
 def wanted_by(spec: SweepSpec) -> Confirm | Literal["auto"] | None:
-    """Return `search.confirm`, but None in place of `auto` where the search itself trains with several seeds."""
+    """Return `search.confirm`; None instead of `auto` if the search itself trains with several seeds."""
     wanted = spec.search.confirm
     return None if wanted == "auto" and "seed" in spec.trial.searched else wanted
 
 
 def plan(records: Sequence[TrialRecord], spec: SweepSpec) -> Plan | None:
-    """Return what confirms the search; None if nothing does: it is not over, is not to be, or came to nothing.
+    """Return the plan that confirms the search; None if there is none.
 
-    The best are those with the best values of their own; what confirmed them does not change who is confirmed. Trials
-    that differ in nothing but their seed are one of them, for their confirmations would say the same.
+    There is none if (a) the search is not over, (b) its specification asks for none, or (c) too few trials have a
+    result: none, or for `auto` fewer than two. The best trials are those with the best values of their own;
+    confirmations do not change the choice. Of trials that differ only in their seed the best is taken, because their
+    confirmations would say the same.
     """
     wanted = wanted_by(spec)
     search = [record for record in records if record.confirms is None]
@@ -105,7 +107,7 @@ def plan(records: Sequence[TrialRecord], spec: SweepSpec) -> Plan | None:
 
 
 def most_trainings(spec: SweepSpec) -> int:
-    """Return how many trainings confirm the search at most, before it has begun."""
+    """Return the largest possible number of confirming trainings, known before the search begins."""
     wanted = wanted_by(spec)
     if wanted is None:
         return 0
@@ -115,7 +117,7 @@ def most_trainings(spec: SweepSpec) -> int:
 
 
 def due(records: Sequence[TrialRecord], spec: SweepSpec) -> list[Confirmation]:
-    """Return the trainings that are still to be begun: of each seed those of the best trial first."""
+    """Return the trainings not yet begun: seed by seed, the best trial first."""
     planned = plan(records, spec)
     if planned is None or not planned.is_wanted:
         return []
@@ -131,18 +133,18 @@ def due(records: Sequence[TrialRecord], spec: SweepSpec) -> list[Confirmation]:
 
 
 def another_seed(seed: int, index: int) -> int:
-    """Return the seed of a trial's further training, from its own: different for each index, and no small number.
+    """Derive the seed of a trial's further training from its own: different for each index, and large.
 
-    Seeds that are searched are small numbers mostly, and a training with one of them would be no other one.
+    Searched seeds are mostly small numbers, and a training with one of them could repeat one of the search.
     """
     return seed ^ (0x9E3779B9 * (index + 1) % 2**32)
 
 
 def confirmed(records: Sequence[TrialRecord], spec: SweepSpec, metric: str | None = None) -> list[Confirmed]:
-    """Return what the confirmed trials came to, the best mean first.
+    """Return the results of the confirmed trials, the best mean first.
 
-    The interval is of Student's t over the deviations of all trials from their own means together: seeds are taken to
-    spread the values of all configurations alike, which three of each could not tell.
+    The interval uses Student's t with the pooled deviations of all trials from their own means. It assumes that seeds
+    spread the values of all configurations alike; three seeds each are too few to tell.
 
     Args:
         metric: the objective if it is None.
@@ -152,7 +154,7 @@ def confirmed(records: Sequence[TrialRecord], spec: SweepSpec, metric: str | Non
     found = [(r, values) for r in records if r.confirmed_by and (values := tuple(r.confirmed_values(metric)))]
     if not found:
         return []
-    from scipy.special import stdtrit  # it takes a moment, and most sweeps have no confirmation
+    from scipy.special import stdtrit  # slow to import, and most sweeps have no confirmation
 
     finite = [values for _, values in found if all(map(math.isfinite, values))]
     freedom = sum(len(values) - 1 for values in finite)

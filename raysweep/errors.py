@@ -2,22 +2,22 @@
 
 RaysweepError
 ├── SpecError                a search space file or an option that cannot be run: a list of `Fault`s
-├── DataError                images that cannot be had, read or trusted
+├── DataError                images that cannot be obtained, read or trusted
 │   ├── DataUnavailable      a data set that is not on this machine and could not be fetched
 │   └── CacheError           a cache file that is truncated, corrupt or of another format version
 ├── SweepDirectoryError      a results directory that is missing, taken, in use, or holds something else
 ├── LedgerError              a study journal that cannot be read or does not belong to the sweep
-├── ResourcesError           a trial that could never be scheduled on the machines there are
-├── RayStartError            a Ray that does not start on this machine
-├── RayLost                  a Ray that ended in the middle of a sweep
-├── ArgumentError            an option or an argument that cannot be meant; a ValueError too
+├── ResourcesError           a trial that could never be scheduled on the available machines
+├── RayStartError            Ray does not start on this machine
+├── RayLost                  Ray ended in the middle of a sweep
+├── ArgumentError            an invalid option or argument; also a ValueError
 │   └── ModelInputError      images or latents that a model cannot take
-├── CheckpointError          a checkpoint that is missing, torn or made by another configuration
+├── CheckpointError          a checkpoint that is missing, damaged or made by another configuration
 ├── StorageError             a full, read-only or vanished file system
-└── OutputError              a standard output that takes no more: a full disk, a closed pipe
+└── OutputError              standard output that cannot be written: a full disk, a closed pipe
 
 A message says what is wrong, where, what was found, what is allowed and what to type next. `cli/` prints it
-and exits with `exit_code`: 2 where the user can mend the input, 1 where the machine failed.
+and exits with `exit_code`: 2 if the user can correct the input, 1 if the machine failed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class RaysweepError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong with one key of a search space file."""
+    """One fault of one key of a search space file."""
 
     line: int
-    """Line in the file, from 1; 0 where the fault has no line of its own."""
+    """Line in the file, from 1; 0 if the fault has no line of its own."""
     key: str
     """Dotted path of the key, such as `trial.kld_weight.low`; empty for the file as a whole."""
     message: str
@@ -62,7 +62,7 @@ class SpecError(RaysweepError):
 
 
 class DataError(RaysweepError):
-    """Images that cannot be had, read or trusted."""
+    """Images that cannot be obtained, read or trusted."""
 
 
 class DataUnavailable(DataError):
@@ -82,23 +82,23 @@ class LedgerError(RaysweepError):
 
 
 class ResourcesError(RaysweepError):
-    """A trial that could never be scheduled on the machines there are."""
+    """A trial that could never be scheduled on the available machines."""
 
 
 class RayStartError(RaysweepError):
-    """A Ray that does not start on this machine."""
+    """Ray does not start on this machine."""
 
     exit_code = 1
 
 
 class RayLost(RaysweepError):
-    """A Ray that ended in the middle of a sweep."""
+    """Ray ended in the middle of a sweep."""
 
     exit_code = 1
 
 
 class ArgumentError(RaysweepError, ValueError):
-    """An option of a command, or an argument of a function, that cannot be meant."""
+    """An invalid option of a command or argument of a function."""
 
 
 class ModelInputError(ArgumentError):
@@ -106,7 +106,7 @@ class ModelInputError(ArgumentError):
 
 
 class CheckpointError(RaysweepError):
-    """A checkpoint that is missing, torn or made by another configuration."""
+    """A checkpoint that is missing, damaged or made by another configuration."""
 
 
 class StorageError(RaysweepError):
@@ -116,6 +116,6 @@ class StorageError(RaysweepError):
 
 
 class OutputError(RaysweepError):
-    """A standard output that takes no more: a full disk, a closed pipe."""
+    """Standard output that cannot be written: a full disk, a closed pipe."""
 
     exit_code = 1

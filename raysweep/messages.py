@@ -1,4 +1,4 @@
-"""What driver, backend and workers tell each other: orders to train or test a trial, what came of them, faults."""
+"""Messages between driver, backend and workers: orders to train or test a trial, their results, and faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raysweep.spec.sections import DataSpec, EvaluationSpec
 
 @dataclass(frozen=True)
 class Share:
-    """What one process that trains holds of a machine."""
+    """The part of a machine that one training process has."""
 
     cpu: float
     gpu: float
@@ -24,16 +24,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Slots:
-    """What is at once: processes that train, with a share of a machine each, and their trials."""
+    """The training processes that run at once, with a share of a machine each, and their trials."""
 
     cpu: float
     gpu: float
     count: int
     """How many of these processes run at once."""
     larger: Share | None = None
-    """What a trial is given that ran out of memory; None if no machine has more."""
+    """The share for a trial that ran out of memory; None if no machine has more."""
     fused: int = 1
-    """How many trials one of them may train together."""
+    """How many trials one process may train together."""
 
     @property
     def share(self) -> Share:
@@ -45,13 +45,13 @@ class Slots:
 
     @property
     def trials(self) -> int:
-        """Most trials at once."""
+        """The most trials at once."""
         return self.count * self.fused
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """The prepared images: where the driver has them, and how another machine gets them and knows them."""
+    """The prepared images: where the driver has them, and how another machine gets and identifies them."""
 
     path: Path
     dataset: str
@@ -62,11 +62,11 @@ class ImageFile:
     node: str | None = None
     """Ray's id of the driver's machine; None if every machine reads the same `path`."""
     origin: str | None = None
-    """The URI of a sweep in a bucket, which has them too."""
+    """The URI of a sweep in a bucket that has the images too."""
 
     @property
     def name(self) -> str:
-        """In the sweep's bucket."""
+        """The name in the sweep's bucket."""
         return self.name_of(self.dataset, self.checksum)
 
     @staticmethod
@@ -76,7 +76,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class TrialOrder:
-    """All that an actor needs to train one trial; small, since data travels as a path."""
+    """All that an actor needs to train one trial; small, because the data is passed as a path."""
 
     number: int
     config: TrialConfig
@@ -84,26 +84,26 @@ class TrialOrder:
     images: ImageFile
     directory: Path
     picture_epochs: frozenset[int]
-    """Epochs after which the trial may end, and so draws its pictures."""
+    """Epochs after which the trial may end; it draws its pictures then."""
     strip_epochs: frozenset[int]
     """Epochs after which it draws a row of reconstructions."""
     threads: int
     share: Share
     epochs_done: int = 0
-    """Epochs that the ledger has of it: the checkpoints should be that far."""
+    """How many of its epochs are in the ledger; its checkpoints should have got as far."""
     kept_by: Criterion | None = None
-    """What the epoch is the best by whose checkpoint is kept beside the last; None to keep none."""
+    """Chooses the best epoch, whose checkpoint is kept besides the last one; None to keep only the last."""
     epoch_timeout_s: float | None = None
-    """After how many seconds of one epoch the process that trains it ends itself."""
+    """If one epoch takes longer than this, the process that trains the trial ends itself."""
     origin: str | None = None
-    """The URI of a sweep in a bucket: `directory` is then the driver's, and the actor has its own."""
+    """The URI of a sweep in a bucket. `directory` is then the driver's, and the actor has its own."""
     is_profiled: bool = False
-    """Whether its reports are to say where the time went."""
+    """Whether its reports must say where the time went."""
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What came of an epoch: metrics, or the state in which the trial ended instead."""
+    """The result of an epoch: metrics, or the state in which the trial ended instead."""
 
     metrics: EpochMetrics | None
     node: str
@@ -113,24 +113,24 @@ class EpochReport:
     cause: str = ""
     error: str | None = None
     notes: tuple[str, ...] = ()
-    """What was logged on the way, for the sweep's own log."""
+    """What was logged meanwhile, for the sweep's own log."""
     storage_failed: bool = False
-    """Whether the trial could not write: the sweep has to stop, and the trial is not at fault."""
+    """Whether the trial could not write. The sweep must then stop, and the trial is not at fault."""
     gpus: tuple[str, ...] = ()
-    """Which of its machine's Ray has given it."""
+    """The GPUs of its machine that Ray assigned to it."""
     spent: Mapping[SlotPart, float] = field(default_factory=dict)
-    """Seconds of each part of the step that led to it, or the trial's share of them where several are trained together;
-    they add up to the step. Empty unless the order asks for it."""
+    """Seconds of each part of the step that led to this report; they add up to the step. If several trials are trained
+    together, the trial's share of them. Empty unless the order asks for it."""
     process_age_s: float | None = None
-    """Of the trial's first process: how old it was when it was given the trial, its share where several were; None if
-    another trial had it before."""
+    """Age of the trial's first process when it was given the trial. If it was given several at once, the trial's share
+    of that age. None if the process had another trial before."""
 
 
 @dataclass(frozen=True)
 class TestOrder:
-    """All that is needed to measure one trial that has ended on the test split."""
+    """All that is needed to measure one finished trial on the test split."""
 
-    __test__ = False  # for pytest: no class of tests
+    __test__ = False  # tells pytest that this is not a class of tests
 
     number: int
     data: DataSpec
@@ -138,20 +138,20 @@ class TestOrder:
     images: ImageFile
     directory: Path
     projected: bool
-    """Whether it is among the few whose latents TensorBoard's Projector shows."""
+    """Whether it is one of the few trials whose latents TensorBoard's Projector shows."""
     threads: int
     gpu: bool
     kept_by: Criterion | None = None
-    """What the epoch is the best by whose model is measured; None for the last one."""
+    """Chooses the best epoch, whose model is measured; None for the last epoch."""
     timeout_s: float | None = None
-    """After how many seconds the process that measures it ends itself."""
+    """If the measurement takes longer than this, the process that makes it ends itself."""
     origin: str | None = None
     """As in `TrialOrder`."""
 
 
 @dataclass(frozen=True)
 class TestReport:
-    """What came of measuring a trial: its final metrics, or why there are none."""
+    """The result of measuring a trial: its final metrics, or why there are none."""
 
     __test__ = False
 
@@ -161,13 +161,13 @@ class TestReport:
     error: str | None = None
     notes: tuple[str, ...] = ()
     storage_failed: bool = False
-    """Whether what was measured could not be written: the sweep has to stop."""
+    """Whether the results could not be written. The sweep must then stop."""
     spent: Mapping[SlotPart, float] = field(default_factory=dict)
-    """Seconds of each part of it."""
+    """Seconds of each part of the measurement."""
 
 
 class TrialFault(Enum):
-    """What can interrupt a trial, as (how often it ends the trial at one epoch, how its end is told)."""
+    """A fault that interrupts a trial: (how many at one epoch end the trial, words for that in messages)."""
 
     EXCEPTION = (2, "raised again when tried anew")
     OUT_OF_MEMORY = (2, "also with a larger share")
@@ -177,5 +177,5 @@ class TrialFault(Enum):
 
     def __init__(self, tries: int | None, repeated: str) -> None:
         self.tries = tries
-        """None where the trial is never at fault."""
+        """None if the trial is never at fault."""
         self.repeated = repeated

@@ -1,8 +1,9 @@
 """The vocabulary of results: what a trial measures after each epoch, and the states in which a trial ends.
 
-This is the one list of metric names. A trial yields an `EpochMetrics`, the objective of a search space file names
-one of its fields, and the columns of the reports are its fields. A finished trial may have `FinalMetrics` too, from
-the test split: what costs more than an epoch can bear, or what choosing must not touch. docs/metrics.md defines them.
+This is the only list of metric names. A trial yields an `EpochMetrics`, the objective of a search space file names
+one of its fields, and the columns of the reports are its fields. A finished trial may also have `FinalMetrics` from
+the test split: (a) metrics too expensive to measure every epoch, and (b) metrics that must not influence which trial
+is chosen. docs/metrics.md defines them.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from typing import Any, Literal, NamedTuple
 Mode = Literal["min", "max"]
 
 ACTIVE_VARIANCE = 0.01
-"""A latent is active if its posterior mean varies over images by more than this (Burda et al., arXiv:1509.00519)."""
+"""A latent is active if its posterior mean has a larger variance over images (Burda et al., arXiv:1509.00519)."""
 
 COLLAPSED_R2 = 0.02
-"""A model whose `r2` is below this is no better than the mean image ..."""
+"""A model with a lower `r2` has collapsed: it is no better than the mean image."""
 COLLAPSED_RATE_NATS = 0.1
-"""... and one whose `rate_nats` is below this says nothing of the image: it has collapsed."""
+"""A model with a lower `rate_nats` has collapsed: its latents say nothing about the image."""
 
 
 class Metric(NamedTuple):
-    """What a reader has to know of one field of `EpochMetrics`."""
+    """The description of one field of `EpochMetrics` or `FinalMetrics`."""
 
     name: str
     type: type
     unit: str
     mode: Mode | None
-    """Whether less or more is better; None where neither is, however far it goes: noise is sharper than real images."""
+    """Whether less or more is better; None if neither always is: noise is sharper than real images."""
     meaning: str
 
 
@@ -41,7 +42,10 @@ def _metric(unit: str, mode: Mode | None, meaning: str, **default: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochMetrics:
-    """What one epoch of training came to. All but the first and the last two come from one pass over validation."""
+    """The results of one epoch of training.
+
+    All except `train_loss`, `images_per_s` and `epoch_s` come from one pass over the validation images.
+    """
 
     epoch: int
     """Counts from 1."""
@@ -65,9 +69,9 @@ class EpochMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalMetrics:
-    """What a finished trial comes to on the test split; None where a metric is not defined for it.
+    """The results of a finished trial on the test split; None if a metric is not defined for it.
 
-    A `floor` is the same measure between real images and real images: what a perfect model would have.
+    A `floor` is the same measure between real images and real images: the value of a perfect model.
     """
 
     images: int = _metric("images", None, "test images, and samples, that costly metrics look at")
@@ -131,7 +135,7 @@ class FinalMetrics:
 
 
 FINAL_PREFIX = "test_"
-"""What the names of final metrics begin with in tables, figures and claims: `test_kid`."""
+"""Prefix of the names of final metrics in tables, figures and claims, such as `test_kid`."""
 
 _TYPES = {"float": float, "int": int, "bool": bool, "str": str, "tuple": tuple}
 
@@ -168,37 +172,37 @@ FORMER_MODES: dict[str, Mode] = {
     "test_sample_sharpness": "max",
     "test_interpolation_monotonicity": "max",
 }
-"""Directions that raysweep 0.1 gave to metrics of which a poor model can have the most, or the least.
+"""Directions that raysweep 0.1 gave to metrics whose best value a poor model can have.
 
-Noise is sharp, a tiny KLD weight keeps all latents active, a collapsed model has no divergence and smooth paths. Files
-that were written for these directions still load.
+Examples: noise is sharp, a tiny KLD weight keeps all latents active, a collapsed model has no divergence and smooth
+paths. Files that were written for these directions still load.
 """
 
 OBJECTIVES: dict[str, Mode] = {
     name: mode for name, metric in METRICS.items() if (mode := metric.mode or FORMER_MODES.get(name))
 }
-"""Every metric of an epoch that a search can have as its objective, with its direction."""
+"""Every metric of an epoch that can be the objective of a search, with its direction."""
 
 
 class Criterion(NamedTuple):
-    """What epochs and trials are compared by."""
+    """The metric and direction by which epochs and trials are compared."""
 
     metric: str
     """One of `METRICS`."""
     mode: Mode
 
     def loss(self, metrics: EpochMetrics) -> float:
-        """Return the metric as a number of which less is better; infinity if it is none."""
+        """Return the metric as a loss: less is better; infinity if it is not finite."""
         value = float(getattr(metrics, self.metric))
         return (value if self.mode == "min" else -value) if math.isfinite(value) else math.inf
 
 
 class TrialState(StrEnum):
-    """Where a trial stands: it runs, is paused, has ended, or was interrupted together with its sweep."""
+    """The state of a trial: it runs, is paused, has ended, or was interrupted together with its sweep."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    """It stands on a rung of early stopping, without a process; it goes on if it is among the best there."""
+    """Waits at a rung of early stopping, without a process; continues if it is among the best there."""
     COMPLETED = "completed"
     PRUNED = "pruned"
     DIVERGED = "diverged"
@@ -208,4 +212,4 @@ class TrialState(StrEnum):
 
 
 WITHOUT_RESULT = frozenset({TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED})
-"""States of trials whose last value says nothing of their configuration."""
+"""States of trials whose last value says nothing about their configuration."""

@@ -1,8 +1,8 @@
-"""Where a sweep's time goes: the parts it is divided into, and the profile that has the seconds of each.
+"""Where a sweep's time goes: the parts of that time, and the profile with the seconds of each.
 
-There are two sums. The slots' is in slot-seconds: while `n` trials may run at once, `n` of them pass each second,
-whether a trial is at work in a slot or it stands idle. The driver's is in seconds of the driver itself. In each, every
-moment belongs to one part, so that the parts add up to the whole. docs/profile.md says how each is measured.
+There are two sums: (a) the slots', in slot-seconds: while `n` trials may run at once, `n` slot-seconds pass each
+second, whether the slots are busy or idle; (b) the driver's, in seconds of the driver. In each sum, every moment
+belongs to one part, so the parts add up to the whole. docs/profile.md says how each is measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 
 class _Part(Enum):
-    """A name in tables, with what is to be said of it. Parts of the two sums differ, also where their names do not."""
+    """A part's name in tables, with its label and meaning. Parts of the two sums differ, even if named alike."""
 
     value: str
 
@@ -34,7 +34,7 @@ class _Part(Enum):
 
 
 class SlotPart(_Part):
-    """What a slot is at."""
+    """The parts of a slot's time."""
 
     START_UP = "idle_start_up", "idle: start-up", "no trial was handed out yet"
     BETWEEN = "idle_between_trials", "idle: between trials", "a trial was still to be handed out"
@@ -62,7 +62,7 @@ class SlotPart(_Part):
 
 
 class DriverPart(_Part):
-    """What the driver is at."""
+    """The parts of the driver's time."""
 
     COMMAND = "command", "command", "from the typed command until the sweep began: Python, imports, the file"
     IMAGES = "images", "images", "the prepared images were found, or built"
@@ -80,14 +80,14 @@ class DriverPart(_Part):
 
 
 IDLE = (SlotPart.START_UP, SlotPart.BETWEEN, SlotPart.LAST_TRIALS, SlotPart.TESTS, SlotPart.REPORT)
-"""No trial and no test has the slot."""
+"""Parts in which no trial and no test has the slot."""
 STEP = (SlotPart.FORWARD, SlotPart.BACKWARD, SlotPart.OPTIMISER)
-"""What a training step consists of, once it has its batch."""
+"""Parts of a training step, once it has its batch."""
 EPOCH = (
     SlotPart.DATA, *STEP, SlotPart.EVALUATION, SlotPart.CHECKPOINT, SlotPart.PICTURES, SlotPart.BUCKET,
     SlotPart.EXCHANGE, SlotPart.UNACCOUNTED,
 )  # fmt: skip
-"""What belongs to an epoch of a trial; the other parts of a trial's time are the trial's as a whole."""
+"""Parts that belong to one epoch of a trial. The other parts of its time belong to the trial as a whole."""
 
 P = TypeVar("P", bound=_Part)
 
@@ -101,7 +101,7 @@ class Spent:
     trial: int | None = None
     """None for an idle slot and for the driver."""
     epoch: int | None = None
-    """From 1; None for what is of the whole trial."""
+    """From 1; None for what belongs to the whole trial."""
 
 
 @dataclass(frozen=True)
@@ -111,23 +111,23 @@ class Profile:
     command: str
     """`run` or `resume`."""
     begun: datetime
-    """When it was typed, in UTC."""
+    """When the command was typed, in UTC."""
     slots: int
-    """Trials at once; the most if that changed."""
+    """Trials at once; the maximum if that changed."""
     spent: Sequence[Spent]
 
     @property
     def slot_s(self) -> float:
-        """Slot-seconds in all."""
+        """Total slot-seconds."""
         return sum(self.of(SlotPart).values())
 
     @property
     def wall_s(self) -> float:
-        """Seconds of the driver in all."""
+        """Total seconds of the driver."""
         return sum(self.of(DriverPart).values())
 
     def of(self, parts: type[P]) -> dict[P, float]:
-        """Seconds of every part of one kind, in their order."""
+        """Return the seconds of every part of one kind, in the order of the parts."""
         seconds = dict.fromkeys(parts, 0.0)
         for spent in self.spent:
             if isinstance(spent.part, parts):
@@ -135,7 +135,7 @@ class Profile:
         return seconds
 
     def trials(self) -> dict[int, dict[SlotPart, float]]:
-        """Seconds of every part of each trial, by number."""
+        """Return the seconds of every part of each trial, by trial number."""
         found: dict[int, dict[SlotPart, float]] = {}
         for spent in self.spent:
             if spent.trial is not None and isinstance(spent.part, SlotPart):

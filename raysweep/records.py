@@ -1,4 +1,4 @@
-"""What became of a trial, as one value: the ledger yields records, the reports are made of them."""
+"""The course and outcome of a trial as one value. The ledger yields records; the reports are made from them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ class EpochRecord:
     """One epoch of one trial."""
 
     packed: bytes
-    """Its metrics as the bytes of their numbers: a third of the memory of the numbers themselves."""
+    """Its metrics, packed as bytes: a third of the memory of the numbers themselves."""
     recorded_at: datetime
-    """When the ledger took it, in UTC."""
+    """When the ledger recorded it, in UTC."""
 
     @classmethod
     def of(cls, metrics: EpochMetrics, recorded_at: datetime) -> EpochRecord:
-        """
+        """Pack the metrics of an epoch.
+
         Raises:
             struct.error: if a whole number does not fit into 64 bits.
         """
@@ -49,33 +50,34 @@ class EpochRecord:
 
     @property
     def metrics(self) -> EpochMetrics:
-        """What the epoch came to; made anew each time."""
+        """The metrics of the epoch, unpacked on each access."""
         return EpochMetrics(**dict(zip(_FIELDS, _PACKED.unpack(self.packed), strict=True)))
 
     def value(self, metric: str) -> float:
-        """One of its metrics, without the others."""
+        """Return one of its metrics, without unpacking the others."""
         number: float
         (number,) = struct.unpack_from(_FIELDS[metric], self.packed, _PLACES[metric])
         return number
 
     def __repr__(self) -> str:
-        """Say which epoch it is and what it came to; `metrics` has all of it."""
+        """Show the epoch's number and its `elbo_nats`; `metrics` has all metrics."""
         return f"<epoch {self.value('epoch'):g}: elbo_nats {self.value('elbo_nats'):.5g}>"
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One trial: its configuration, how far it came, and why it ended.
+    """One trial: its configuration, how far it got, and why it ended.
 
-    `trial`, `state`, `params`, `config`, `metrics` and `test_metrics` are what `raysweep best --format json` calls so.
+    The names `trial`, `state`, `params`, `config`, `metrics` and `test_metrics` are those of
+    `raysweep best --format json`.
     """
 
     number: int
     """The trial's number in the study, from 0."""
     space: TrialSpace
-    """What was searched; one for all trials of a sweep."""
+    """What was searched; the same for all trials of a sweep."""
     params: dict[str, Scalar]
-    """Its point: the searched fields alone."""
+    """Its point: only the searched fields."""
     state: TrialState
     epochs: tuple[EpochRecord, ...]
     """In order, without gaps, from epoch 1."""
@@ -84,9 +86,9 @@ class TrialRecord:
     confirms: int | None = None
     """The trial of the search whose configuration it trains again; None for a trial of the search."""
     confirms_by: tuple[str, int] | None = None
-    """The metric by which that trial was among the best, and how many confirmations there are to be in all."""
+    """The metric by which that trial was among the best, and the planned number of all confirmations."""
     seed: int | None = None
-    """The `trial.seed` that it has instead of its configuration's own, if it confirms another trial."""
+    """The `trial.seed` that replaces its configuration's own, if it confirms another trial."""
     confirmed_by: tuple[TrialRecord, ...] = ()
     """The trials that confirm it, by number."""
     enqueued: bool = False
@@ -123,7 +125,7 @@ class TrialRecord:
         return len(self.epochs)
 
     def __repr__(self) -> str:
-        """Say on one line what was tried and what came of it."""
+        """Show on one line what was tried and the result."""
         parts = [f"{self.state.value}", f"{len(self.epochs)} epoch{'s' * (len(self.epochs) != 1)}"]
         if self.epochs:
             parts.append(f"elbo_nats {self.last('elbo_nats'):.5g}")
@@ -132,7 +134,7 @@ class TrialRecord:
 
     @property
     def config(self) -> TrialConfig:
-        """Its configuration, made anew each time: of all that is known of a trial it would take the most memory."""
+        """Its configuration, built on each access, because it would take the most memory of a record."""
         config = self.space.config(self.params)
         return config if self.seed is None else config.model_copy(update={"seed": self.seed})
 
@@ -142,16 +144,17 @@ class TrialRecord:
         return self.epochs[-1].metrics if self.epochs else None
 
     def last(self, metric: str) -> float:
-        """Return the metric after the last epoch, or on the test split for `test_...`; NaN if it was not measured."""
+        """Return the last epoch's metric, or for `test_...` the test split's; NaN if it was not measured."""
         if metric in FINAL_METRICS:
             value = getattr(self.tested, metric.removeprefix(FINAL_PREFIX)) if self.tested else None
             return math.nan if value is None else float(value)
         return float(self.epochs[-1].value(metric)) if self.epochs else math.nan
 
     def confirmed_values(self, metric: str) -> list[float]:
-        """Return the metric of the trials that confirm it and have ended, by number; NaN for one that diverged.
+        """Return the metric of its finished confirmations, by trial number; NaN for one that diverged.
 
-        Trials that failed say nothing of it. A metric of the test split is of finalists alone, and has no values here.
+        Trials that failed are left out, because they say nothing about its configuration. A metric of the test split
+        has no values here, because only finalists have one.
         """
         if metric in FINAL_METRICS:
             return []
@@ -163,7 +166,7 @@ class TrialRecord:
         ]
 
     def best(self, metric: str) -> EpochMetrics | None:
-        """The metrics of the epoch in which `metric` was best; None if it never was a finite number."""
+        """Return the metrics of the epoch in which `metric` was best; None if it was never finite."""
         finite = [epoch for epoch in self.epochs if math.isfinite(epoch.value(metric))]
         if not finite:
             return None
@@ -172,21 +175,21 @@ class TrialRecord:
 
 
 def mode_of(metric: str) -> Mode | None:
-    """Return whether less or more of a metric is better, `test_...` ones too; None where neither is."""
+    """Return whether less or more of a metric, also a `test_...` one, is better; None if neither is."""
     return FINAL_METRICS[metric].mode if metric in FINAL_METRICS else OBJECTIVES.get(metric)
 
 
 def of_search(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials of the search, without those that train one of them again."""
+    """Return the trials of the search, without those that confirm one of them."""
     return [record for record in records if record.confirms is None]
 
 
 def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
     """Return the trials that have a finite final value of `metric`, the best first.
 
-    Trials that ran to their end come before those that were stopped on the way, whatever their values: a value after
-    fewer epochs is another measurement. Once all confirmations have ended, those that were confirmed come first, by the
-    mean of what confirmed them. The trials that confirm are not among them.
+    Completed trials come before those that were stopped early, whatever their values, because a value after fewer
+    epochs is a different measurement. Once all confirmations have ended, the confirmed trials come first, by the mean
+    of their confirmations. The confirmations themselves are left out.
     """
     measured = [r for r in of_search(records) if math.isfinite(r.last(metric)) and r.state not in WITHOUT_RESULT]
     key = _rank_confirmed if is_confirmed(measured, metric) else rank_alone
@@ -194,10 +197,11 @@ def ranked(records: list[TrialRecord], metric: str) -> list[TrialRecord]:
 
 
 def is_confirmed(records: Iterable[TrialRecord], metric: str) -> bool:
-    """Return whether the best of these trials by a metric are those with the best means over other seeds.
+    """Return whether these trials are ranked, by this metric, by their means over other seeds.
 
-    That is so if the search compared trials by it, and all confirmations have ended, with a value or more of each trial
-    that is confirmed: the values of trainings that were chosen by them are higher by luck, and do not compare.
+    They are if (a) the search compared trials by the metric, (b) all planned confirmations have ended, and (c) each
+    confirmed trial has at least one value from them. Its own value does not compare with these: the trial was chosen by
+    it, so it is better by luck.
     """
     originals = [record for record in records if record.confirmed_by]
     confirming = [other for record in originals for other in record.confirmed_by]
@@ -210,7 +214,7 @@ def is_confirmed(records: Iterable[TrialRecord], metric: str) -> bool:
 
 
 def _rank_confirmed(record: TrialRecord, metric: str) -> tuple[int, float, int]:
-    """Return what trials are sorted by of which some are confirmed; one that diverged with other seeds comes later."""
+    """Return a trial's sort key if some are confirmed; diverged ones come after completed ones without confirmation."""
     values = record.confirmed_values(metric)
     is_stopped, alone, number = rank_alone(record, metric)
     if not values:
@@ -221,13 +225,13 @@ def _rank_confirmed(record: TrialRecord, metric: str) -> tuple[int, float, int]:
 
 
 def rank_alone(record: TrialRecord, metric: str) -> tuple[bool, float, int]:
-    """Return what trials are sorted by if none was confirmed; an infinity for one without a finite value."""
+    """Return a trial's sort key if none is confirmed; its value is infinity if it is not finite."""
     value = record.last(metric) if record.state not in WITHOUT_RESULT else math.nan
     sign = -1.0 if mode_of(metric) == "max" else 1.0
     return (record.state is not TrialState.COMPLETED, sign * value if math.isfinite(value) else math.inf, record.number)
 
 
 def diverged_by(epoch: EpochRecord, metric: str) -> str | None:
-    """Return the name of the value by which a trial has diverged in an epoch; None if all are finite."""
+    """Return which loss or `metric` shows that the trial diverged in this epoch; None if all are finite."""
     names = ("train_loss", "val_loss", metric)
     return next((name for name in names if not math.isfinite(epoch.value(name))), None)

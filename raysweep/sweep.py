@@ -69,23 +69,23 @@ def run(
     Args:
         spec: what to run, from `raysweep.load_spec`.
         output: the directory to make, or a URI such as s3://bucket/path; `results/<name>` if it is None.
-        resume: go on with the sweep that `output` holds, if it holds one. `spec` may then differ in what no trial
-            depends on, such as more trials; a sweep that has more trials than `spec` keeps them.
-        observer: is told of each epoch and each end; with it, nothing is printed.
-        progress: True prints a line when a trial ends, and what it came to at the end; False prints nothing. A function
-            is told images done and in all while the data cache is built.
-        announce: is told the prediction of collapse before anything is trained.
-        inform: is told what is taken over from each sweep of `search.start_from`, before anything is trained.
-        warn: is told what may end the sweep early.
+        resume: continue the sweep that `output` holds, if it holds one. `spec` may then differ in what no trial depends
+            on, such as more trials; a sweep that has more trials than `spec` keeps them.
+        observer: is notified of each epoch and each trial's end; if it is given, nothing is printed.
+        progress: True prints a line when a trial ends, and the results at the end; False prints nothing. A function is
+            called with the images done and in total while the data cache is built.
+        announce: is called with the prediction of collapse before anything is trained.
+        inform: is called with what is taken over from each sweep of `search.start_from`, before anything is trained.
+        warn: is called with what may end the sweep early.
         source: the file that `spec` came from, for messages.
-        profiler: has where the time went written into the report (docs/profile.md).
+        profiler: adds to the report where the time went (docs/profile.md).
 
     Raises:
-        SpecError: if one of the sweeps to start from is not there, or says nothing of this one.
-        SweepDirectoryError: if `output` holds a sweep already.
-        DataError: if the images cannot be had.
+        SpecError: if one of the sweeps to start from is missing, or says nothing about this one.
+        SweepDirectoryError: if `output` holds a sweep or other files already.
+        DataError: if the images cannot be obtained.
         ResourcesError: if no trial could ever start.
-        StorageError: if the directory cannot be written; what was done stays, and `resume` goes on.
+        StorageError: if the directory cannot be written; what was done stays, and `resume` continues it.
     """
     if not isinstance(spec, SweepSpec):
         raise ArgumentError(f"spec: must be what raysweep.load_spec returned, got {type(spec).__name__}")
@@ -114,7 +114,7 @@ def run(
         with _made(directory.root), backend.opened(spec, spec.trials, warn=warn):
             slots = backend.slots(spec)
             _warn_of_room(directory, spec, cache, slots, spec.trials + most_trainings(spec), warn)
-            # The log begins once the directory is this sweep's: a copy of a bucket that holds anything is set aside.
+            # Begin the log only once the directory is this sweep's: `mirroring` sets aside what a bucket's copy held.
             with locked(directory), mirroring(directory, new=True) as mirror, followed_by(directory.log):
                 _refuse_taken(directory, spec, source)
                 description = describe_sweep(
@@ -125,7 +125,7 @@ def run(
                 ledger.start_from(past)
                 images = backend.image_file(cache, directory.origin)
                 if mirror is not None:
-                    mirror.flush()  # before the first trial: what trains from here on is found again by `resume`
+                    mirror.flush()  # before the first trial, so that `resume` finds whatever is trained from here on
                     share_images(mirror.remote, images)
                 writer = TensorBoardWriter(directory, spec)
                 session = _session(profiler, directory, spec, ledger, slots, images, writer, observer, prediction)
@@ -143,29 +143,30 @@ def resume(
     file: str | os.PathLike[str] | SweepSpec | None = None, observer: Observer | None = None,
     progress: Progress | bool | None = True, warn: Warn | None = None, profiler: Profiler | None = None,
 ) -> Sweep:  # fmt: skip
-    """Go on with a sweep: unfinished trials from their last epoch, then what is left.
+    """Continue a sweep: unfinished trials from their last epoch, then what is left.
 
-    A sweep in which nothing is left to do is returned as it is; if the driver that finished it was killed before its
-    report was written, that is written now.
+    If nothing is left to do, the sweep is returned as it is. If the driver that finished it was killed before it wrote
+    the report, the report is written now.
 
     Args:
         location: the sweep's directory or URI.
-        trials: trials in all, or as a text such as "+10" how many more than before; in place of what `file` says.
-        time_budget: seconds after which no epoch is started any more, in place of what `file` says.
-        confirm: which of the best trials are trained again, such as {"top": 3, "seeds": 3}, or "auto" or "none", in
-            place of what `file` says.
-        file: search space file, or what `raysweep.load_spec` returned, in place of the sweep's own sweep.yaml.
-        observer: is told of each epoch and each end; with it, nothing is printed.
-        progress: as `run` has it.
-        warn: is told what may end the sweep early.
-        profiler: has where the time of this session went written into the report, if there is anything to do.
+        trials: the total, or a text such as "+10" for that many more than before; replaces what `file` says.
+        time_budget: seconds after which no more epochs are started; replaces what `file` says.
+        confirm: which of the best trials are trained again, such as {"top": 3, "seeds": 3}, or "auto" or "none";
+            replaces what `file` says.
+        file: search space file, or what `raysweep.load_spec` returned; replaces the sweep's own sweep.yaml.
+        observer: is notified of each epoch and each trial's end; if it is given, nothing is printed.
+        progress: as for `run`.
+        warn: is called with what may end the sweep early.
+        profiler: adds to the report where the time of this session went, if there is anything to do.
 
     Raises:
         ArgumentError: if `trials` is neither a total nor such a text.
-        SweepDirectoryError: if there is no sweep, another driver is at work on it, or its search space is another one.
+        SweepDirectoryError: if (a) there is no sweep, (b) another driver is at work on it, (c) its trials would not
+            compare with those of the changed search space, or (d) its images have changed.
         LedgerError: if its journal cannot be read.
-        SpecError: if `file` is none that could be run.
-        DataError: if the images cannot be had any more, or are others.
+        SpecError: if `file` cannot be run.
+        DataError: if the images can no longer be obtained.
         ResourcesError: if no trial could ever start.
     """
     directory = locate(location)
@@ -189,7 +190,7 @@ def resume(
         else:
             if changes or not directory.spec.exists():
                 _take_over(directory, spec, description, ledger, changes)
-            if directory.unreported.exists():  # by a driver that was killed while it wrote the report, or before
+            if directory.unreported.exists():  # left by a driver that was killed before it had written the report
                 read_sweep(directory, running=False).write_report()
     if session is None:
         sweep = read_sweep(directory, running=False)
@@ -204,19 +205,19 @@ def _go_on_with(
     spec: SweepSpec, location: str, observer: Observer | None, progress: Progress | bool | None, warn: Warn | None,
     profiler: Profiler | None,
 ) -> Sweep:  # fmt: skip
-    """Go on with the sweep that is there, as `spec` has it; more trials than `spec` has stay."""
+    """Continue the sweep at `location` with `spec`; if the sweep has more trials than `spec`, it keeps them."""
     before, _ = read_spec(at_hand(location))
     trials = before.trials if before.trials > spec.trials else None
     return resume(location, trials, file=spec, observer=observer, progress=progress, warn=warn, profiler=profiler)
 
 
 def _printing(observer: Observer | None, progress: Progress | bool | None) -> Printing | Silence:
-    """Return what prints how a sweep goes: nothing does where somebody watches it, or wants it quiet."""
+    """Return what prints a sweep's progress: nothing is printed with an observer, or if `progress` is not True."""
     return Printing() if observer is None and progress is True else Silence()
 
 
 def _told_of_images(printed: Printing | Silence, progress: Progress | bool | None) -> Progress | None:
-    """Return who is told how far the data cache is."""
+    """Return the function that is called while the data cache is built."""
     return printed.images if isinstance(progress, bool) else progress
 
 
@@ -224,11 +225,11 @@ def wanted_spec(
     directory: SweepDirectory, trials: int | str | None = None, time_budget: float | None = None,
     file: str | os.PathLike[str] | SweepSpec | None = None, confirm: Mapping[str, int] | str | None = None,
 ) -> tuple[SweepSpec, list[Change]]:  # fmt: skip
-    """Return what a sweep is to go on with, and how that differs from what it was run with last.
+    """Return the specification that a sweep continues with, and its differences from the last one.
 
     Raises:
-        ArgumentError: if `trials` is neither a total nor, as a text such as `+10`, how many more.
-        SweepDirectoryError: if trials from before and after the changes would not compare; it lists all of them.
+        ArgumentError: if `trials` is neither a total nor a text such as `+10` for that many more.
+        SweepDirectoryError: if trials from before and after the changes would not compare; it lists the changes.
         SpecError: if `file` has faults.
     """
     before, _ = read_spec(directory)
@@ -250,10 +251,10 @@ def wanted_spec(
 
 
 def total_trials(trials: int | str, before: int) -> int:
-    """Return how many trials a sweep of `before` is to have in all: a total, or with a plus sign so many more.
+    """Return a sweep's new total: `trials`, or with a plus sign that many more than `before`.
 
     Raises:
-        ArgumentError: if it is neither.
+        ArgumentError: if `trials` is neither.
     """
     text = str(trials).strip()
     is_number = not isinstance(trials, bool) and re.fullmatch(r"\+?[0-9]{1,12}", text, re.ASCII) is not None
@@ -270,7 +271,7 @@ def _resume(
     observer: Observer, progress: Progress | None, warn: Warn | None, mirror: Mirror | None,
     profiler: Profiler | None,
 ) -> Session:  # fmt: skip
-    """Train what is left of a sweep that this process drives; return the session when it is over."""
+    """Train what is left of a sweep that this process drives; return the finished session."""
     cache = _prepared(directory, spec, description, progress, warn)
     if open_cache(cache).info.checksum != images_checksum(directory, description):
         raise SweepDirectoryError(
@@ -281,7 +282,7 @@ def _resume(
     backend = backend_of(spec)
     with backend.opened(spec, left, log=directory.log, warn=warn):
         slots = backend.slots(spec)
-        to_confirm = most_trainings(spec) if ledger.ended < spec.trials else 0  # later they are counted in `left`
+        to_confirm = most_trainings(spec) if ledger.ended < spec.trials else 0  # after the search, `left` counts them
         _warn_of_room(directory, spec, cache, slots, left + to_confirm, warn)
         _take_over(directory, spec, description, ledger, changes)
         rebuild(directory, spec, ledger.records())
@@ -300,7 +301,7 @@ def _prepared(
     directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], progress: Progress | None,
     warn: Warn | None,
 ) -> Path:  # fmt: skip
-    """The images of a sweep that was begun before, maybe on another machine: then as its bucket has them."""
+    """Return the images of an earlier sweep; from its bucket if this machine cannot obtain them otherwise."""
     try:
         return prepare(spec.data, progress, warn)
     except DataUnavailable:
@@ -315,7 +316,7 @@ def _prepared(
 def _warn_of_room(
     directory: SweepDirectory, spec: SweepSpec, cache: Path, slots: Slots, trials: int, warn: Warn | None
 ) -> None:
-    """Says so if the disk of the sweep's directory might not hold what so many trials leave there."""
+    """Warn if the disk of the sweep's directory may be too small for what so many trials leave there."""
     info = open_cache(cache).info
     needed = needed_bytes(spec, (info.channels, info.height, info.width), trials, slots.trials)
     fault = free_space_fault(directory.root, needed)
@@ -326,9 +327,9 @@ def _warn_of_room(
 def _take_over(
     directory: SweepDirectory, spec: SweepSpec, description: dict[str, Any], ledger: Ledger, changes: Sequence[Change]
 ) -> None:
-    """Writes down what the sweep goes on with: in sweep.yaml, and after that in the ledger, which decides.
+    """Write what the sweep continues with: first to sweep.yaml, then to the ledger, which decides.
 
-    In this order, since a driver that dies between the two leaves what looks like a file edited by hand.
+    In this order, because a driver that dies between the two then leaves what looks like a file edited by hand.
     """
     described = {**description, "spec": spec.as_mapping()}
     there = read_description(directory)
@@ -369,7 +370,7 @@ def _with_overrides(
 
 @contextmanager
 def _made(root: Path) -> Iterator[None]:
-    """Makes a directory and those above it; takes away again what of it stayed empty.
+    """Make a directory and its missing parents for a block; then remove those that are empty.
 
     Raises:
         SweepDirectoryError: if it cannot be made.
@@ -394,22 +395,22 @@ def _session(profiler: Profiler | None, *arguments: Any) -> Session:
 
 
 def backend_of(spec: SweepSpec) -> Backend:
-    """Return what trains the trials of a sweep: `resources.backend`."""
+    """Return the backend that trains the trials of a sweep: `resources.backend`."""
     return InlineBackend() if spec.resources.backend == "inline" else RayBackend()
 
 
 def _drive(session: Session, backend: Backend) -> None:
-    """Train what remains and test the finalists, with a signal turned into a clean stop; write the report."""
+    """Train what remains, test the finalists and write the report; a signal causes a clean stop."""
     with _logging_to(session.directory.log), stopping_on_signals(session):
         write_atomically(session.directory.unreported, b"", durable=False)
         try:
             if session.remaining:
                 backend.train(session)
             backend.test(session)
-        except Exception:  # nobody foresaw it: it is raised again, after the report of what was done
+        except Exception:  # unforeseen: write the report of what was done, then raise it again
             _close(session)
             raise
-        # Who asked twice does not wait for the report: `raysweep report` or the next session writes it from the ledger.
+        # A second signal skips the report: `raysweep report` or the next session then writes it from the ledger.
         _close(session)
     if session.failure is not None:
         raise session.failure
@@ -431,7 +432,7 @@ def _conclude(session: Session, profiler: Profiler | None) -> Sweep:
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Send what raysweep and the libraries below it log to the sweep's log file, and nowhere else."""
+    """Send the log messages of raysweep and its libraries to the sweep's log file, and nowhere else."""
     handler = LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("raysweep", "ray", "optuna", "matplotlib", "py.warnings")]
@@ -479,7 +480,7 @@ def _refuse_taken(directory: SweepDirectory, spec: SweepSpec, source: str | None
 
 
 def _occupied(name: str, spec: SweepSpec, source: str | None, foreign: Sequence[str]) -> str:
-    """Say that a directory for a new sweep holds other files, and what to type."""
+    """Return the message that a new sweep's directory holds other files, with what to type."""
     place, mark, options = name.partition("?") if "://" in name else (name, "", "")
     inside = f"{place.rstrip('/')}/{spec.name}{mark}{options}"
     command = f"type: raysweep run {typed(source) if source else 'FILE'} --output {typed(inside)}"

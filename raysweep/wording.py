@@ -1,7 +1,7 @@
-"""How a message names what its reader can change: flags and commands in a terminal, arguments and calls in Python.
+"""How messages name what a reader can change: flags and commands in a terminal, arguments and calls in Python.
 
-The command line says once that it speaks to a terminal. The public functions say that they speak to a program, which
-changes nothing below the command line. A message that is made outside of both is worded for a terminal.
+The command line sets the reader to a terminal. The public functions set it to a program, which has no effect if the
+command line called them. A message made outside both is worded for a terminal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _given_as: ContextVar[Mapping[str, str]] = ContextVar("given_as", default=Mappin
 
 @contextmanager
 def worded_for(reader: Reader) -> Iterator[None]:
-    """Word messages for this reader while it lasts, unless one was named before. Decorates a function, too."""
+    """Word messages for this reader during a block or a decorated function, unless a reader is already set."""
     if _reader.get() is not None:
         yield
         return
@@ -35,7 +35,7 @@ def worded_for(reader: Reader) -> Iterator[None]:
 
 @contextmanager
 def given_as(key: str, flag: str) -> Iterator[None]:
-    """Name a key of a search space file by the flag that its value was given with, while this lasts."""
+    """Name a key of a search space file by the flag that gave its value, during a block."""
     token = _given_as.set({**_given_as.get(), key: flag})
     try:
         yield
@@ -44,12 +44,12 @@ def given_as(key: str, flag: str) -> Iterator[None]:
 
 
 def key_given(key: str) -> str:
-    """Return how the reader has given the value of a key: `data.root`, or the flag of a command such as `--data`."""
+    """Return the key itself, such as `data.root`, or the flag that gave its value, such as `--data`."""
     return _given_as.get().get(key, key)
 
 
 def counted(number: int, noun: str, several: str | None = None) -> str:
-    """Return how many there are of something, such as `1 trial`, `2,000 trials` or `3 classes`."""
+    """Return a number with its noun, such as `1 trial`, `2,000 trials` or `3 classes`."""
     return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
 
 
@@ -60,14 +60,14 @@ def ordinal(number: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as a reader wants it: with a decimal where it is next to nothing or to all."""
+    """Return a share as text in percent, with one decimal if it is close to 0 or 100 %."""
     if 1e-6 < share < 0.001:
         return "<0.1%"
     return f"{share:.0%}" if 0.01 <= share <= 0.99 or round(share, 3) in (0.0, 1.0) else f"{share:.1%}"
 
 
 def is_python() -> bool:
-    """Return whether a program is the reader."""
+    """Return whether the reader is a program."""
     return _reader.get() == "python"
 
 
@@ -79,7 +79,7 @@ def option(name: str, value: object = None) -> str:
 
 
 def to_type(command: str, *places: str | os.PathLike[str], **options: object) -> str:
-    """Return a command of raysweep with its options; for Python, the call that does the same before it."""
+    """Return a raysweep command with its options; in Python, preceded by the call that does the same."""
     given = {name: value for name, value in options.items() if value is not None}
     words = [f"--{name.replace('_', '-')} {typed(v) if isinstance(v, str) else v}" for name, v in given.items()]
     in_terminal = " ".join(["raysweep", command, *(typed(os.fspath(place)) for place in places), *words])

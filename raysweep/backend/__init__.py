@@ -1,1 +1,1 @@
-"""Ray on the driver's side: starting and joining it, placing trials, their ends, and signals."""
+"""Ray on the driver's side: starting or joining it, placing trials, noticing their ends, and signals."""

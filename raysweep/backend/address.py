@@ -1,4 +1,4 @@
-"""RAY_ADDRESS: which cluster a person means by it, and whether one answers there."""
+"""RAY_ADDRESS: which cluster it names, and whether a cluster answers there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger("raysweep")
 
 VARIABLE = "RAY_ADDRESS"
 PORT = 6379
-"""Where `ray start --head` has its GCS unless it is told otherwise."""
+"""Default port of the GCS of `ray start --head`."""
 KNOCK_S = 10.0
 """How long an address may take to accept a connection."""
 _TOKEN = "have the cluster's in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"  # noqa: S105 (no password)
@@ -25,7 +25,7 @@ _UNSET = f"or unset {VARIABLE} to run on this machine alone"
 
 @dataclass(frozen=True)
 class Address:
-    """Where a cluster's GCS is to be joined, or `auto`: the one that runs on this machine."""
+    """The address of a cluster's GCS, or `auto` for the one that runs on this machine."""
 
     host: str
     port: int | None = None
@@ -41,10 +41,10 @@ class Address:
 
 
 def wanted_address() -> Address | None:
-    """Return what RAY_ADDRESS names; None if a Ray is to be started here.
+    """Return the address that RAY_ADDRESS names; None if a Ray is to be started here.
 
     Raises:
-        ResourcesError: if it names nothing that a sweep can join; the message says what it would have to be.
+        ResourcesError: if a sweep cannot join what it names; the message says what it should be.
     """
     text = os.environ.get(VARIABLE, "").strip()
     if text in ("", "local"):
@@ -90,13 +90,13 @@ def _parsed(text: str) -> Address:
 
 
 def require_token() -> None:
-    """Raises ConnectionError if RAY_AUTH_MODE asks for a token and this process has none: Ray would end it."""
+    """Raise ConnectionError if RAY_AUTH_MODE asks for a token and there is none: Ray would end this process."""
     if os.environ.get("RAY_AUTH_MODE") == "token" and not _has_token():
         raise ConnectionError(f"RAY_AUTH_MODE is token, and there is none; {_TOKEN}")
 
 
 def require_listener(address: Address) -> None:
-    """Raises ConnectionError if nothing accepts connections there, on which Ray itself would wait for minutes."""
+    """Raise ConnectionError if nothing accepts connections there. Ray itself would wait for minutes."""
     try:
         socket.create_connection((address.host, address.port or 0), timeout=KNOCK_S).close()
     except TimeoutError as error:
@@ -108,7 +108,7 @@ def require_listener(address: Address) -> None:
 
 
 def require_gcs(address: Address) -> None:
-    """Raises ConnectionError if what listens there is no GCS that this process may ask. May wait in C++ for long."""
+    """Raise ConnectionError if there is no GCS that this process may ask. This may wait long inside C++."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import RayError
 
@@ -123,9 +123,9 @@ def require_gcs(address: Address) -> None:
 
 
 def require_node_here(address: Address) -> None:
-    """Raises ConnectionError if no machine of the cluster is this one, for which Ray would look for a minute.
+    """Raise ConnectionError if this machine is not in the cluster. Ray itself would search for a minute.
 
-    A driver shares memory with the raylet of its machine, so it has to run on one of the cluster's.
+    A driver shares memory with the raylet of its machine, so it has to run on a machine of the cluster.
     """
     from ray._private import services
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
@@ -144,7 +144,7 @@ def require_node_here(address: Address) -> None:
 
 
 def running_here() -> list[Address]:
-    """Return the addresses of the Rays of this machine, whoever started them; the last one of `ray start` first."""
+    """Return the addresses of all Rays on this machine, whoever started them; the last `ray start` first."""
     from ray._private import services
 
     find_last: Any = getattr(services, "find_bootstrap_address", None)

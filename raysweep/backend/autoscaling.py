@@ -1,8 +1,8 @@
-"""The machines that Ray's autoscaler may add: a sweep has as many trials wait for machines as these could hold.
+"""The machines that Ray's autoscaler may add: a sweep lets as many trials wait as these machines could hold.
 
-The autoscaler starts machines for what waits. Which it may start stands in the file that `ray up` leaves on the head,
-where a driver finds it that runs there. KubeRay leaves no file that a driver can read; on it `search.max_concurrent`
-says how many trials to wait for.
+The autoscaler starts machines for waiting trials. `ray up` leaves a file on the head node that says which machines it
+may start; a driver that runs there reads it. KubeRay leaves no file that a driver can read; there
+`search.max_concurrent` says how many trials may wait.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.storage.home import expanded
 
 BOOTSTRAP = "ray_bootstrap_config.yaml"
-"""What `ray up` leaves in the home directory on the head."""
+"""The file that `ray up` leaves in the home directory on the head node."""
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the machine that its GCS is on."""
 IN_KUBERNETES = "RAY_CLUSTER_NAME"
-"""KubeRay's pods have it in their environment."""
+"""An environment variable that KubeRay's pods have."""
 _TRIAL_KINDS = ("CPU", "GPU")
 
 
 def slots_of(spec: SweepSpec) -> Slots:
-    """How many processes train at once on the Ray that this process is connected to, with all machines that it may add.
+    """Return how many processes train at once on the connected Ray, with all machines that it may add.
 
     Raises:
         ResourcesError: if no trial could ever start.
@@ -48,7 +48,7 @@ def slots_of(spec: SweepSpec) -> Slots:
 
 
 def refit(spec: SweepSpec, before: Slots) -> Slots:
-    """The same once more; as before while all machines that could hold a trial are gone, for they may come back."""
+    """Return the current slots, or `before` while no machine can hold a trial, because machines may come back."""
     try:
         return slots_of(spec)
     except ResourcesError:
@@ -56,7 +56,7 @@ def refit(spec: SweepSpec, before: Slots) -> Slots:
 
 
 def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
-    """What each machine has, now or once the autoscaler has added it."""
+    """Return what each machine has, now or once the autoscaler has added it."""
     import ray
 
     nodes = cluster_nodes()
@@ -65,7 +65,7 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
     file = expanded("~") / BOOTSTRAP
     if file.is_file() and any(here in head for head in heads):
         config = _read(file, file.stat().st_mtime_ns)
-        if config.get("provider", {}).get("type") == "local":  # machines of one's own: all are there, or out of reach
+        if config.get("provider", {}).get("type") == "local":  # the user's machines: all are there, or not reachable
             return nodes
         return [*heads, *workers_of(config, spec)]
     return [*nodes, *pods_of(spec)] if IN_KUBERNETES in os.environ else nodes
@@ -73,12 +73,15 @@ def possible_nodes(spec: SweepSpec) -> list[dict[str, float]]:
 
 @lru_cache(maxsize=1)
 def _read(file: Path, changed_ns: int) -> Any:
-    """Once for each state of the file: it is asked for every second."""
+    """Parse the file, once for each state of it, because it is needed every second."""
     return yaml.safe_load(file.read_text())
 
 
 def workers_of(config: Mapping[str, Any], spec: SweepSpec) -> list[dict[str, float]]:
-    """What each worker would have if all were there; those that hold most trials, if not all may be at once."""
+    """Return what each worker would have if all were there.
+
+    If not all may run at once, return those that hold most trials.
+    """
     kinds = config.get("available_node_types") or {}
     head_kind, most = config.get("head_node_type"), int(config.get("max_workers", 0))
     workers = []
@@ -90,7 +93,7 @@ def workers_of(config: Mapping[str, Any], spec: SweepSpec) -> list[dict[str, flo
 
 
 def pods_of(spec: SweepSpec) -> list[dict[str, float]]:
-    """What Kubernetes may add: a process for each trial that may be at once, or for as many as are fused."""
+    """Return what Kubernetes may add: a process for each concurrent trial, or for each group of fused ones."""
     gpu = 0.0 if spec.resources.gpu == "auto" else spec.resources.gpu
     fuse = spec.search.fuse if isinstance(spec.search.fuse, int) else 1
     return [{"CPU": spec.resources.cpu, "GPU": gpu}] * math.ceil((spec.search.max_concurrent or 0) / fuse)

@@ -1,4 +1,4 @@
-"""Ray, as a sweep has it: one on this machine alone that it starts, or a cluster that it joins."""
+"""The Ray of a sweep: one on this machine alone that it starts, or a cluster that it joins."""
 
 from __future__ import annotations
 
@@ -47,45 +47,49 @@ QUIET = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-"""Without Ray's and Tune's own output, loggers, signal handlers and snapshots, which the ledger and the display
-replace, and Tune's limit of one trial that waits for a machine: the session hands out no more than can be at once."""
+"""Turns off Ray's and Tune's own output, loggers, signal handlers and snapshots: the ledger and the display replace
+them. Also lifts Tune's limit of one trial that waits for a machine: the session hands out no more than can be at once.
+"""
 
 OBJECT_STORE_BYTES = 128 << 20
 """Trials share data through the page cache; Ray's object store carries only small reports."""
 
 CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers to who has its token."""
+"""A Ray on this machine alone listens on loopback, as on macOS and Windows, and answers only those with its token."""
 
 AGENT = "--dashboard_agent_command"
 AGENTS_PORTS = ("DASHBOARD_AGENT_LISTEN", "METRICS_AGENT", "METRICS_EXPORT")
-"""Of a raylet, and what its agent tells it."""
+"""The raylet's option that starts its agent, and the ports that the agent reports to it."""
 
 _log = logging.getLogger("raysweep")
 WARM = "raysweep.worker.warm"
-"""What processes import as they start."""
+"""The module that processes import as they start."""
 
 START_S = 90.0
-"""How long a Ray of our own may take to start, on a machine with other things to do; without them it takes 3 s."""
+"""How long a Ray of our own may take to start on a busy machine; on an idle one it takes 3 s."""
 PORT_STEP_MS = 20
 JOIN_S = 60.0
-"""How long joining a cluster may take whose GCS has answered."""
+"""How long joining a cluster may take after its GCS has answered."""
 ANSWER_S = 15.0
 """How long a GCS may take to answer. Ray itself would wait for 40 s."""
 LEAST_ANSWER_S = 3.0
-"""The same, for each of many on this machine of which others have taken long."""
+"""The same, at least, for each of several on this machine if the earlier ones took long."""
 END_S = 20.0
 """How long Ray may take to end before its processes are killed."""
 SETTLE_S = 45.0
-"""How long a start that was given up may take to come back, without which no other can be made: Ray looks for its GCS
-for 40 s at a time."""
+"""How long a start that was given up may take to return: before that no other can be made. Ray looks for its GCS for
+40 s at a time."""
 TRIES = 2
-"""How often a Ray of our own is started that takes too long."""
+"""How often a Ray of our own is started if it takes too long."""
 LOOK_S = 1.0
 """How often to look whether Ray is still there."""
 
 
 def ray_has_ended() -> bool:
-    """Whether the Ray that this process started or joined is gone; Ray itself would wait for it, some for ever."""
+    """Return whether the Ray that this process started or joined is gone.
+
+    Ray itself would wait for it, in some cases for ever.
+    """
     import ray
 
     node = ray._private.worker._global_node
@@ -99,7 +103,7 @@ def ray_has_ended() -> bool:
 
 @contextmanager
 def replaced(where: Any, **by: Any) -> Iterator[None]:
-    """Has these attributes of a module or class replaced for a while, but those that it has not."""
+    """Replace these attributes of a module or class during the context, except those that it does not have."""
     kept = {name: getattr(where, name) for name in by if hasattr(where, name)}
     for name in kept:
         setattr(where, name, by[name])
@@ -114,8 +118,8 @@ def replaced(where: Any, **by: Any) -> Iterator[None]:
 def _recorded_in(started: list[subprocess.Popen[Any]]) -> Iterator[None]:
     """Record the processes that Ray starts, and give each a process group of its own.
 
-    `timeout`, Slurm or a closed terminal send their signals to a whole process group: Ray's own processes, which a
-    clean stop still needs, get none of them.
+    `timeout`, Slurm or a closed terminal send their signals to a whole process group. Ray's own processes must not get
+    them, because a clean stop still needs these processes.
     """
     from ray._private import services
 
@@ -130,10 +134,10 @@ def _recorded_in(started: list[subprocess.Popen[Any]]) -> Iterator[None]:
 
 @contextmanager
 def _without_services() -> Iterator[None]:
-    """Has a Ray that starts leave out what a sweep alone on it never asks: dashboard, autoscaler and log monitor.
+    """Make Ray start without dashboard, autoscaler and log monitor: a sweep alone on it never needs them.
 
-    They are four processes of Python, one of which is the dashboard's agent. Without them Ray starts and ends in two to
-    three seconds less (docs/performance.md).
+    They are four Python processes; one is the dashboard's agent. Without them Ray starts and ends in two to three
+    seconds less (docs/performance.md).
     """
     from ray._private.node import Node
 
@@ -144,9 +148,9 @@ def _without_services() -> Iterator[None]:
 
 @contextmanager
 def _raylet_started_by(change: Callable[[list[str]], list[str]], **environment: str) -> Iterator[None]:
-    """Has a Ray that starts start its raylet by what is made of its command line, with these variables besides.
+    """Make Ray start its raylet with a changed command line and with these environment variables added.
 
-    A Ray that starts it by another name starts it as it is.
+    If the function that starts it has another name in this Ray, nothing changes.
     """
     from ray._private import services
     from ray._private.ray_constants import PROCESS_TYPE_RAYLET
@@ -163,9 +167,10 @@ def _raylet_started_by(change: Callable[[list[str]], list[str]], **environment: 
 
 
 def _without_agent(command: list[str]) -> list[str]:
-    """A raylet's command line with a stand-in for the dashboard's agent, whose ports it waits for: it is told of none.
+    """Return a raylet's command line with a stand-in for the dashboard's agent.
 
-    As it is, where this Ray has them by other names.
+    The raylet waits for the agent's ports, so it is told that there are none. If this Ray has other names for them,
+    return the command line unchanged.
     """
     from ray import _raylet
 
@@ -175,24 +180,24 @@ def _without_agent(command: list[str]) -> list[str]:
     if persist is None or None in ports or not {AGENT, "--session_dir", "--node_id"} <= said.keys():
         return command
     for port in ports:
-        persist(said["--session_dir"], said["--node_id"], port, -1)  # as the agent does where it serves nothing
+        persist(said["--session_dir"], said["--node_id"], port, -1)  # as the agent does if it serves nothing
     stand_in = subprocess.list2cmdline([sys.executable, "-I", "-S", str(Path(__file__).with_name("noagent.py"))])
     return [f"{AGENT}={stand_in}" if part.startswith(f"{AGENT}=") else part for part in command]
 
 
 @contextmanager
 def _starting_fast(processes: int, threads: int, is_over: Callable[[], bool]) -> Iterator[None]:
-    """Has a Ray that starts start so many processes for trials, and this one use the time that it waits for Ray.
+    """Make Ray start this number of processes for trials, and use the time that the driver waits for Ray.
 
-    Ray would start one for each core, and look but once a second for whether its raylet is there, which takes that
-    nearly a second: time for what the driver imports next. Ray would also wait for it for no more than half a minute;
-    here it is waited for until `is_over`. The processes import libraries before Ray tells them how
-    many threads a trial has, and some of these look at that but once.
+    By default, Ray would start one for each core, and look only once a second whether its raylet is there. The raylet
+    needs almost a second to start: in that time the driver imports what it needs next. Ray would also wait for the
+    raylet for half a minute at most; here the driver waits until `is_over`. The processes import libraries before Ray
+    tells them how many threads a trial has, and some libraries read that only once, so it is set in the environment.
     """
     from ray._private import services
 
     def get_node(gcs_address: str, node_id: str) -> Any:
-        with suppress(Exception):  # what fails here is tried again, by Ray or by who needs it, and reported there
+        with suppress(Exception):  # if this fails, Ray or whoever needs it tries again, and reports the error
             import ray.tune  # noqa: F401
             from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
@@ -202,20 +207,20 @@ def _starting_fast(processes: int, threads: int, is_over: Callable[[], bool]) ->
         return look(gcs_address, node_id)
 
     def started_beforehand(command: list[str]) -> list[str]:
-        return [*command, f"--num_prestart_python_workers={processes}"]  # of a flag given twice the last counts
+        return [*command, f"--num_prestart_python_workers={processes}"]  # if a flag is given twice, the last one counts
 
     environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
-    look: Any = getattr(services, "get_node", None)  # a Ray that has it by another name starts without
+    look: Any = getattr(services, "get_node", None)  # if this Ray has another name for it, nothing is replaced
     with replaced(services, get_node=get_node), _raylet_started_by(started_beforehand, **environment):
         yield
 
 
 @contextmanager
 def _waiting_for_ports_in_steps(is_over: Callable[[], bool]) -> Iterator[None]:
-    """Have Ray wait for the ports of its daemons in short steps, until `is_over`.
+    """Make Ray wait for the ports of its daemons in short steps, until `is_over`.
 
-    It waits for half a minute inside C++ without letting any other thread of Python run: no signal is handled, and no
-    deadline kept.
+    By default, it waits for half a minute inside C++ and lets no other Python thread run, so no signal is handled and
+    no deadline is kept.
     """
     from ray._private import node
 
@@ -235,9 +240,9 @@ def _waiting_for_ports_in_steps(is_over: Callable[[], bool]) -> Iterator[None]:
 
 @contextmanager
 def _connecting_deaf(thread: RayThread, what: str) -> Iterator[None]:
-    """Guard the moment in which Ray connects this process to its raylet and holds all of Python.
+    """Guard the call in which Ray connects this process to its raylet and blocks all of Python.
 
-    The raylet answers when processes for trials have come up, so this is where one that cannot start is noticed.
+    The raylet answers when processes for trials have started, so a process that cannot start is noticed here.
     """
     from ray import _raylet
     from ray._private import worker
@@ -251,7 +256,7 @@ def _connecting_deaf(thread: RayThread, what: str) -> Iterator[None]:
         with thread.deaf(START_S, logs / "raylet.err", message):
             return core_worker(*arguments, **options)
 
-    core_worker: Any = getattr(_raylet, "CoreWorker", None)  # a Ray that has it by another name connects unguarded
+    core_worker: Any = getattr(_raylet, "CoreWorker", None)  # if this Ray has another name for it, nothing is guarded
     with replaced(_raylet, CoreWorker=connect):
         yield
 
@@ -274,15 +279,15 @@ def _init_here(thread: RayThread, node: dict[str, float], processes: int, thread
         _connecting_deaf(thread, "Ray did not start on this machine"),
     ):
         ray.init(
-            address="local",  # else it joins what Ray was started on this machine, and refuses our resources
+            address="local",  # otherwise it joins a Ray that runs on this machine, and refuses our resources
             num_cpus=int(node["CPU"]),
             num_gpus=int(node["GPU"]),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
-            _memory=int(node["memory"]) if "memory" in node else None,  # Ray sees the outermost limit alone
+            _memory=int(node["memory"]) if "memory" in node else None,  # Ray sees only the outermost limit
             _system_config={"preload_python_modules": [WARM]},
             _temp_dir=str(folder) if folder is not None else None,
-            **({"_plasma_directory": memory} if memory is not None else {}),  # not named where it is not needed
+            **({"_plasma_directory": memory} if memory is not None else {}),  # only where it is needed
             log_to_driver=False,
             logging_level=logging.CRITICAL,
         )
@@ -303,7 +308,7 @@ def _started_here(spec: SweepSpec | None, trials: int, folder: Path | None, warn
             thread.call(partial(_init_here, thread, node, processes, threads, folder), START_S, watching=True)
         except RaysweepError:
             raise
-        except Exception as error:  # Ray raises any kind, a plain Exception among them
+        except Exception as error:  # Ray raises exceptions of any type, even a plain Exception
             if thread.is_stuck:
                 thread.settle(SETTLE_S)
             _clear_away(thread)
@@ -324,7 +329,7 @@ def _started_here(spec: SweepSpec | None, trials: int, folder: Path | None, warn
 def _is_late(error: Exception, why: str) -> bool:
     """Return whether a start took too long, by our deadline or by one of Ray's own.
 
-    A raylet ends itself if an agent of its own has not started within 15 s, and says so in its log alone.
+    A raylet ends itself if one of its agents has not started within 15 s, and says so only in its log.
     """
     said = f"{error} {why}".lower()
     return isinstance(error, TimeoutError) or "timed out" in said or "timeout" in said
@@ -334,7 +339,7 @@ def _joined(address: Address) -> RayThread:
     """Join the cluster at this address; return the thread that has the connection.
 
     Raises:
-        ResourcesError: if none answers there, or this machine is no part of it.
+        ResourcesError: if no cluster answers there, or this machine is not part of it.
     """
     thread = RayThread()
     try:
@@ -359,7 +364,7 @@ def _joined(address: Address) -> RayThread:
 
 
 def _ask(thread: RayThread, address: Address, timeout_s: float) -> None:
-    """Raises ConnectionError if no GCS answers at the address, or none of its machines is this one."""
+    """Raise ConnectionError if no GCS answers at the address, or this machine is not in its cluster."""
     try:
         thread.call(partial(require_gcs, address), timeout_s)
     except TimeoutError as error:
@@ -374,10 +379,10 @@ def _ask(thread: RayThread, address: Address, timeout_s: float) -> None:
 
 
 def _only_one_here() -> Address:
-    """Return the address of the one Ray of this machine that answers this process.
+    """Return the address of the one Ray on this machine that answers this process.
 
     Raises:
-        ConnectionError: if there are none or several, with each that was found and why it is not taken.
+        ConnectionError: if there are none or several; the message lists what was found, and why it is not used.
     """
     refused, answering, until = [], [], time.monotonic() + ANSWER_S
     for address in running_here():
@@ -414,14 +419,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def _clear_away(thread: RayThread) -> None:
-    """Undo what a start that failed has left: processes, and Ray's own state in this process."""
+    """Clean up after a failed start: kill Ray's processes and reset Ray's state in this process."""
     import ray
 
     thread.kill()
     if not thread.is_stuck:
         thread.close()
         other = RayThread()
-        with suppress(Exception):  # the failure that is reported is the one of the start
+        with suppress(Exception):  # only the failure of the start is reported
             other.call(ray.shutdown, END_S)
         other.close()
     if is_stuck():
@@ -429,7 +434,7 @@ def _clear_away(thread: RayThread) -> None:
 
 
 def _leave_to_the_system() -> None:
-    """Keep Python's end from waiting for a call into Ray that does not come back."""
+    """Keep Python, when it exits, from waiting for a call into Ray that does not return."""
     import ray
 
     atexit.unregister(ray.shutdown)
@@ -440,13 +445,13 @@ def connected(
     spec: SweepSpec | None = None, trials: int = 1, *, log: Path | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Iterator[None]:  # fmt: skip
-    """Ray, for as long as the context lasts: the cluster that RAY_ADDRESS names, else one on this machine alone.
+    """Connect to Ray during the context: the cluster that RAY_ADDRESS names, otherwise one on this machine alone.
 
-    The latter is closed to others, unless this process has imported `ray` before and so fixed how it starts. It begins
-    with as many processes as are needed to train so many trials of `spec`. What Ray's C++ half says meanwhile goes to
-    `log`; `warn` is told if Ray starts in another place, or a second time.
+    The latter is closed to others, unless this process imported `ray` earlier, which fixes how it starts. It begins
+    with as many processes as this number of trials of `spec` needs. What Ray's C++ half writes meanwhile goes to
+    `log`; `warn` is called if Ray starts in another place, or a second time.
 
-    Every wait for it has a deadline and ends with the first signal.
+    Every wait for Ray has a deadline and ends with the first signal.
 
     Raises:
         ResourcesError: if no cluster answers at RAY_ADDRESS, or no trial of `spec` could ever start on this machine.
@@ -489,7 +494,7 @@ def _imported() -> Any:
         )
     try:
         import ray
-    except Exception as error:  # a library of another machine raises OSError, a module that hides one anything
+    except Exception as error:  # a library built for another machine: OSError; a user's module of its name: anything
         said = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise RayStartError(
             f"Ray cannot be imported: {type(error).__name__}: {said}\n"
@@ -501,7 +506,7 @@ def _imported() -> Any:
 
 @contextmanager
 def _held(thread: RayThread) -> Iterator[None]:
-    """Keep the Ray of a thread until the context ends, then end it, or kill it if it does not end."""
+    """Keep the Ray of a thread until the context ends, then end it. Kill it if it does not end."""
     import ray
 
     try:

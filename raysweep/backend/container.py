@@ -1,7 +1,7 @@
-"""The limits of the container, batch job or service that this process runs in: Linux's control groups, v1 and v2.
+"""The limits of this process's container, batch job or service: Linux's control groups, v1 and v2.
 
-A limit holds for a group and for all groups within it, so each is looked up from this process's own group to the
-outermost one that can be seen. Ray looks at the outermost one alone.
+A limit holds for a group and for all groups within it, so each limit is read from this process's own group up to the
+outermost visible one. Ray reads only the outermost one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PROC = Path("/proc/self")
 
 
 def cpu_quota(proc: Path = PROC) -> float | None:
-    """Return how many CPUs' time this process may use, such as 1.5; None without a limit."""
+    """Return how many CPUs this process may use, such as 1.5; None if there is no limit."""
     quotas = []
     for group in _groups("cpu", proc):
         bandwidth = _numbers(group / "cpu.max") or _numbers(group / "cpu.cfs_quota_us") + _numbers(
@@ -27,7 +27,7 @@ def cpu_quota(proc: Path = PROC) -> float | None:
 
 
 def memory_limit(proc: Path = PROC) -> int:
-    """Return the most bytes that all processes of this container may use; without a limit those of the machine."""
+    """Return how many bytes all processes of this container may use; without a limit, all of the machine."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for group in _groups("memory", proc):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
@@ -36,7 +36,7 @@ def memory_limit(proc: Path = PROC) -> int:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Return the whole numbers of a file of a group; none if it is absent or says `max`."""
+    """Return the integers in a file of a group; an empty list if it is absent or says `max`."""
     try:
         words = path.read_text().split()
     except (OSError, UnicodeDecodeError):
@@ -45,7 +45,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _groups(controller: str, proc: Path) -> Iterator[Path]:
-    """Yield the directories of this process's group and of those around it, of each hierarchy with this controller."""
+    """Yield the directories of this process's group and of its parents, in each hierarchy with this controller."""
     try:
         own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
         mounts = [line.split(" - ", 1) for line in (proc / "mountinfo").read_text().splitlines()]
@@ -63,7 +63,7 @@ def _groups(controller: str, proc: Path) -> Iterator[Path]:
             continue
         if path is None:
             continue
-        # A mount within a container begins at the container's own group: `root` is then a part of the path.
+        # A mount within a container begins at the container's own group; then the path begins with `root`.
         inner = PurePosixPath(path)
         inner = inner.relative_to(root) if inner.is_relative_to(root) else PurePosixPath()
         if ".." in inner.parts:
@@ -74,5 +74,5 @@ def _groups(controller: str, proc: Path) -> Iterator[Path]:
 
 
 def _unescaped(text: str) -> str:
-    """Return a path as it is; /proc writes blanks in it as \\040."""
+    """Undo the escapes in a path of /proc, which writes blanks as \\040."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -1,7 +1,7 @@
-"""Ends a driver that a call into Ray does not give back: run as a file, by an interpreter that reads no package.
+"""Kills a driver whose call into Ray does not return. Run as a file, by an interpreter that imports no package.
 
-Ray connects a driver inside C++ without letting Python go on: no thread of the driver can keep a deadline. The driver
-closes this process's standard input when the call has come back.
+Ray connects a driver inside C++ and blocks Python meanwhile, so no thread of the driver can keep a deadline. The driver
+closes this process's standard input when the call has returned.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 
 
 def main(driver: int, seconds: float, log: str, message: str) -> None:
-    """Wait for the end of standard input; if it does not come in time, say why and kill the driver."""
+    """Wait for the end of standard input. If it does not come in time, say why and kill the driver."""
     readable, _, _ = select.select([sys.stdin], [], [], seconds)
     if readable or os.getppid() != driver:
         return
     try:
         with open(log, errors="replace") as file:
             lines = [line.strip() for line in file if line.strip()]
-    except OSError:  # Ray has not come so far
+    except OSError:  # Ray has not made it yet
         lines = []
     sys.stderr.write("".join([message, *(f"  {line[:300]}\n" for line in lines[-3:])]))
     sys.stderr.flush()

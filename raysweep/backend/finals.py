@@ -1,6 +1,6 @@
-"""The finalists on the test split: tasks on Ray with a trial's resources, after all trials have ended.
+"""The tests of finalists on the test split: Ray tasks with a trial's resources, after all trials have ended.
 
-Which trials these are is a function of the ledger, so a session that is cut short here leaves the others to `resume`.
+The ledger alone determines the finalists, so if a session is cut short here, `resume` measures the others.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ POLL_S = 0.1
 
 @timed(DriverPart.LOOP)
 def run_tests(session: Session) -> None:
-    """Measures every finalist of the session that has no final metrics yet; returns when it is over.
+    """Measure every finalist of the session that has no final metrics yet; return when that is done.
 
-    A spent time budget does not keep finalists from being measured; any other stop does.
+    Finalists are measured even if the time budget is spent. Any other stop ends the measuring.
     """
     waiting = session.to_test()
     session.testing = True
@@ -74,11 +74,11 @@ class _Test:
 
     number: int
     since: float | None = None
-    """From when on, by the monotonic clock, it can have been measured: machines take tasks in their order."""
+    """Earliest time, by the monotonic clock, at which it can have begun: machines take tasks in order."""
 
 
 def _places(session: Session) -> int:
-    """How many tests the machines hold that are there now."""
+    """Return how many tests the present machines can hold."""
     try:
         return fit(session.spec, cluster_nodes()).count
     except ResourcesError:
@@ -86,7 +86,7 @@ def _places(session: Session) -> int:
 
 
 def _what_happened(error: RayError) -> tuple[TrialFault, str]:
-    """Why a task has no result, as Ray has it; nothing but a hang is cancelled."""
+    """Return why a task has no result, from Ray's error. A cancelled task is one that hung."""
     if isinstance(error, TaskCancelledError):
         return TrialFault.HANG, "it did not end within search.epoch_timeout"
     if isinstance(error, OutOfMemoryError):

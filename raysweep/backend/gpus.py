@@ -1,8 +1,9 @@
-"""The GPUs of this machine that trials can train on, counted as torch would count them, without importing it or Ray.
+"""The GPUs of this machine that trials can train on, counted as torch would, without importing torch or Ray.
 
-A device file or a name in CUDA_VISIBLE_DEVICES is no GPU yet: the driver may be missing, broken, or too old for torch.
-So CUDA's runtime is asked, the one that torch loads. Ray gives each process one entry of CUDA_VISIBLE_DEVICES, in their
-order; of the slices of one GPU (MIG) CUDA shows a process only the first, so each slice is asked for by itself.
+A device file or a name in CUDA_VISIBLE_DEVICES does not prove that a GPU works: the driver may be missing, broken, or
+too old for torch. So we ask the CUDA runtime that torch loads. Ray gives each process one entry of
+CUDA_VISIBLE_DEVICES, in order. If a GPU is divided into slices (MIG), CUDA shows a process only the first one, so we
+ask for each slice by itself.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from pathlib import Path
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 DRIVER = "libcuda.so.1"
 ANSWER_S = 60.0
-"""A driver that has not answered after this long never will: 8 GPUs without a persistence daemon take some 20 s."""
+"""A driver that has not answered after this time never will: 8 GPUs without a persistence daemon take about 20 s."""
 
-# A process of its own asks: CUDA reads its environment only once, does not survive a fork, and can hang for good. The
-# runtime is looked up among all that is loaded, as the linker does it for torch.
+# A separate process asks, because CUDA reads its environment only once, does not survive a fork, and can hang for ever.
+# It looks the function up in all loaded libraries, as the linker does for torch.
 _ASK = """
 import ctypes, sys
 for name in sys.argv[1:]:
@@ -55,9 +56,9 @@ def visible_gpus() -> int:
 
 
 def _entries(named: str) -> list[str]:
-    """Return the entries of CUDA_VISIBLE_DEVICES that can name a device: those before the first that cannot.
+    """Return the entries of CUDA_VISIBLE_DEVICES before the first that cannot name a device.
 
-    CUDA takes a repeated entry for a mistake and then shows no device at all.
+    If an entry is repeated, return none: CUDA treats that as a mistake and shows no device at all.
     """
     kind = next((prefix for prefix in ("GPU-", "MIG-") if named.strip().startswith(prefix)), None)
     entries: list[str] = []
@@ -82,7 +83,10 @@ def _runtimes() -> list[str]:
 
 
 def runtimes_beside(packages: Iterable[str]) -> list[str]:
-    """Return where CUDA's runtime may be that a torch in these folders loads; none if it is built without CUDA."""
+    """Return where the CUDA runtime of a torch in these folders may be.
+
+    Return an empty list if that torch is built without CUDA.
+    """
     for folder in map(Path, packages):
         try:
             text = (folder / "version.py").read_text()
@@ -95,7 +99,7 @@ def runtimes_beside(packages: Iterable[str]) -> list[str]:
                 for place in ("torch/lib", "nvidia/*/lib")
                 for path in folder.parent.glob(f"{place}/libcudart*.so.{version[1]}*")
             )
-            return [*beside, f"libcudart.so.{version[1]}"]  # where the linker finds it, as in images of NVIDIA's
+            return [*beside, f"libcudart.so.{version[1]}"]  # the last: where the linker finds it, as in NVIDIA's images
     return []
 
 

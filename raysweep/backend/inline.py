@@ -1,4 +1,7 @@
-"""Trains in the driver's own process, one trial at a time, without Ray: for a debugger, and where Ray cannot run."""
+"""Training in the driver's own process, one trial at a time, without Ray.
+
+It is for debugging, and for machines where Ray cannot run.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ from raysweep.worker.measuring import measure
 from raysweep.worker.training import Worker
 
 DEBUGGER_LEFT = "BdbQuit"
-"""How the cause of a trial begins in which a person has typed `q` at the debugger."""
+"""Beginning of a trial's cause of failure if the user typed `q` at the debugger."""
 
 
 class InlineBackend:
-    """Trains in this process. `search.epoch_timeout` does nothing: it would end the driver, and who debugs takes long.
+    """Trains in this process. `search.epoch_timeout` does nothing: it would end the driver, and debugging takes long.
 
     See `raysweep.driver.backends.Backend`.
     """
 
     def require(self) -> None:
-        """There is nothing to reach."""
+        """Do nothing: there is no cluster."""
 
     def opened(
         self, spec: SweepSpec, trials: int, *, log: Path | None = None, warn: Callable[[str], None] | None = None

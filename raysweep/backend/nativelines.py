@@ -1,8 +1,8 @@
-"""What C and C++ libraries write to file descriptor 2, past Python: kept off the terminal and kept for the log.
+"""Lines that C and C++ libraries write to file descriptor 2: kept off the terminal, for the log.
 
-Ray's C++ half writes there while it starts, is joined and ends (`[2026-11-27 22:04:32,921 W 12663 12683] rpc_client.h:
-...`), over a display that draws itself. Only the command line asks for it: in somebody
-else's program the descriptor is not ours.
+They bypass Python's `sys.stderr`. Ray's C++ half writes there while it starts, is joined and ends
+(`[2026-11-27 22:04:32,921 W 12663 12683] rpc_client.h: ...`), and would overwrite the live display. Only the command
+line uses this module: in another program the descriptor is not ours.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from pathlib import Path
 from typing import IO
 
 _RAY_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:,.]+ [EFC] .*?\] (?:\(\S+\) )?\S+: *(.*)$")
-"""An error of Ray's C++ half, after time, process and place."""
+"""An error of Ray's C++ half: the message follows time, process and place."""
 _OF_EVERY_FAILED_CHECK = re.compile(r"^An unexpected system state has occurred\..*? to fix it\. ")
-"""Asks for a report to Ray, whatever the check was."""
+"""The part of every failed check's message that asks for a report to Ray."""
 _STACK = re.compile(r"\*\*\* |PC: |@ +0x| +\S+\(\+0x")
-"""How a line of a stack begins, and one that follows a message on its line."""
+"""Beginning of a stack's line, and of a stack that follows a message on the same line."""
 _MOST_BYTES = 1 << 20
 
 
 class NativeLines:
-    """Descriptor 2 as it is kept off the terminal, by the one process that this is."""
+    """Keeps this process's descriptor 2 off the terminal."""
 
     def __init__(self) -> None:
         self._terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
         self._kept: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
 
     def turn_off(self) -> None:
-        """Send descriptor 2 to a file without a name, and what Python prints as an error to the terminal as before."""
+        """Send descriptor 2 to a file without a name; what Python prints to stderr still goes to the terminal."""
         sys.stderr.flush()
         os.dup2(self._kept.fileno(), 2)
         sys.stderr = self._terminal
 
     def turn_on(self) -> None:
-        """Give descriptor 2 the terminal again. Nothing is closed: a crash would look for it."""
+        """Give descriptor 2 the terminal again. Close nothing, because a crash would still use it."""
         self._terminal.flush()
         os.dup2(self._terminal.fileno(), 2)
 
     def follow(self, log: Path) -> None:
-        """From here on append to a log, so that also what a crash leaves can be read there."""
-        with suppress(OSError):  # a full disk: the lines stay where nobody reads them
+        """Append to a log from now on, so that what a crash writes can be read there, too."""
+        with suppress(OSError):  # a full disk: the lines stay in the file without a name
             file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             os.dup2(file, 2)
             os.close(file)
@@ -54,7 +54,7 @@ class NativeLines:
         os.dup2(self._kept.fileno(), 2)
 
     def text(self) -> str:
-        """Return what was written that went to no log."""
+        """Return the end of what was written to the file without a name, not to a log."""
         size = os.fstat(self._kept.fileno()).st_size
         return os.pread(self._kept.fileno(), _MOST_BYTES, max(0, size - _MOST_BYTES)).decode(errors="replace")
 
@@ -64,19 +64,19 @@ _active: NativeLines | None = None
 
 @contextmanager
 def kept_off_the_terminal() -> Iterator[None]:
-    """As long as this lasts, what goes to descriptor 2 past Python is kept instead of shown."""
+    """Keep what libraries write to descriptor 2, instead of showing it, as long as the context lasts."""
     global _active
     before = sys.stderr
     try:
         is_usual = before.fileno() == 2 and _active is None
-    except (AttributeError, OSError, ValueError):  # a notebook's, or a test's: no descriptor of its own
+    except (AttributeError, OSError, ValueError):  # the stderr of a notebook or a test has no descriptor
         is_usual = False
     if not is_usual:
         yield
         return
     try:
         lines = NativeLines()
-    except OSError:  # no room for a file without a name: then the terminal has them
+    except OSError:  # no room for a file without a name: the lines go to the terminal
         yield
         return
     _active = lines
@@ -91,7 +91,7 @@ def kept_off_the_terminal() -> Iterator[None]:
 
 @contextmanager
 def followed_by(log: Path | None) -> Iterator[None]:
-    """As long as this lasts, these lines go into a sweep's log, if they are kept off the terminal."""
+    """Write these lines to a sweep's log during the context, if they are kept off the terminal."""
     lines = _active
     if lines is None or log is None:
         yield

@@ -1,6 +1,6 @@
-"""Stands where Ray's raylet has its dashboard's agent, without which it would not live: does nothing, and ends with it.
+"""A stand-in for the agent of Ray's dashboard, which a raylet needs. It does nothing, and ends with the raylet.
 
-It is run as a file, by an interpreter that has read neither raysweep nor any other package.
+It is run as a file, by an interpreter that imports neither raysweep nor any other package.
 """
 
 from __future__ import annotations

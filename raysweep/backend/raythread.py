@@ -1,8 +1,8 @@
-"""The thread in which Ray starts, is joined and ends, so that whoever waits for it keeps a deadline and hears signals.
+"""The thread in which Ray starts, is joined and ends. So the driver can keep deadlines and handle signals.
 
 Ray waits inside C++, where Python handles no signal, for half a minute to several minutes. So one thread makes those
-calls, and the thread of the driver waits for it in short steps. It lives as long as the Ray that it started: Linux ends
-a child that shares its parent's fate together with the *thread* that made it.
+calls, and the driver's own thread waits for it in short steps. The first thread lives as long as the Ray that it
+started: if a child is set to end with its parent, Linux ends it with the *thread* that made it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 POLL_S = 0.05
-"""How often to look whether a call has ended. A signal does not wait for it."""
+"""How often to look whether a call has ended. Signals are handled without this delay."""
 PREPARED_S = 2.0
-"""How long the thread that waits may take to change what signals do."""
+"""How long the waiting thread may take to change what signals do."""
 LAST_WORD_S = 2.0
-"""How long a call may take to end once Ray's processes were killed below it."""
+"""How long a call may take to end after the Ray processes that it uses were killed."""
 R = TypeVar("R")
 
 _all: weakref.WeakSet[RayThread] = weakref.WeakSet()
@@ -44,7 +44,7 @@ class RayProcessDied(Exception):
 
 
 class _Call(Generic[R]):
-    """A call that the thread makes, and what came of it."""
+    """A call that the thread makes, and its result."""
 
     def __init__(self, work: Callable[[], R]) -> None:
         self._work = work
@@ -76,9 +76,9 @@ class RayThread:
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[Any]] = []
         self.given_up = threading.Event()
-        """Set once nobody waits any more: what waits in this thread should end."""
+        """Set once nobody waits for a call any more: then waits within this thread should end."""
         self.is_deaf = threading.Event()
-        """Set by a call, with `deaf`, while no other thread of Python can run."""
+        """Set by `deaf` while a call lets no other Python thread run."""
         self._is_prepared = threading.Event()
         self._calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="raysweep-ray", daemon=True)
@@ -90,7 +90,7 @@ class RayThread:
             call.make()
 
     def call(self, work: Callable[[], R], timeout_s: float, *, watching: bool = False) -> R:
-        """Make a call and wait for it; if it does not come back in time, or a signal ends the wait, give it up.
+        """Make a call and wait for it. Give it up if it does not return in time, or a signal ends the wait.
 
         Args:
             work: what to call.
@@ -99,7 +99,7 @@ class RayThread:
 
         Raises:
             TimeoutError: if it takes longer.
-            RayProcessDied: if it cannot come back, because one of Ray's processes is gone.
+            RayProcessDied: if it cannot return, because one of Ray's processes is gone.
         """
         call = _Call(work)
         self._calls.put(call)
@@ -123,16 +123,16 @@ class RayThread:
 
     @contextmanager
     def deaf(self, timeout_s: float, log: Path, message: str) -> Iterator[None]:
-        """Guard a part of a call, made in this thread, in which Ray lets no other thread of Python run.
+        """Guard a part of a call, made in this thread, in which Ray lets no other Python thread run.
 
-        Signals end the process on the spot meanwhile, and another process ends it, with `message` and the end of `log`,
-        if the part takes longer than `timeout_s`.
+        Meanwhile signals end the process at once. If the part takes longer than `timeout_s`, another process prints
+        `message` and the end of `log`, and kills this one.
         """
         self._is_prepared.clear()
         self.is_deaf.set()
         self._is_prepared.wait(PREPARED_S)
         command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("deadline.py"))]
-        terminal = None if sys.stderr is sys.__stderr__ else sys.stderr  # that of the command line is not descriptor 2
+        terminal = None if sys.stderr is sys.__stderr__ else sys.stderr  # the command line's is not descriptor 2
         with subprocess.Popen(  # noqa: S603 (our own file)
             [*command, str(os.getpid()), str(timeout_s), str(log), message], stdin=subprocess.PIPE, stderr=terminal,
             process_group=0,
@@ -144,11 +144,11 @@ class RayThread:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a call was given up and has not come back since."""
+        """True if a call was given up and has not returned since."""
         return self in _stuck and self._thread.is_alive()
 
     def _give_up(self, call: _Call[Any]) -> None:
-        """Kill Ray's processes, below which most calls end, and let the thread end after its call."""
+        """Kill Ray's processes, which ends most calls, and let the thread end after its call."""
         _stuck.append(self)
         self.given_up.set()
         self.kill()
@@ -157,24 +157,27 @@ class RayThread:
             self._thread.join(LAST_WORD_S)
 
     def settle(self, seconds: float) -> None:
-        """Wait for a call that was given up: on a busy machine it takes a while to notice that its Ray is gone."""
+        """Wait for a call that was given up. On a busy machine it takes a while to notice that its Ray is gone."""
         self._thread.join(seconds)
 
     def kill(self) -> None:
-        """Kill the processes that Ray started from this thread and that are still there."""
-        for process in reversed(self.processes):  # the raylet before the GCS, of whose end it would complain
+        """Kill the processes that Ray started from this thread and that still run."""
+        for process in reversed(self.processes):  # the raylet before the GCS, otherwise it would report the GCS's end
             if process.poll() is None:
                 process.kill()
 
     def close(self) -> None:
-        """Let the thread end. What still lives of Ray's processes ends with it."""
+        """Let the thread end. Those of Ray's processes that still run end with it."""
         self._calls.put(None)
         self._thread.join(LAST_WORD_S)
 
 
 @contextmanager
 def signals_ending_the_process() -> Iterator[None]:
-    """As long as this lasts, signals that ask for an end do it without Python, which cannot run; the main thread's."""
+    """Let signals end the process without Python, which cannot run, as long as the context lasts.
+
+    Outside the main thread nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -190,14 +193,14 @@ def signals_ending_the_process() -> Iterator[None]:
 
 
 def kill_processes() -> None:
-    """Kill all that Ray has started from this process."""
+    """Kill all processes that Ray has started from this process."""
     for thread in list(_all):
         thread.kill()
 
 
 def is_stuck() -> bool:
-    """Return whether a call into Ray was given up that has not come back.
+    """Return whether a call into Ray was given up and has not returned.
 
-    A process in which one is stuck should end without Python's own clean-up, which would wait for it or crash.
+    If so, the process should end without Python's own clean-up, which would wait for the call or crash.
     """
     return any(thread.is_stuck for thread in _stuck)

@@ -1,4 +1,4 @@
-"""What Ray says of a process that is gone and told nothing itself: which fault it was, and the reason in its words."""
+"""The fault and the reason in Ray's message about a process that ended without a report of its own."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _EXIT_CODE = re.compile(r"exit code[: ]+(-?\d+)|exited with code (-?\d+)")
 
 
 def plain(text: str) -> str:
-    """Return what Ray says without the colours of a terminal."""
+    """Return Ray's text without terminal colours."""
     return _COLOUR.sub("", text)
 
 
 def what_happened(error: str) -> tuple[TrialFault, str]:
-    """Return why a process is gone, from Ray's words.
+    """Return why a process is gone, from Ray's error text.
 
-    One that an import kept from being made is tried once more, not four times: it fails the same way again, unless
-    another machine has what this one lacks.
+    If an import failed while the process was made, it is tried once more, not four times: it fails in the same way
+    again, unless another machine has what this one lacks.
     """
     text = plain(error)
     if "low on memory" in text:

@@ -13,22 +13,23 @@ from raysweep.messages import Share, Slots
 from raysweep.spec.sections import SweepSpec
 
 FUSED_ON_A_GPU = 8
-"""Trials that a process trains together if `search.fuse` is auto and it has a GPU for itself."""
+"""Most trials that a process trains together if `search.fuse` is auto and it has a GPU for itself."""
 GENERATIONS = 4
-"""As many times that are at once are tried at least: a sampler learns nothing from those that have not ended."""
+"""If `search.fuse` is auto, fusing lets at most one in this many of a sweep's trials train at once: a sampler learns
+nothing from trials that have not ended."""
 UNITS = 10_000
 """Ray counts resources in units of 1/10,000, so that three shares of 0.3333 fit a GPU."""
 PROCESS_BYTES = 500 << 20
-"""Memory of a process that trains a small model on a CPU: 417 MB of its own, images that are mapped not counted."""
+"""Memory of a process that trains a small model on a CPU: 417 MB of its own, without mapped images."""
 DRIVER_BYTES = 600 << 20
-"""Memory of the driver and of Ray's own processes beside those that train: 254 MB and some 250 MB."""
+"""Memory of the driver (254 MB) and of Ray's own processes, without those that train (about 250 MB)."""
 
 
 def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
-    """Count the processes that train trials of `spec` at once on machines with these resources, and the trials of each.
+    """Count the processes that can train at once on machines with these resources, and the trials of each.
 
     Raises:
-        ResourcesError: if no machine could ever hold one; the message names the resource that lacks.
+        ResourcesError: if no machine could ever hold one; the message names the missing resource.
     """
     most_gpu = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     most_cpu = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
@@ -54,10 +55,10 @@ def fit(spec: SweepSpec, nodes: Sequence[Mapping[str, float]]) -> Slots:
 def _held(share: Share, node: Mapping[str, float]) -> int:
     """Count the processes with this share that Ray places on a machine at once."""
     count = _units(node.get("CPU", 0.0)) // _units(share.cpu)
-    if share.gpu:  # each is on one device: two of 0.6 do not share the rests of three GPUs
+    if share.gpu:  # each is on one GPU: what is left of several GPUs cannot be combined
         whole, rest = divmod(_units(node.get("GPU", 0.0)), UNITS)
         count = min(count, whole * (UNITS // _units(share.gpu)) + rest // _units(share.gpu))
-    if count and "memory" in node:  # one is always tried: what it takes depends on its model
+    if count and "memory" in node:  # one is always tried: how much it needs depends on its model
         count = min(count, max(1, floor(node["memory"] / PROCESS_BYTES)))
     return count
 
@@ -67,7 +68,7 @@ def _units(amount: float) -> int:
 
 
 def _most_fused(spec: SweepSpec, gpu: float, slots: int) -> int:
-    """How many trials a process may train together."""
+    """Return how many trials a process may train together."""
     fuse, most_concurrent = spec.search.fuse, spec.search.max_concurrent
     if fuse == "auto":
         most = min(FUSED_ON_A_GPU, spec.trials // (GENERATIONS * slots)) if gpu == 1 else 1
@@ -77,8 +78,10 @@ def _most_fused(spec: SweepSpec, gpu: float, slots: int) -> int:
 
 
 def _larger(share: Share, nodes: Sequence[Mapping[str, float]]) -> Share | None:
-    """Up to twice a share, so that fewer trials divide a machine's memory: of the GPU's if a trial has a part of one,
-    of the machine's if it has none. None if no machine has more.
+    """Return up to twice a share, so that fewer trials divide the memory; None if no machine has more.
+
+    A trial with a part of a GPU gets more of it and of its memory. One without a GPU gets more CPUs, so that fewer
+    trials divide the machine's memory.
     """
     wished = Share(share.cpu, min(1.0, 2 * share.gpu)) if share.gpu else Share(2 * share.cpu, 0.0)
     best = share
@@ -90,27 +93,29 @@ def _larger(share: Share, nodes: Sequence[Mapping[str, float]]) -> Share | None:
 
 
 def needed_processes(spec: SweepSpec, node: Mapping[str, float], trials: int) -> tuple[int, int]:
-    """How many processes train so many trials of `spec` on a machine, a core each at most, and the threads of each.
+    """Return how many processes train this number of trials on a machine, and the threads of each.
+
+    There is at most one process per core.
 
     Raises:
-        ResourcesError: if it could never hold one.
+        ResourcesError: if the machine could never hold a process.
     """
     slots = fit(spec, [node])
     return max(1, min(slots.count, floor(node["CPU"]), ceil(trials / slots.fused))), slots.threads
 
 
 def local_nodes() -> list[dict[str, float]]:
-    """Return what a Ray on this machine has for trials, within the limits of the container, without importing it."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux alone knows which of its cores a process may use
+    """Return what a Ray on this machine has for trials, within the container's limits. Ray is not imported."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # only Linux knows which cores a process may use
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = cpu_quota()
-    cpus = cores if quota is None else max(1, min(cores, floor(quota)))  # Ray takes whole CPUs alone, and at least one
+    cpus = cores if quota is None else max(1, min(cores, floor(quota)))  # Ray takes only whole CPUs, and at least one
     memory = max(PROCESS_BYTES, memory_limit() - DRIVER_BYTES)
     return [{"CPU": float(cpus), "GPU": float(visible_gpus()), "memory": float(memory)}]
 
 
 def cluster_nodes() -> list[dict[str, float]]:
-    """What each live machine of the Ray cluster has that this process is connected to."""
+    """Return what each live machine of the connected Ray cluster has."""
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]

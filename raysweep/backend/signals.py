@@ -29,17 +29,17 @@ UNHEARD_S = 5.0
 SESSION_UNHEARD_S = 30.0
 """The same for the first signal of a session, which asks for a clean stop: a long write to a bucket may end first."""
 AGAIN_UNHEARD_S = 0.5
-"""The same, once another signal has come: at least as far apart as those that one key press can send."""
+"""The same after a second signal: no less than the time between the signals that one key press can send."""
 
 _at_work: list[str] = []
-"""The sweep that this process trains, as one would type it."""
+"""The sweep that this process trains, as typed on a command line."""
 _interrupted_by: list[int] = []
 """Numbers of the signals that have raised `Interrupted`."""
 SAME_S = 0.25
-"""How long after a signal was handled word of its arrival may come: the two are told in an order of their own."""
+"""How long after a signal was handled the note of its arrival may come: the two come in any order."""
 AGAIN_S = 0.05
-"""After how long a signal comes again that came where nothing can be interrupted. In an import half a module would stay
-behind, or torch's C++ end the process; in a finalizer Python passes over whatever is raised."""
+"""After how long a signal is sent again if it came where nothing can be interrupted. In an import half a module would
+be left, or torch's C++ would end the process; in a finalizer Python ignores whatever is raised."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -51,15 +51,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 def name_of(number: int) -> str:
-    """What people call a signal."""
+    """Return the name by which people know a signal."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """As long as this lasts, a signal raises `Interrupted`: before there is a session to stop, and after it.
+    """Let a signal raise `Interrupted` during the context: before there is a session to stop, and after it.
 
-    One that Python does not come to handle, because what it waits for does not come back, ends the process too.
+    If Python cannot handle a signal, because the call that it waits for does not return, the process ends, too.
     """
     _interrupted_by.clear()
     with _heard_in_time(), _handled_by(_interrupt), _raised_again_after_finalizers():
@@ -68,12 +68,12 @@ def interrupting() -> Iterator[None]:
         except KeyboardInterrupt as stop:
             if isinstance(stop, Interrupted) or not _interrupted_by:
                 raise
-            raise Interrupted(_interrupted_by[0]) from None  # Ray raises one of its own in its place
+            raise Interrupted(_interrupted_by[0]) from None  # Ray raises its own KeyboardInterrupt instead
 
 
 @contextmanager
 def stopping_on_signals(session: Session) -> Iterator[None]:
-    """As long as this lasts, the first signal stops the session cleanly; the second raises `Interrupted`."""
+    """Stop the session cleanly at the first signal during the context; raise `Interrupted` at the second."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if session.signal is not None:
@@ -95,10 +95,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 class _Ear:
-    """Counts signals as they arrive, in a thread, and ends the process if one goes unheard.
+    """Counts signals as they arrive, in a thread, and ends the process if one is not handled in time.
 
-    Python's own handlers run in the main thread and between its instructions: not while it waits inside C++ for a Ray
-    that does not answer, a file system that is gone, or an import.
+    Python's own handlers run in the main thread, between its instructions. They do not run while it waits inside C++
+    for a Ray that does not answer, for a file system that is gone, or for an import.
     """
 
     def __init__(self) -> None:
@@ -107,23 +107,23 @@ class _Ear:
         self._writer.setblocking(False)
         self.descriptor = self._writer.fileno()
         self.patience_s: float | None = None
-        """How long the first signal may go unheard, if not for UNHEARD_S."""
+        """How long the first signal may stay unhandled; UNHEARD_S if None."""
         self._lock = threading.Lock()
         self._unheard: tuple[int, float] | None = None
-        """Number of the first signal that is not handled yet, and until when it may be."""
+        """Number of the first signal that is not handled yet, and the deadline for that."""
         self._heard_at = -math.inf
         self._sent_again = 0
         threading.Thread(target=self._listen, name="raysweep-signals", daemon=True).start()
 
     def heard(self) -> None:
-        """Note that Python has handled what has arrived so far, also what the thread has not come to count yet."""
+        """Note that Python has handled all signals so far, even those that the thread has not counted yet."""
         with self._lock:
             self._sent_again = max(0, self._sent_again - len(self._read() or b""))
             self._unheard = None
             self._heard_at = time.monotonic()
 
     def sending_again(self) -> None:
-        """Note that the next signal is one that was counted already."""
+        """Note that the next signal was already counted."""
         with self._lock:
             self._sent_again += 1
 
@@ -149,7 +149,7 @@ class _Ear:
                             self._arrived(number)
 
     def _read(self) -> bytes | None:
-        """Return the numbers of the signals that have arrived since, None once it is closed."""
+        """Return the numbers of the signals that have arrived since the last call; None once it is closed."""
         try:
             return self._arrivals.recv(64) or None
         except BlockingIOError:
@@ -177,7 +177,7 @@ def _heard() -> None:
 
 @contextmanager
 def _heard_in_time() -> Iterator[None]:
-    """As long as this lasts, a signal that Python does not handle within seconds ends the process as it is."""
+    """End the process at once if Python does not handle a signal within seconds during the context."""
     global _ear
     if threading.current_thread() is not threading.main_thread() or _ear is not None:
         yield
@@ -195,7 +195,7 @@ def _heard_in_time() -> Iterator[None]:
 
 @contextmanager
 def _patient_for(seconds: float) -> Iterator[None]:
-    """As long as this lasts, Python may take so long to handle the first signal."""
+    """Let Python take this long to handle the first signal, as long as the context lasts."""
     if _ear is None:
         yield
         return
@@ -208,7 +208,7 @@ def _patient_for(seconds: float) -> Iterator[None]:
 
 
 def _end_now(number: int) -> None:
-    """End this process and its Ray, without Python's clean-up: what is on the disk is whole at any moment."""
+    """End this process and its Ray without Python's clean-up: files on the disk are complete at any moment."""
     kill_processes()
     with suppress(OSError, ValueError):
         if sys.stdout.isatty():
@@ -223,7 +223,7 @@ def at_work_on(address: Path | str) -> None:
 
 
 def sweep_at_work() -> str | None:
-    """Return the sweep that this process trains, as one would type it; None if it has not made one yet."""
+    """Return the sweep that this process trains, as typed on a command line; None if there is none yet."""
     for sweep in _at_work:
         if "://" in sweep or SweepDirectory(Path(*shlex.split(sweep))).holds_a_sweep():
             return sweep
@@ -231,7 +231,7 @@ def sweep_at_work() -> str | None:
 
 
 def at_once() -> str:
-    """Return what a person is told who does not wait for a clean stop."""
+    """Return the message for a person who does not wait for a clean stop."""
     sweep = sweep_at_work()
     if sweep is None:
         return "stopped at once"
@@ -242,7 +242,7 @@ def at_once() -> str:
 
 
 def end_at_next_signal() -> None:
-    """Let the next signal end the process on the spot: for the few moments after its work and its messages."""
+    """Let the next signal end the process at once, in the short time after its work and its messages."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -253,13 +253,13 @@ def _send_again(number: int) -> None:
     if _ear is not None:
         _ear.sending_again()
     timer = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
-    timer.daemon = True  # else a process that ends would wait for it, with handlers that are no longer raysweep's
+    timer.daemon = True  # otherwise a process that ends would wait for it, after raysweep's handlers are removed
     timer.start()
 
 
 @contextmanager
 def _raised_again_after_finalizers() -> Iterator[None]:
-    """As long as this lasts, a signal that came within a finalizer or a callback of a weak reference comes again."""
+    """Send a signal again if it came within a finalizer or a weak reference's callback during the context."""
     previous = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
@@ -285,7 +285,10 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Has signals handled so in the main thread, the one that Python gives them to; one that is ignored stays so."""
+    """Handle signals by `handle` during the context; a signal that is ignored stays ignored.
+
+    Outside the main thread nothing changes: Python gives signals only to the main thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

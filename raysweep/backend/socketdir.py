@@ -1,4 +1,4 @@
-"""Where a Ray of this machine keeps its sockets and logs: where it would itself, or in a short folder of our own."""
+"""The folder for the sockets and logs of Ray on this machine: Ray's own choice, or ours."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from raysweep.errors import RayStartError
 SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 """Longest path of a socket."""
 BELOW = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""What Ray makes below its folder, at its longest."""
+"""The longest path that Ray makes below its folder."""
 NEEDED_BYTES = 32 << 20
-"""Room that logs and sockets of a Ray need at least."""
+"""Least space that the logs and sockets of a Ray need."""
 VARIABLES = ("RAY_TMPDIR", "TMPDIR")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Ray has its memory on Linux)
 PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (a folder of our own is made in one of them, for us alone)
 
 
 def fault_of(folder: Path) -> str | None:
-    """Return why Ray cannot keep its files in a folder, which it makes if it is not there; None if it can.
+    """Return why Ray cannot keep its files in a folder; None if it can.
 
-    Looks at more than permissions, which root passes: it makes a folder there and takes it away.
+    Ray makes the folder if it is missing. Root passes every check of permissions, so this function makes a folder there
+    and removes it.
     """
     if not folder.is_absolute():
         return "not an absolute path"
@@ -49,20 +50,21 @@ def fault_of(folder: Path) -> str | None:
 
 
 def _wished() -> tuple[str, Path]:
-    """Return where Ray keeps its files by itself: the name of what says so, and the folder."""
+    """Return Ray's own choice for its files: the setting that determines it, and the folder."""
     for name in VARIABLES:
-        if name in os.environ:  # also if it is empty: Ray takes it as it is
+        if name in os.environ:  # even if it is empty: Ray uses it as it is
             return f"{name}={os.environ[name]}", Path(os.environ[name], "ray")
     return "/tmp/ray", Path("/tmp/ray")  # noqa: S108 (where Ray has it)
 
 
 def memory_folder(folder: Path | None, shared: Path = SHARED_MEMORY) -> str | None:
-    """Return the folder for the memory that Ray's processes share: None if `shared` serves, where Ray has it on Linux.
+    """Return the folder for the memory that Ray's processes share; None for Ray's own choice.
 
-    In some containers that is missing, or read-only. raysweep needs little of that memory, so a disk does as well.
+    On Linux that is `shared`, which in some containers is missing or read-only. raysweep needs little of that memory,
+    so a disk works as well.
 
     Args:
-        folder: what `socket_folder` gave.
+        folder: the result of `socket_folder`.
         shared: a folder in memory.
     """
     if sys.platform != "linux":
@@ -76,9 +78,9 @@ def memory_folder(folder: Path | None, shared: Path = SHARED_MEMORY) -> str | No
 
 @contextmanager
 def socket_folder(warn: Callable[[str], None]) -> Iterator[Path | None]:
-    """Give the folder for a Ray that is to start: None if its own serves, else one of ours that ends with the context.
+    """Give the folder for a Ray that is to start: None for Ray's own choice, otherwise ours.
 
-    One of ours is for this user alone, and stays if the context ends by an error, which may name a log in it.
+    Ours is for this user alone. It is removed with the context, except after an error, which may name a log in it.
 
     Raises:
         RayStartError: if there is no folder that Ray could use.

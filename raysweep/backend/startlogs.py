@@ -1,4 +1,4 @@
-"""Why a Ray did not start: what it raised, and what its processes wrote into their logs before they ended."""
+"""Why Ray did not start: what it raised, and what its processes wrote into their logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raysweep.backend.nativelines import errors_in
 from raysweep.backend.raythread import RayProcessDied
 
 _FLAGS = ("--log_dir=", "--log-dir=", "--logs-dir=")
-"""Of Ray's processes: where they write."""
+"""Options of Ray's processes that say where they write."""
 _TAIL_BYTES = 1 << 16
 
 
@@ -46,11 +46,11 @@ def _log_folder(processes: Iterable[subprocess.Popen[Any]]) -> Path | None:
 
 
 def _errors(logs: Path, name: str | None) -> list[str]:
-    """Return the errors in the logs of Ray's two daemons, or in those of the one that ended; the newest last."""
+    """Return the errors in the logs of Ray's two daemons, or of the one that ended, newest last."""
     found: list[str] = []
     for daemon in (name,) if name is not None else ("gcs_server", "raylet"):
         for ending in (".out", ".err"):
-            with suppress(OSError):  # it has not come so far
+            with suppress(OSError):  # the daemon has not made this log yet
                 with open(logs / f"{daemon}{ending}", "rb") as file:
                     file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
                     text = file.read().decode(errors="replace")

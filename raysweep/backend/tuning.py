@@ -1,8 +1,8 @@
 """Ray Tune, wrapped thinly: it places actors and moves reports; the session decides everything else.
 
-What Tune takes for a trial is a slot: an actor with its share of a machine, which trains one of raysweep's trials after
-another, or several of one shape together. Else Tune would keep a trial's objects, and look through those of all trials,
-until the sweep ends; and could not have two trials share an actor.
+A trial of Tune is a slot: an actor with its share of a machine, which trains one of raysweep's trials after another, or
+several of one shape together. If raysweep's trials were trials of Tune, Tune would keep the objects of all of them, and
+look through them, until the sweep ends; and two trials could not share an actor.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class _SlotTrials:
         self._shares: dict[str, Share] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        """Nothing, as the session: Tune pickles what it is given."""
+        """Return nothing to pickle, as the session does: Tune pickles what it is given."""
         return {}
 
     def fill(self, slot: str) -> list[TrialOrder]:
-        """The trials that the slot holds from here on beside those that it has; none if there are none for it now."""
+        """Give the slot as many more trials as it can take now, and return their orders."""
         held, came = self._held.setdefault(slot, []), []
         try:
             while (order := self._session.next_order(self._shares.get(slot), held)) is not None:
@@ -57,15 +57,15 @@ class _SlotTrials:
         return came
 
     def numbers(self, slot: str) -> list[int]:
-        """The numbers of the trials that the slot holds."""
+        """Return the numbers of the trials that the slot holds."""
         return self._held.get(slot, [])
 
     def leave(self, slot: str, numbers: Collection[int]) -> None:
-        """Takes the news that the slot holds these trials no more."""
+        """Note that the slot no longer holds these trials."""
         self._held[slot] = [number for number in self._held[slot] if number not in numbers]
 
     def vacate(self, slot: str) -> list[int]:
-        """Takes the news that the slot has ended; the numbers of the trials that it still held."""
+        """Note that the slot has ended; return the numbers of the trials that it still held."""
         self._shares.pop(slot, None)
         return self._held.pop(slot, [])
 
@@ -89,18 +89,18 @@ class _OrderSearcher(Searcher):  # type: ignore[misc]
         return Searcher.FINISHED if self._session.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if not error:  # else the watch hears of it next, and has to know which trials it held
+        if not error:  # otherwise `_Watch.on_trial_error` comes next, and must know which trials the slot held
             self._slots.vacate(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the ledger has it."""
+        """Do nothing: the ledger has all there is to save."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: the ledger has it."""
+        """Do nothing: the ledger has all there is to restore."""
 
 
 class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Sees every report first, and hands a slot its next trial when the session says that the one it holds is over."""
+    """Sees every report first, and gives a slot its next trial when the session ends the one it holds."""
 
     def __init__(self, session: Session, slots: _SlotTrials) -> None:
         super().__init__()
@@ -119,11 +119,11 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.STOP)
         self._slots.leave(slot, over)
         has_failed = any(report.metrics is None for _, report in result[REPORTS])
-        if over and not has_failed:  # else its process is about to end
+        if over and not has_failed:  # after a failure its process is about to end
             orders = self._slots.fill(slot)
             if not self._slots.numbers(slot):
                 return str(TrialScheduler.STOP)
-            # An actor does what one process asks of it in that order: this comes before the next epoch.
+            # An actor executes the calls of one process in their order, so this comes before the next epoch.
             trial.temporary_state.ray_actor.take.remote(over, orders)
             for order in orders:
                 self._session.started(order.number)
@@ -131,9 +131,10 @@ class _SessionScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 def _forget_results(wrapper: Any, trial: Any) -> None:
-    """Has Tune let go of the results that it has passed on: it keeps them until an actor ends, and Ray some kB of each.
+    """Make Tune drop the results that it has passed on.
 
-    A slot's actor lives as long as the sweep does, and each of its trials' epochs is a result.
+    Tune keeps them until an actor ends, and Ray keeps some kB of each. A slot's actor lives as long as the sweep does,
+    and each epoch of its trials is a result.
     """
     controller = wrapper._tune_controller  # the wrapper would write a warning into the log
     manager = controller._actor_manager
@@ -176,7 +177,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
                 actor = trial.temporary_state.ray_actor
                 is_doomed = not doomed.isdisjoint(self._slots.numbers(trial.trial_id))
                 if actor is not None and (stopping or is_doomed):
-                    # Tune would wait for the epochs that they are at.
+                    # Tune would wait for their current epochs.
                     ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -184,8 +185,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self._session.started(number)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """An actor is gone: after a failure that it reported, or killed by somebody, or with its whole machine."""
-        error = Path(trial.error_file)  # what Tune has of it that is not pickled
+        """Tell the session that an actor is gone: it reported a failure, was killed, or its machine was lost."""
+        error = Path(trial.error_file)  # the only record of the error at Tune that is not pickled
         text = plain(error.read_text(errors="replace")) if error.exists() else ""
         try:
             self._session.lose(self._slots.vacate(trial.trial_id), *what_happened(text), text)
@@ -194,11 +195,12 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
 
 class _Lost(BaseException):
-    """Ray is gone. It is no Exception, after which Tune would ask Ray to clean up."""
+    """Ray is gone. This is not an Exception, because after one Tune would ask Ray to clean up."""
 
 
 _kept: list[_Lost] = []
-"""Holds what Tune had when Ray went: whoever collected it as garbage would ask Ray to clean up, and wait a minute."""
+"""Keeps Tune's objects alive after Ray is gone: their garbage collection would ask Ray to clean up, and wait a minute.
+"""
 
 
 def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -208,8 +210,8 @@ def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
 
 @timed(DriverPart.LOOP)
 def run_trials(session: Session) -> None:
-    """Trains the session's remaining trials on the Ray this process is connected to; returns when it is over."""
-    # The one looks for Tune's own result files, which the ledger replaces, and warns of each that it misses; the other
+    """Train the session's remaining trials on the connected Ray; return when the session is over or should stop."""
+    # The first looks for Tune's own result files, which the ledger replaces, and warns of each missing one; the second
     # lists trials that are tried again as failed.
     for name in ("ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -218,7 +220,7 @@ def run_trials(session: Session) -> None:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, _resources),
             tune_config=tune.TuneConfig(
-                num_samples=-1,  # until the session has none: after a fault another slot comes
+                num_samples=-1,  # as many as the session wants: after a fault a new slot is made
                 search_alg=_OrderSearcher(session, slots),
                 scheduler=_SessionScheduler(session, slots),
                 reuse_actors=True,
@@ -235,7 +237,7 @@ def run_trials(session: Session) -> None:
             ),
         )
         try:
-            # Its variable for PyTorch Lightning would keep trials from the processes that Ray has started beforehand.
+            # With Tune's variable for PyTorch Lightning, trials could not use the processes that Ray has prestarted.
             with replaced(class_cache, DEFAULT_ENV_VARS={}):
                 tuner.fit()
         except _Lost as lost:

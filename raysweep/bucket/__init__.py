@@ -1,1 +1,1 @@
-"""A sweep in S3, GCS or Azure: who may write it, and how its files get there from every machine."""
+"""A sweep in S3, GCS or Azure: who may write it, and how each machine sends its files."""

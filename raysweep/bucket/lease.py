@@ -1,9 +1,9 @@
-"""Who writes a sweep in a bucket: one driver at a time, which keeps renewing an object that names it.
+"""The lease of a sweep in a bucket: one driver writes, and keeps renewing an object that names it.
 
-A bucket has no locks. A lease that was not renewed for a while is that of a dead driver, and a driver that finds
-another's in its place stops. Each write of the lease has the condition that it is still as this driver has seen it, so
-of two drivers that take it at once only one does. Where a store has no conditional writes, the one that takes it looks
-again a moment later whether it is still the one there: two that are slow enough could then both go on for a while.
+A bucket has no locks. A lease that was not renewed for a while belongs to a dead driver. A driver that finds another
+driver's lease in place of its own stops. Each write of the lease requires that it is still as this driver saw it, so if
+two drivers take it at once, only one succeeds. If a store has no conditional writes, the driver that takes the lease
+checks a moment later that it is still its own; two drivers that are slow enough could then both continue for a while.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from raysweep.storage.remote import RemoteDirectory
 RENEWAL_S = 15.0
 DEAD_AFTER_S = 4 * RENEWAL_S
 SETTLE_S = 1.0
-"""Without conditional writes: after this long two drivers that take a lease at once both see whose it has become."""
+"""Without conditional writes: after this time, two drivers that take a lease at once both see who has it."""
 ATTEMPTS = 5
-"""How often a lease is looked at again that another driver changes in the same moment."""
+"""How often a driver tries to take the lease if others change it in the same moment."""
 NAME = ".driver.json"
 RELEASING = "releasing"
 """Marks a lease that its driver is about to remove."""
 _held: set[str] = set()
-"""Tokens of the leases that this process keeps renewing; others with its number were left behind."""
+"""Tokens of the leases that this process keeps renewing; others with its process number were left behind."""
 _log = logging.getLogger("raysweep")
 
 
@@ -55,14 +55,14 @@ class Lease:
         }
         self._content = json.dumps(self._driver).encode()
         self._guarded: tuple[ConditionalObject, Version] | None = None
-        """The lease as this driver wrote it last; None where the store has no conditional writes."""
+        """The lease as this driver wrote it last; None if the store has no conditional writes."""
 
     @timed(DriverPart.BUCKET)
     def take(self) -> None:
-        """Take the lease, if it is free or that of a driver that is gone.
+        """Take the lease if it is free or belongs to a driver that is gone.
 
         Raises:
-            SweepDirectoryError: naming the driver that has it.
+            SweepDirectoryError: if another driver has it; names that driver.
             StorageError: if the bucket does not answer.
         """
         try:
@@ -99,7 +99,7 @@ class Lease:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """Let the lease be that of a living driver; no more if what is done meanwhile fails."""
+        """Mark the lease as that of a living driver; undo this if the block fails."""
         _held.add(self._token)
         try:
             yield
@@ -108,7 +108,7 @@ class Lease:
             raise
 
     def renew(self) -> None:
-        """Show that this driver lives.
+        """Renew the lease, to show that this driver is alive.
 
         Raises:
             SweepDirectoryError: if another driver has taken the lease.
@@ -131,7 +131,7 @@ class Lease:
                 renewed = lease.create(self._content)  # somebody has removed it, and nobody has taken it
         except Changed:
             raise self._lost(None) from None
-        except NoConditions as reason:  # the rights to the bucket have run out
+        except NoConditions as reason:  # the credentials for the bucket have expired
             raise StorageError(f"{self._remote.uri}: the lease cannot be renewed: {reason}") from reason
         self._guarded = lease, renewed
 
@@ -143,10 +143,10 @@ class Lease:
         )
 
     def release(self) -> None:
-        """Give the lease back, if it is still this driver's.
+        """Give the lease back if it still belongs to this driver.
 
-        No store removes an object under a condition. So it is marked first, as one that nobody takes for a while, and
-        then removed.
+        No store can remove an object under a condition. So the lease is first marked, which keeps others from taking it
+        for a while, and then removed.
 
         Raises:
             StorageError: if the bucket does not answer.
@@ -165,7 +165,7 @@ class Lease:
         lease.delete()
 
     def leave(self) -> None:
-        """Leave the lease where it is, as that of a driver that is gone; it is not renewed any more."""
+        """Leave the lease where it is, as that of a driver that is gone, and no longer renew it."""
         _held.discard(self._token)
 
     def _refuse(self, other: dict[str, Any] | None) -> None:
@@ -178,9 +178,9 @@ class Lease:
 
 
 def holder(remote: RemoteDirectory) -> dict[str, Any] | None:
-    """Return the driver that holds the lease of a sweep; None if there is none that lives.
+    """Return the living driver that holds the lease of a sweep; None if there is none.
 
-    A driver of this machine is looked for among its processes; of others the age of the lease decides, by this
+    A driver of this machine is looked up among its processes. For other machines, the age of the lease decides, by this
     machine's clock.
     """
     there = remote.find(NAME)
@@ -189,7 +189,7 @@ def holder(remote: RemoteDirectory) -> dict[str, Any] | None:
 
 
 def _living(content: bytes, modified: datetime) -> dict[str, Any] | None:
-    """Return the driver that wrote a lease then; None if it is gone."""
+    """Return the driver that wrote a lease at the time `modified`; None if it is gone."""
     found = _parsed(content)
     here = found.get("machine")
     if here is not None and here == _machine() and not found.get(RELEASING) and not _is_alive(found):
@@ -207,7 +207,7 @@ def _parsed(content: bytes | None) -> dict[str, Any]:
 
 
 def _machine() -> str | None:
-    """Names this boot of this machine, and within it the container, whose process numbers are its own."""
+    """Return an identity of this boot and this container, which has its own process numbers; None if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -215,7 +215,7 @@ def _machine() -> str | None:
 
 
 def _is_alive(driver: dict[str, Any]) -> bool:
-    """Whether the process of a driver of this machine is there, and this one itself still holds that lease."""
+    """Return whether a driver of this machine is alive; for this process, whether it still holds that lease."""
     pid = driver.get("pid")
     if pid == os.getpid():
         return driver.get("token") in _held

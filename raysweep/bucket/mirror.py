@@ -1,8 +1,9 @@
-"""The driver's side of a sweep in a bucket: its working copy is sent from a thread, every few seconds and at the end.
+"""The driver's side of a sweep in a bucket: a thread sends its working copy.
 
-It sends the specification, the journal up to its last whole line, the log and the report. The files of a trial are
-sent by the machine that trains it (bucket/trialfiles.py), and here only if that machine could not. A checkpoint may be
-ahead of the journal that was sent last: the trial has the results in between and reports them again.
+It sends the specification, the journal up to its last whole line, the log and the report, every few seconds and at the
+end. The machine that trains a trial sends the trial's files (bucket/trialfiles.py); the driver sends them only if that
+machine could not. A checkpoint may be ahead of the last journal in the bucket: the trial has the results in between and
+reports them again.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from raysweep.storage.remote import RemoteDirectory, is_final
 
 MIRROR_INTERVAL_S = RENEWAL_S
 PATIENCE_S = 60.0
-"""How long a bucket may not answer before the sweep stops."""
+"""How long a bucket may fail to answer before the sweep stops."""
 RETRY_S = 2.0
 _log = logging.getLogger("raysweep")
 
 
 class Mirror:
-    """Keeps a sweep in a bucket like its working copy, as long as this process drives it."""
+    """Keeps a sweep in a bucket equal to its working copy, as long as this process drives it."""
 
     def __init__(self, directory: SweepDirectory, remote: RemoteDirectory, lease: Lease) -> None:
         self._directory = directory
@@ -59,18 +60,18 @@ class Mirror:
         self._sending = threading.Lock()
         self._thread = threading.Thread(target=self._keep_sending, name="mirror", daemon=True)
         self.failure: RaysweepError | None = None
-        """Why the sweep has to stop, if it has to."""
+        """Why the sweep has to stop; None if it need not."""
 
     def __getstate__(self) -> dict[str, object]:
-        """Nothing: Tune pickles what hangs on its searcher."""
+        """Return nothing, because Tune pickles whatever its searcher refers to."""
         return {}
 
     def start(self) -> None:
-        """Begins to send in the background."""
+        """Start to send in the background."""
         self._thread.start()
 
     def flush(self) -> None:
-        """Sends what has changed.
+        """Send what has changed.
 
         Raises:
             StorageError: if the bucket does not answer.
@@ -88,13 +89,13 @@ class Mirror:
                 self._unknown.discard(name)
 
     def fetch_trial(self, number: int, node: str | None) -> None:
-        """Fetches the pictures of a trial that another machine has made, so that the report can show them."""
+        """Fetch the pictures of a trial that another machine has made, so that the report can show them."""
         if node == socket.gethostname() and self._directory.trial(number).exists():
             return
         self.fetch_pictures(number)
 
     def fetch_pictures(self, number: int | None = None) -> bool:
-        """Fetches the pictures of other machines' trials, or of one; whether there were any."""
+        """Fetch the pictures of other machines' trials, or of one trial; return whether there were any."""
         try:
             return fetch_pictures(self._directory, self.remote, number) > 0
         except StorageError as error:
@@ -102,10 +103,10 @@ class Mirror:
             return False
 
     def close(self, patience_s: float | None = None) -> None:
-        """Sends all that is left, also of trials, and gives the lease back.
+        """Send all that is left, also of trials, and give the lease back.
 
         Raises:
-            StorageError: if the bucket does not answer, again and again; says where everything is.
+            StorageError: if the bucket repeatedly does not answer; says where everything is.
             SweepDirectoryError: if another driver has taken the sweep over.
         """
         self._end()
@@ -126,7 +127,7 @@ class Mirror:
                 time.sleep(RETRY_S)
 
     def abandon(self) -> None:
-        """Leaves everything in the bucket as it is, at once."""
+        """Stop at once, and leave everything in the bucket as it is."""
         self._end(timeout_s=1.0)
         self._lease.leave()
 
@@ -170,13 +171,13 @@ class Mirror:
             content = path.read_bytes()
         except FileNotFoundError:  # replaced by a newer one, or not there yet
             return
-        if time.monotonic() - self._renewed > MIRROR_INTERVAL_S:  # a long report must not look like a death
+        if time.monotonic() - self._renewed > MIRROR_INTERVAL_S:  # a long report must not look like a dead driver
             self._renew()
         self.remote.write(name, whole_lines(content) if name == self._directory.journal.name else content)
         self._sent[name] = as_it_is
 
     def _send_trials(self) -> None:
-        """Send what the machines that train could not: pictures, and all checkpoints of trials with a newer one."""
+        """Send what the training machines could not: pictures, and all checkpoints of trials with a newer one here."""
         here, there = files_below(self._directory, self._directory.trials), self.remote.list("trials")
         for name in here:
             if is_picture(name) and name not in there:
@@ -204,12 +205,14 @@ class Mirror:
 
 @contextmanager
 def mirroring(directory: SweepDirectory, *, new: bool) -> Iterator[Mirror | None]:
-    """Drives a sweep in a bucket: its lease is held, and its copy, up to date at the start, is sent until the end.
+    """Drive a sweep in a bucket during a block: hold its lease, and send its copy until the end.
 
-    For a sweep of this machine it does nothing. The caller holds the lock of the working copy.
+    The copy is brought up to date first. For a sweep of this machine, this does nothing. The caller holds the lock of
+    the working copy.
 
     Raises:
-        SweepDirectoryError: if another driver is at work, or there is a sweep already (`new`), or none (not `new`).
+        SweepDirectoryError: if (a) another driver is at work, (b) there is a sweep already (`new`), or (c) there is
+            none (not `new`).
         StorageError: if the bucket does not answer; everything stays in the working copy.
     """
     remote = remote_of(directory)
@@ -218,7 +221,7 @@ def mirroring(directory: SweepDirectory, *, new: bool) -> Iterator[Mirror | None
         return
     remote.require_access()
     if not new and not is_taken(directory):
-        update(directory, remote)  # raises before a lease makes a directory of nothing
+        update(directory, remote)  # raises, before a lease is written where there is no sweep
     lease = Lease(remote)
     lease.take()
     try:

@@ -1,8 +1,8 @@
-"""A trial of a sweep in a bucket, on the machine that trains or tests it: what it fetches first, and what it sends.
+"""A trial in a bucket, on the machine that trains or tests it: what is fetched and sent.
 
 Checkpoints are written here as for any sweep and sent while the next epoch trains; the bucket keeps two, as a directory
-does. An epoch after which the trial may end is sent before it is reported, so that whoever hears of an end finds the
-pictures and the model in the bucket.
+does. An epoch after which the trial may end is sent before it is reported. So when the end is known, the pictures and
+the model are in the bucket.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ class TrialFiles:
         _patiently(self._fetch)
 
     def before(self, restored: EpochMetrics) -> list[EpochMetrics]:
-        """The results that the ledger lacks of the epochs before the one that was restored."""
+        """Return the results before the restored epoch that the ledger lacks."""
         return self._epochs[self._order.epochs_done : restored.epoch - 1]
 
     def keep(self, metrics: EpochMetrics) -> None:
-        """Writes an epoch's result; its checkpoint comes after. First what is on its way has to be there.
+        """Write an epoch's result, once the files on their way are in the bucket; its checkpoint comes after.
 
         Raises:
-            StorageError: if that cannot be sent, or the file not be written.
+            StorageError: if those cannot be sent, or the file cannot be written.
         """
         self.wait()
         self._epochs = [*self._epochs[: metrics.epoch - 1], metrics]
         write_epochs(self._trial / EPOCHS, self._epochs)
 
     def send(self, metrics: EpochMetrics) -> None:
-        """Sends the trial's files in the background; waits for it after an epoch that may be the trial's last.
+        """Send the trial's files in the background; wait for them after an epoch that may be the trial's last.
 
         Raises:
             StorageError: if they cannot be sent.
@@ -81,17 +81,17 @@ class TrialFiles:
             self.wait()
 
     def wait(self) -> None:
-        """Waits until what is on its way is in the bucket.
+        """Wait until the files on their way are in the bucket.
 
         Raises:
-            StorageError: if it cannot be sent.
+            StorageError: if they cannot be sent.
         """
         sending, self._sending = self._sending, None
         if sending is not None:
             sending.result()
 
     def close(self) -> None:
-        """Waits likewise, and ends the thread; what cannot be sent is the driver's to send."""
+        """Wait as `wait` does, and end the thread; the driver sends what could not be sent."""
         try:
             self.wait()
         except (StorageError, OSError) as error:
@@ -99,7 +99,7 @@ class TrialFiles:
         self._sender.shutdown(wait=False)
 
     def _fetch(self) -> None:
-        """Fetches what is newer than what is here, and takes away checkpoints that do not follow from the ledger."""
+        """Fetch what is newer than the files here, and remove checkpoints that do not follow from the ledger."""
         order, here = self._order, self._trial / EPOCHS
         theirs = self._remote.read(f"{self._name}/{EPOCHS}")
         ours = here.read_bytes() if here.exists() else None
@@ -116,16 +116,16 @@ class TrialFiles:
                 (self.directory.root / name).unlink(missing_ok=True)
 
     def _is_of_another(self, name: str) -> bool:
-        """Whether a checkpoint has other hyperparameters than the trial.
+        """Return whether a checkpoint has other hyperparameters than the trial.
 
-        The journal that told of it was lost with its driver, and the sampler has now suggested something else.
+        Then the driver died before its journal reached the bucket, and the sampler has now suggested something else.
         """
         from raysweep.errors import CheckpointError
         from raysweep.vae.checkpoint import read_checkpoint
 
         try:
             return read_checkpoint(self.directory.root / name).config != self._order.config
-        except CheckpointError:  # torn: that is seen, and said, when it is restored
+        except CheckpointError:  # damaged: reported when it is restored
             return False
 
     def _send(self) -> None:
@@ -146,7 +146,7 @@ class TrialFiles:
 
 @contextmanager
 def with_trial_files(order: TestOrder) -> Iterator[TestOrder]:
-    """The order with a directory of this machine, where the trial's checkpoint is; sends what is made of it.
+    """Yield the order with a local directory that has the trial's checkpoint; then send the new pictures.
 
     Raises:
         StorageError: if the bucket does not answer.
@@ -169,13 +169,13 @@ def with_trial_files(order: TestOrder) -> Iterator[TestOrder]:
 
 
 def _pictures(directory: SweepDirectory, number: int) -> dict[str, int]:
-    """The files that a trial has made for the report, with the time of their last change."""
+    """Return the files that a trial has made for the report, with their modification times in ns."""
     names = filter(is_picture, files_below(directory, directory.trial(number)))
     return {name: (directory.root / name).stat().st_mtime_ns for name in names}
 
 
 def _patiently(work: Callable[[], None]) -> None:
-    """Does it again while the bucket does not answer, for a while."""
+    """Do the work; for up to `PATIENCE_S`, repeat it if the bucket does not answer."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

@@ -1,7 +1,7 @@
-"""The copy on this machine of a sweep directory in a bucket: everything is read and written here, and sent from here.
+"""This machine's copy of a sweep directory in a bucket: everything is read, written and sent from here.
 
-The bucket has the last word. Only a journal here that goes on where the bucket's ends is newer: that of a driver which
-was killed on this machine before it could send it. What is fetched comes from others, so it never leaves the copy.
+The bucket decides. A journal here is newer only if it continues the bucket's: a driver on this machine was then killed
+before it could send it. What is fetched comes from others, so it is never written outside the copy.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from raysweep.storage.lock import has_driver
 from raysweep.storage.remote import RemoteDirectory, RemoteFile, below, is_remote
 
 EPOCHS = "epochs.json"
-"""Beside a trial's checkpoints: the results of its epochs, of which the bucket's journal may lack the last."""
+"""The file with a trial's results, beside its checkpoints; the bucket's journal may lack the last results."""
 _CHECKPOINT = re.compile(r"trials/\d+/epoch-(\d+)\.safetensors")
 _EPOCHS = TypeAdapter(list[EpochMetrics])
 _log = logging.getLogger("raysweep")
 
 
 def locate(location: str | os.PathLike[str]) -> SweepDirectory:
-    """The sweep directory at a path or a URI; of one in a bucket, where its copy is. Asks nobody and makes nothing.
+    """Return the sweep directory at a path or a URI; for a bucket, its copy. Sends no request and makes nothing.
 
     Raises:
-        SweepDirectoryError: for what no sweep directory can be.
+        SweepDirectoryError: if it cannot be a sweep directory.
     """
     if not is_remote(location):
         return SweepDirectory.at(location)
@@ -46,18 +46,18 @@ def locate(location: str | os.PathLike[str]) -> SweepDirectory:
 
 
 def working_copy(uri: str) -> Path:
-    """Where this machine keeps its copy of a sweep directory in a bucket."""
+    """Return where this machine keeps its copy of a sweep directory in a bucket."""
     name = re.sub(r"[^\w.-]+", "_", uri.partition("?")[0].rsplit("/", 1)[-1])[:40]
     return writable_cache_directory() / "sweeps" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
 def remote_of(directory: SweepDirectory) -> RemoteDirectory | None:
-    """The directory in a bucket that this is a copy of; None for a sweep of this machine."""
+    """Return the directory in a bucket that this is a copy of; None for a sweep of this machine."""
     return None if directory.origin is None else RemoteDirectory.at(directory.origin)
 
 
 def at_hand(location: str | os.PathLike[str]) -> SweepDirectory:
-    """The sweep directory at a path or a URI, of one in a bucket with its specification and ledger as they now are.
+    """Return the sweep directory at a path or a URI; for a bucket, update specification and ledger first.
 
     Raises:
         SweepDirectoryError: if there is no sweep.
@@ -71,18 +71,18 @@ def at_hand(location: str | os.PathLike[str]) -> SweepDirectory:
     with storage_errors(directory.root):
         directory.root.mkdir(parents=True, exist_ok=True)
         with FileLock(directory.root / ".fetch.lock"):
-            if not has_driver(directory):  # else what is here is newer
+            if not has_driver(directory):  # otherwise what is here is newer
                 remote.require_access()
                 update(directory, remote)
     return directory
 
 
 def update(directory: SweepDirectory, remote: RemoteDirectory) -> bool:
-    """Brings the specification and the journal of the copy up to date. True if the copy's own was the newer one.
+    """Bring the copy's specification and journal up to date; return True if the copy was the newer one.
 
     Raises:
         SweepDirectoryError: if the bucket holds no sweep there.
-        StorageError: if it does not answer, or the copy cannot be written.
+        StorageError: if the bucket does not answer, or the copy cannot be written.
     """
     spec, journal = remote.read(directory.spec.name), remote.read(directory.journal.name)
     if spec is None and journal is None:
@@ -106,7 +106,7 @@ def update(directory: SweepDirectory, remote: RemoteDirectory) -> bool:
 
 
 def is_taken(directory: SweepDirectory) -> bool:
-    """Whether the bucket holds a sweep already.
+    """Return whether the bucket holds a sweep already.
 
     Raises:
         SweepDirectoryError: if there is no such bucket, or it refuses.
@@ -120,9 +120,9 @@ def is_taken(directory: SweepDirectory) -> bool:
 
 
 def foreign_objects(directory: SweepDirectory) -> list[str]:
-    """Return the names at the top of a directory in a bucket that holds no sweep: what others have put there.
+    """Return the names at the top of a bucket's directory without a sweep: what others have put there.
 
-    Hidden ones are left out: the lease of a driver that has just begun is a sweep's own.
+    Hidden ones are left out, because the lease of a driver that has just begun belongs to a sweep.
 
     Raises:
         StorageError: if the bucket does not answer.
@@ -132,7 +132,7 @@ def foreign_objects(directory: SweepDirectory) -> list[str]:
 
 
 def set_aside(directory: SweepDirectory) -> None:
-    """Moves all that the copy holds into a directory beside it: it is not what the bucket has."""
+    """Move all that the copy holds, except hidden files, into a directory beside it: the bucket has other content."""
     old = directory.root.with_name(f"{directory.root.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
     for path in list(directory.root.iterdir()):
         if not path.name.startswith("."):
@@ -141,32 +141,32 @@ def set_aside(directory: SweepDirectory) -> None:
 
 
 def whole_lines(journal: bytes) -> bytes:
-    """A journal without the line that is still being written."""
+    """Return a journal without the line that is still being written."""
     return journal[: journal.rfind(b"\n") + 1]
 
 
 def checkpoint_epoch(name: str) -> int | None:
-    """The epoch of a checkpoint, by its name below the sweep directory; None if it is no checkpoint."""
+    """Return the epoch of a checkpoint from its name below the sweep directory; None if it is no checkpoint."""
     found = _CHECKPOINT.fullmatch(name)
     return int(found.group(1)) if found else None
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file below the sweep directory is one that a trial has made for the report."""
+    """Return whether a trial has made this file, named below the sweep directory, for the report."""
     last = name.rsplit("/", 1)[-1]
     is_of_a_trial = name.startswith("trials/") and not last.startswith(".")
     return is_of_a_trial and last != EPOCHS and checkpoint_epoch(name) is None
 
 
 def fetch_pictures(directory: SweepDirectory, remote: RemoteDirectory, number: int | None = None) -> int:
-    """Fetches what trials, or one of them, have made for the report and the copy lacks; how many files."""
+    """Fetch the report files of all trials, or of one, that the copy lacks; return how many."""
     found = remote.list("trials" if number is None else f"trials/{number:04d}")
     missing = [name for name, there in found.items() if is_picture(name) and _differs(directory.root, name, there)]
     return sum(remote.fetch(name, below(directory.root, name)) for name in missing)
 
 
 def fetch_profile(directory: SweepDirectory, remote: RemoteDirectory) -> None:
-    """Fetches where the time of a session went, of which the ledger knows nothing, if the copy lacks it."""
+    """Fetch the profile of a session, which the ledger does not contain, if the copy lacks it."""
     name = directory.profile_parquet.relative_to(directory.root).as_posix()
     there = remote.find(name)
     if there is not None and _differs(directory.root, name, there):
@@ -174,16 +174,16 @@ def fetch_profile(directory: SweepDirectory, remote: RemoteDirectory) -> None:
 
 
 def fetch_checkpoints(directory: SweepDirectory, remote: RemoteDirectory, number: int) -> None:
-    """Fetches the checkpoints of a trial that the copy lacks."""
+    """Fetch the checkpoints of a trial that the copy lacks."""
     for name, there in remote.list(f"trials/{number:04d}").items():
         if checkpoint_epoch(name) is not None and _differs(directory.root, name, there):
             remote.fetch(name, below(directory.root, name))
 
 
 def send_report(directory: SweepDirectory, only: Sequence[Path] | None = None) -> None:
-    """Puts the report of the copy, or `only` some files of it, in the place of the bucket's.
+    """Replace the bucket's report, or `only` some files of it, with the copy's.
 
-    Nothing for a sweep of this machine.
+    Do nothing for a sweep of this machine.
 
     Raises:
         StorageError: if the bucket does not answer.
@@ -202,13 +202,13 @@ def send_report(directory: SweepDirectory, only: Sequence[Path] | None = None) -
 
 
 def files_below(directory: SweepDirectory, part: Path) -> list[str]:
-    """Names, below the sweep directory, of the files in a part of it that are whole: no temporary and no lock."""
+    """Return the names, below the sweep directory, of a part's whole files: no temporaries and no locks."""
     names = [path.relative_to(directory.root) for path in part.rglob("*") if path.is_file()]
     return sorted(name.as_posix() for name in names if not any(p.startswith(".") for p in name.parts))
 
 
 def read_epochs(content: bytes | None) -> list[EpochMetrics]:
-    """The results in an `epochs.json`, from epoch 1 on without a gap; none if it is not there or damaged."""
+    """Return the results in an `epochs.json`, from epoch 1 without a gap; none if it is missing or damaged."""
     try:
         found = _EPOCHS.validate_json(content or b"[]")
     except ValidationError as error:
@@ -222,7 +222,7 @@ def write_epochs(path: Path, epochs: list[EpochMetrics]) -> None:
 
 
 def _differs(root: Path, name: str, there: RemoteFile) -> bool:
-    """Whether an object is another than the file of the copy: that is of another size, or older."""
+    """Return whether the copy lacks an object, or has an older file of another size."""
     path = below(root, name)
     if not path.exists():
         return True

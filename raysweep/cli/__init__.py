@@ -1,4 +1,4 @@
-"""The command line: it parses, calls and prints. Everything heavy is imported by the command that needs it."""
+"""The command line: it parses, calls and prints. Slow imports are made only by the command that needs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from raysweep.cli.trial import show
 from raysweep.errors import OutputError
 
 GARBAGE_AFTER = 50_000
-"""Objects made before Python looks for garbage again; at its own 700 that takes 0.2 s of what a sweep imports."""
+"""New objects before Python collects garbage again; with the default of 700, it takes 0.2 s of a sweep's imports."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,12 +42,12 @@ def main() -> None:
 
 
 def command() -> None:
-    """Run `main` in a process of its own, which seldom looks for garbage, and ends without a word from libraries."""
+    """Run `main` as the whole process: with rare garbage collection, and without messages of libraries at the end."""
     gc.set_threshold(GARBAGE_AFTER)
     _leave_to_the_log()
-    code = 1  # of an error that nobody foresaw
-    atexit.register(_close_the_terminal)  # the first to be registered is the last to be called
-    atexit.register(gc.freeze)  # otherwise the interpreter looks for garbage in all that was imported: 0.6 s
+    code = 1  # for an unexpected error
+    atexit.register(_close_the_terminal)  # registered first, so called last
+    atexit.register(gc.freeze)  # otherwise the interpreter collects garbage in all that was imported: 0.6 s
     try:
         with guarded_output():
             main()
@@ -56,7 +56,7 @@ def command() -> None:
         raise
     finally:
         end_at_next_signal()
-        if is_stuck():  # what Python calls at its end would wait for the same
+        if is_stuck():  # what Python calls at its end would wait for the same call into Ray
             error = sys.exc_info()
             if error[0] is not None and not isinstance(error[1], SystemExit):
                 sys.excepthook(*error)
@@ -64,15 +64,15 @@ def command() -> None:
 
 
 def _end(code: int) -> None:
-    """End this process with what it has printed, and without Python's clean-up."""
+    """Flush the output and end this process without Python's clean-up."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, OutputError):  # nobody reads on, as `head` does not
+        with suppress(OSError, ValueError, OutputError):  # the reader may be gone, such as `head`
             stream.flush()
     os._exit(code)
 
 
 def _close_the_terminal() -> None:
-    """Keep off the terminal what libraries report when the interpreter is gone: leaks of theirs, 34 lines by triton."""
+    """Hide what libraries print after the interpreter has ended: their leaks, 34 lines by triton."""
     with suppress(OSError, ValueError):
         sys.stderr.flush()
         null = os.open(os.devnull, os.O_WRONLY)
@@ -80,7 +80,7 @@ def _close_the_terminal() -> None:
 
 
 def _leave_to_the_log() -> None:
-    """Keep what libraries say in passing off the terminal; a sweep's log has it."""
+    """Keep warnings and messages of libraries off the terminal; a sweep's log has them."""
     logging.captureWarnings(True)
     for name in ("matplotlib", "py.warnings"):
         logger = logging.getLogger(name)

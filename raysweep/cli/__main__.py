@@ -1,4 +1,4 @@
-"""`python -m raysweep.cli`, which is `raysweep`."""
+"""`python -m raysweep.cli`, the same as `raysweep`."""
 
 from __future__ import annotations
 

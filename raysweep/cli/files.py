@@ -69,7 +69,7 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
     prediction = _predicted_collapse(spec, cache)
     collapse = summary(prediction, spec.trial)
     shipped = f" (shipped with raysweep; for a copy to change, type: raysweep new my.yaml --from {file})"
-    # Only now: the images may have a fault.
+    # Printed only now, because the images may have a fault.
     console.print(f"{file}: sound{shipped if find_shipped(file) else ''}", soft_wrap=True)
     console.print(plan_view(spec, description, collapse, slots, where, _remarks(cache), past))
     for index, remark in enumerate(remarks_before(spec, description.sizes.train, prediction)):
@@ -80,7 +80,7 @@ def check(file: str | None, fields: bool, schema: bool) -> None:
 
 
 def _slots(spec: SweepSpec) -> tuple[Any, str]:
-    """Return what a trial takes and how many fit, and where: a phrase."""
+    """Return what a trial takes and how many fit, and a phrase that says where."""
     from raysweep.backend.address import wanted_address
     from raysweep.backend.autoscaling import slots_of
     from raysweep.backend.connection import connected
@@ -108,8 +108,8 @@ def _images(console: Console, spec: SweepSpec, is_present: bool) -> Path | Unpre
         return Unpredictable("the images are not on this machine yet")
     try:
         with preparing(console) as progress:
-            return prepare_cache(spec.data, progress, lambda _: None)  # `plan_view` shows them, and more
-    except StorageError as error:  # a file is no less sound for the disk of the machine that checks it
+            return prepare_cache(spec.data, progress, lambda _: None)  # `plan_view` shows the warnings, and more
+    except StorageError as error:  # a fault of this machine's disk is not a fault of the file
         return Unpredictable(str(error))
 
 
@@ -125,7 +125,7 @@ def _predicted_collapse(spec: SweepSpec, cache: Path | Unpredictable) -> Preflig
 
 
 def _remarks(cache: Path | Unpredictable) -> tuple[Note, ...]:
-    """Return what preparing the images did to them."""
+    """Return how preparing the images changed them; empty without a cache."""
     from raysweep.data.cache import open_cache
 
     return open_cache(cache).info.remarks if isinstance(cache, Path) else ()

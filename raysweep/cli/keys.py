@@ -1,4 +1,4 @@
-"""What `raysweep check --fields` prints: every key that a search space file may have."""
+"""The page that `raysweep check --fields` prints: every key that a search space file may have."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from raysweep.spec.sections import SweepSpec
 
 WIDTH = 100
-"""Columns of a page that goes to no terminal, and the most on one."""
+"""Width of a page that does not go to a terminal, and the largest width on one."""
 
 
 def fields_page(wanted: str | None) -> str:
-    """Return the page of all keys; of those at or below the one that `wanted` names; or of what a file says of each.
+    """Return the page of the keys that `wanted` asks for.
+
+    These are (a) all, if it is None, (b) those at or below a key, or (c) all, with the values of a search space file.
 
     Raises:
         SpecError: if `wanted` is neither a key nor a search space.
@@ -46,7 +48,7 @@ def fields_page(wanted: str | None) -> str:
 
 
 def _lines(keys: Sequence[Key], source: str = "", spec: SweepSpec | None = None) -> Iterator[str]:
-    """Yield the page's lines; with a specification, what its file has of each key that is not at its default."""
+    """Yield the page's lines; with a specification, also each value in its file that is not the default."""
     width = min(shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH, WIDTH)
     above: list[str] = []
     for key in keys:
@@ -84,7 +86,7 @@ def _wrapped(text: str, indent: int, width: int) -> Iterator[str]:
 
 
 def _in_file(key: Key, source: str, spec: SweepSpec) -> str:
-    """Return what a file has of a key; empty if that is the default, or a section."""
+    """Return a file's value of a key; empty if that is the default, a section or a list."""
     from raysweep.spec.keys import as_yaml
 
     found: Any = spec.as_mapping()

@@ -46,7 +46,7 @@ def new(file: str, data: str | None, origin: str | None) -> None:
     try:
         parse_spec(text, file)
     except SpecError as error:
-        if origin is None:  # then it is what was just made: the images need what cannot be chosen for them
+        if origin is None:  # the text was just made: these images need a key that cannot be chosen for them
             raise
         raise SpecError(origin, error.faults, advice=f"{file} was not written") from None
     _write(path, text)
@@ -55,10 +55,10 @@ def new(file: str, data: str | None, origin: str | None) -> None:
 
 
 def _path_of_new(file: str) -> Path:
-    """Return the path of a file that is not there and can be.
+    """Return the path of a new file, after checking that it can be written.
 
     Raises:
-        RaysweepError: if it is there, its directory is not, or it is not named as search space files are.
+        RaysweepError: if the file exists, its directory does not, or its name is not that of a search space file.
     """
     from raysweep.errors import RaysweepError
     from raysweep.spec.loading import NAME
@@ -95,7 +95,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _for_images(data: str | None, name: str) -> tuple[str, str]:
-    """Return the text of a file for a folder of images or a data set, and what is said of it."""
+    """Return the text of a file for an image folder or data set, and a phrase about the images."""
     from raysweep.data.cache import describe
     from raysweep.spec.newspace import Images, space_text, validation_fraction
     from raysweep.spec.sections import DataSpec
@@ -140,7 +140,7 @@ def _data_spec(data: str | None) -> DataSpec:
 
 
 def _copied(origin: str, name: str) -> tuple[str, str]:
-    """Return the text of a file that says what another one, or the record of a sweep, says."""
+    """Return a copy of another file or of a sweep's record as text, and a phrase about it."""
     from raysweep.review.sweep import open_sweep
     from raysweep.spec.loading import load_spec
     from raysweep.spec.newspace import record_text, renamed
@@ -156,6 +156,6 @@ def _copied(origin: str, name: str) -> tuple[str, str]:
     path = find_shipped(origin) or Path(origin)
     if path.is_file() and (recorded := described_spec(path)) is not None:
         return record_text(name, recorded, f"the sweep in {origin}"), f", what {origin} is the record of"
-    load_spec(origin)  # says what is wrong with a file, or which ones there are
+    load_spec(origin)  # raises an error that says what is wrong with a file, or which ones there are
     shipped = ", which is shipped with raysweep" if path != Path(origin) else ""
     return renamed(decoded(path.read_bytes(), origin), name, f"{origin}{shipped}"), f", a copy of {origin}{shipped}"

@@ -1,7 +1,7 @@
-"""Standard output as users have it: a file on a full disk, a pipe that nobody reads any more, or closed.
+"""Standard output that can fail: a file on a full disk, a pipe without a reader, a closed stream.
 
-What cannot be written ends the command with one message on standard error and exit code 1. Python and click would end
-in a traceback or say nothing, depending on the moment.
+If output cannot be written, the command ends with one message on standard error and exit code 1. Python and click alone
+would end in a traceback or say nothing, depending on the moment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raysweep.errors import OutputError
 
 
 class Output(io.TextIOWrapper):
-    """A text stream that says once that it cannot be written, and from then on takes what it is given for nothing."""
+    """A text stream that reports once that it cannot be written, and then discards all further text."""
 
     is_lost = False
 
@@ -37,7 +37,7 @@ class Output(io.TextIOWrapper):
 
     def _lost(self, error: OSError) -> OutputError:
         self.is_lost = True
-        with suppress(OSError):  # what is still buffered would be tried again, and complained of, when Python ends
+        with suppress(OSError):  # otherwise Python would try the buffered text again at its end, and complain
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.close(null)
@@ -49,7 +49,7 @@ class Output(io.TextIOWrapper):
 
 
 class _Closed(io.RawIOBase):
-    """The place of a standard output that was closed before the start."""
+    """A substitute for a standard output that was closed before the start."""
 
     def writable(self) -> bool:
         return True
@@ -60,7 +60,7 @@ class _Closed(io.RawIOBase):
 
 @contextmanager
 def guarded_output() -> Iterator[None]:
-    """Turn whatever keeps standard output from being written into one message and exit code 1."""
+    """Turn any failure to write standard output into one message and exit code 1."""
     is_closed = sys.stdout is None
     _fill_standard_descriptors()
     if is_closed:
@@ -81,7 +81,7 @@ def guarded_output() -> Iterator[None]:
 
 
 def tell(message: str) -> None:
-    """Write a message to standard error; where that takes none, the exit code has to say it."""
+    """Write a message to standard error; if that fails, only the exit code reports the error."""
     try:
         print(message, file=sys.stderr, flush=True)  # noqa: T201 (to a terminal that click may not reach either)
     except OSError:
@@ -92,7 +92,7 @@ def tell(message: str) -> None:
 
 
 def _fill_standard_descriptors() -> None:
-    """Open nothing in the place of a standard stream that is closed: the next file opened would be taken for it."""
+    """Open /dev/null for each closed standard stream; otherwise the next file opened would take its place."""
     for number in range(3):
         try:
             os.fstat(number)

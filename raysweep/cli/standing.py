@@ -1,4 +1,4 @@
-"""The command `status`: where a sweep stands, once or until it ends."""
+"""The command `status`: show the status of a sweep, once or until it ends."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from raysweep.review.sweep import Sweep
 
 LOOK_S = 1.0
-"""Least time between two looks at a sweep."""
+"""Least seconds between two looks at a sweep."""
 LOOK_SHARE = 0.1
-"""Most of the time that looking takes: the journal of a large sweep takes seconds to read."""
+"""Largest share of the time spent on looking: the journal of a large sweep takes seconds to read."""
 
 
 @click.command()
@@ -45,12 +45,12 @@ def status(directory: str, watch: bool, as_json: bool) -> None:
         return
     try:
         _watch(directory, as_json)
-    except KeyboardInterrupt as stop:  # the sweep goes on, and nothing has to be said of it
+    except KeyboardInterrupt as stop:  # the sweep goes on, so no message is needed
         raise SystemExit(128 + getattr(stop, "number", 2)) from None
 
 
 def _watch(directory: str, as_json: bool) -> None:
-    """Show a sweep till no driver is at work on it."""
+    """Show a sweep until no driver is at work on it."""
     from rich.console import Group
     from rich.live import Live
 
@@ -83,7 +83,7 @@ def _watch(directory: str, as_json: bool) -> None:
 
 
 def _show(console: Console, part: RenderableType) -> None:
-    """Print a line, a table, or a sentence, which breaks between words on a terminal; the lines stay whole."""
+    """Print a line, a table or a sentence. On a terminal, sentences break between words; lines stay whole."""
     from rich.text import Text
 
     is_sentence = isinstance(part, Text)
@@ -98,7 +98,7 @@ def _json_of(sweep: Sweep, indent: int | None = None) -> str:
 
 
 def _view(sweep: Sweep, directory: str) -> list[RenderableType]:
-    """Return the lines, tables and sentences that say where a sweep stands."""
+    """Return the lines, tables and sentences that show the status of a sweep."""
     from rich.text import Text
 
     from raysweep.terminal.views import (

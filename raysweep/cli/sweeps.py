@@ -32,7 +32,7 @@ MORE = re.compile(r"\+[0-9]{1,12}", re.ASCII)
 
 
 class NewTotal(click.IntRange):
-    """Trials of a new sweep: a total, since there is nothing yet to which more could be added."""
+    """Number of trials of a new sweep: only a total, because there are no trials yet to add to."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and MORE.fullmatch(value.strip()):
@@ -41,7 +41,7 @@ class NewTotal(click.IntRange):
 
 
 class Total(click.IntRange):
-    """Trials of a sweep that is there: a total, or with a plus sign how many more."""
+    """Number of trials of an existing sweep: a total, or with a plus sign how many more."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and MORE.fullmatch(value.strip()) and int(value) > 0:
@@ -165,7 +165,7 @@ def resume(
     console = plain_console()
     before = open_sweep(directory)
     spec, changes = wanted_spec(before.directory, trials, time_budget, file, confirm)
-    total = None if trials is None else spec.trials  # of a +MORE, which is counted from what the sweep has now
+    total = None if trials is None else spec.trials  # also for +MORE, which counts from what the sweep has now
     status = sweep_status(before.records, spec)
     if changes:
         console.print(f"{before.spec.name}  goes on with another search space:")
@@ -196,9 +196,9 @@ def resume(
 
 
 def _conclude(console: Console, sweep: Sweep) -> None:
-    """Say what came of a run: the best trials, what the tables do not show, the counts, what to type next.
+    """Print the results of a run: the best trials, remarks, the counts, and what to type next.
 
-    Exits with 128 + the signal's number if one stopped it, with 1 if no trial came to a result.
+    Exit with 128 + the signal's number if a signal stopped it, and with 1 if it ended without any result.
     """
     from raysweep.terminal.views import causes, finals_view, profile_lines, summary_lines, trials_view
 

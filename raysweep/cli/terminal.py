@@ -1,4 +1,4 @@
-"""What all commands share: their errors, their options, and the terminal that they print to."""
+"""Functions that all commands share: for their errors, their options, and the terminal that they print to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns raysweep's own errors into their message and exit code: the one place that does."""
+    """Turn raysweep's own errors into their message and exit code; no other place does this."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -65,10 +65,10 @@ def _require_working_directory() -> None:
 
 
 def tensorboard_lines(runs: Path) -> list[str]:
-    """Return what to type and to do so that TensorBoard shows all of the runs in a directory.
+    """Return what to type and do so that TensorBoard shows all of the runs in a directory.
 
-    The address turns smoothing off, which draws each curve away from its last value. The box has no address: its
-    setting stays in the browser, and as shipped the axis ends below the highest twentieth of all points.
+    The address turns off smoothing, because it moves each curve away from its last value. The box cannot be set in the
+    address, because its setting stays in the browser. By default the axis ends below the highest 5 % of all points.
     """
     return [
         f"tensorboard --logdir {typed(runs)}",
@@ -100,12 +100,12 @@ def plain_console() -> Console:
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     console = Console(width=None if is_terminal else PLAIN_WIDTH, markup=False, highlight=False)
     if console.is_dumb_terminal:
-        console.size = shutil.get_terminal_size()  # rich takes 80 for the width of each dumb terminal
+        console.size = shutil.get_terminal_size()  # rich assumes a width of 80 for each dumb terminal
     return console
 
 
 def display_of(console: Console, spec: SweepSpec) -> Any:
-    """Return what shows a sweep of `spec` while it runs: a live display, or lines for a pipe and beside a debugger."""
+    """Return the display of a running sweep: live, or lines for a pipe and for the inline backend (debuggers)."""
     from raysweep.terminal.progress import LiveDisplay, PlainDisplay
 
     is_live = can_redraw(console) and spec.resources.backend != "inline"
@@ -113,7 +113,7 @@ def display_of(console: Console, spec: SweepSpec) -> Any:
 
 
 def can_redraw(console: Console) -> bool:
-    """Return whether what is shown can be redrawn in place: a pipe cannot, nor can a terminal with TERM=dumb."""
+    """Return whether output can be redrawn in place: not in a pipe, and not on a terminal with TERM=dumb."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -122,14 +122,14 @@ def warner(console: Console) -> Callable[[str], None]:
 
 
 def print_sentences(console: Console, text: str) -> None:
-    """Print text that breaks between words on a terminal; commands, and whatever goes into a pipe, stay whole."""
+    """Print text that breaks between words on a terminal. Commands, and all output into a pipe, are not broken."""
     for line in text.splitlines():
         console.print(line, soft_wrap=line.startswith("    ") or not console.is_terminal, markup=False)
 
 
 @contextmanager
 def preparing(console: Console) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar that shows itself only while a data cache is built."""
+    """Show a progress bar, but only while a data cache is built."""
     if not can_redraw(console):
         yield None
         return

@@ -1,4 +1,4 @@
-"""The command `show`: one trial, what it was, how it went, why it ended, and where its files are."""
+"""The command `show`: one trial's configuration, its progress, why it ended, and where its files are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PLOT_ROWS, PLOT_COLUMNS = 8, 60
 MOST_EPOCHS = 16
-"""Epochs whose numbers are shown; of more, the first, the last and some between."""
+"""Most epochs whose numbers are shown; if there are more, the first, the last and some between."""
 TRACEBACK_LINES = 8
 SHOWN = ("val_loss", "elbo_nats", "rate_nats", "distortion_nats", "psnr_db", "active_units")
 """Metrics that are shown by epoch, besides the objective."""
@@ -85,7 +85,7 @@ def _rank(sweep: Sweep, record: TrialRecord) -> str:
 
 
 def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
-    """Say why a trial ended, or where it stands if it has not; of one that failed, with the end of its traceback."""
+    """Say why a trial ended, with the end of any traceback, or where it stands now."""
     from raysweep.metrics import TrialState
     from raysweep.search.decisions import decision_text, decisions
 
@@ -117,7 +117,7 @@ def _reasons(sweep: Sweep, record: TrialRecord) -> list[str]:
 
 
 def _facts(sweep: Sweep, record: TrialRecord) -> list[tuple[str, str]]:
-    """Return what a trial was and what it came to, as heads and texts."""
+    """Return a trial's configuration and results, as heads and texts."""
     from raysweep.search.decisions import decision_text, decisions
     from raysweep.terminal.views import confirmed_text, duration_text, finals_text, params_text, value_text
 
@@ -163,7 +163,7 @@ def _span(started: datetime | None, ended: datetime | None) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Break a line of pairs at the double spaces between them and no pair in two, a sentence between its words."""
+    """Break a line of pairs at the double spaces between them, and a sentence between its words."""
     lines = [""]
     for part in text.split("  "):
         joined = f"{lines[-1]}  {part}" if lines[-1] else part
@@ -176,7 +176,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def plot(values: Sequence[float], name: str, rows: int = PLOT_ROWS, columns: int = PLOT_COLUMNS) -> list[str]:
-    """Draw values by epoch, the first at the left: a star each; a value that is no number leaves its place empty."""
+    """Draw values by epoch, the first at the left: one star each. If a value is not finite, its place is empty."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return []
@@ -198,7 +198,7 @@ def plot(values: Sequence[float], name: str, rows: int = PLOT_ROWS, columns: int
 
 
 def _epochs_table(sweep: Sweep, record: TrialRecord) -> FittingTable:
-    """Return the numbers by epoch, every rung among them."""
+    """Return the table of metrics by epoch, including every rung."""
     from raysweep.search.decisions import decisions, outcome_of
     from raysweep.terminal.views import Column, FittingTable, value_text
 

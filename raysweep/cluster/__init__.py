@@ -1,1 +1,1 @@
-"""Files that describe a cluster: what is missing in them, said before money is spent."""
+"""Checks of files that describe a cluster: they report what is missing before money is spent."""

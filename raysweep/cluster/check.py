@@ -1,4 +1,4 @@
-"""What is missing in a cluster file: looked up there and on this machine, without a network, credentials or Ray."""
+"""The check of a cluster file: it reads the file and this machine only, without network, credentials or Ray."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Checked:
 
     file: ClusterFile
     reminders: tuple[str, ...]
-    """What the file cannot say and a person has to know: what costs money all the time, what is to be done by hand."""
+    """What users must know besides the file: what costs money all the time, and what they must do by hand."""
 
 
 def check_cluster_file(path: str | Path) -> Checked:
-    """Looks for everything that is missing or wrong in a cluster file.
+    """Look for everything that is missing or wrong in a cluster file.
 
     Raises:
-        SpecError: with all of it, one line each: where, what was found, what is wanted, what to type.
+        SpecError: with all faults, one line each: where, what was found, what is wanted, what to type.
     """
     file = read_cluster_file(path)
     _check_placeholders(file)
@@ -40,7 +40,7 @@ def check_cluster_file(path: str | Path) -> Checked:
             reminders = check_job(file, installed_ray())
         case Kind.SLURM:
             reminders = check_script(file)
-    if file.kind is not Kind.KUBERNETES:  # whose operator makes the token
+    if file.kind is not Kind.KUBERNETES:  # there the operator makes the token
         _check_token(file)
     if file.faults:
         faults = sorted(set(file.faults))
@@ -49,7 +49,7 @@ def check_cluster_file(path: str | Path) -> Checked:
 
 
 def installed_ray() -> str:
-    """Version of the Ray beside raysweep on this machine, whose `ray up` is to read the file."""
+    """Return the version of the Ray on this machine; its `ray up` will read the file."""
     try:
         return version("ray")
     except PackageNotFoundError:  # pragma: no cover (raysweep requires it)
@@ -57,14 +57,14 @@ def installed_ray() -> str:
 
 
 def _check_placeholders(file: ClusterFile) -> None:
-    """Whatever is still to be filled in; comments may keep theirs."""
+    """Add a fault for each placeholder that is still to be filled in; comments may keep theirs."""
     if file.kind is Kind.SLURM:
         for number, line in enumerate(file.text.split("\n"), 1):
             if line.startswith("#SBATCH") or not line.lstrip().startswith("#"):
                 for found in dict.fromkeys(PLACEHOLDER.findall(line)):
                     file.add_line(number, "", f"{found} is still to be filled in")
         return
-    for beside in sorted(file.path.parent.glob(f"{file.path.stem}-*.json")):  # policies, which go by the same values
+    for beside in sorted(file.path.parent.glob(f"{file.path.stem}-*.json")):  # policies, which need the same values
         for found in dict.fromkeys(PLACEHOLDER.findall(beside.read_text(errors="replace"))):
             file.add_line(0, "", f"{beside}: {found} is still to be filled in")
     for place, text in file.texts():
@@ -73,7 +73,7 @@ def _check_placeholders(file: ClusterFile) -> None:
 
 
 def _check_token(file: ClusterFile) -> None:
-    """The token that the cluster is to answer to: on this machine, and readable by nobody else."""
+    """Check the token of the cluster: it must be on this machine, and nobody else may read it."""
     path = expanded(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
     try:
         status = path.stat()

@@ -1,4 +1,4 @@
-"""The rules for files of `ray up` that are those of one provider: AWS, Google Cloud, Azure, machines of one's own."""
+"""Rules for files of `ray up` by provider: AWS, Google Cloud, Azure, or your own machines."""
 
 from __future__ import annotations
 

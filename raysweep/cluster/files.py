@@ -1,4 +1,4 @@
-"""The text of a file that describes a cluster, as what starts it would read it, and the lines of its faults."""
+"""Cluster files, read as by the program that starts the cluster, and the lines of their faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raysweep.storage.plaintext import NotPlainText, decoded
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
-"""Keys and values after every alias is replaced by what it stands for; a cluster file has some 200."""
+"""Most keys and values once every alias is expanded; a cluster file has about 200."""
 
 PLACEHOLDER = re.compile(r"<[A-Za-z][\w .-]*>|\b(?:FILL|CHANGE|REPLACE)[-_ ]?(?:ME|IN|THIS)\b")
 URI = re.compile(r"\b(?:s3|gs|abfss)://[^\s'\"]+")
@@ -26,7 +26,7 @@ PINNED_RAY = re.compile(r"\bray(?:\[[\w,-]*\])?==([\w.+!-]+)")
 
 
 class Kind(StrEnum):
-    """What reads the file."""
+    """The program that reads the file."""
 
     LAUNCHER = "ray up"
     KUBERNETES = "kubectl"
@@ -41,22 +41,25 @@ class ClusterFile:
     kind: Kind
     text: str
     documents: list[Any]
-    """What the YAML documents hold; of a batch script, nothing."""
+    """Contents of the YAML documents; empty for a batch script."""
     faults: list[Fault]
     nodes: list[yaml.Node]
 
     def add(self, key: KeyPath, message: str, document: int = 0) -> None:
-        """Adds a fault of a key, with the line of the deepest part of it that is there."""
+        """Add a fault of a key, with the line of the deepest part of it that exists."""
         found = Faults(str(self.path), self.nodes[document])
         found.add(key, message)
         self.faults.append(found.found[0])
 
     def add_line(self, line: int, key: str, message: str) -> None:
-        """Adds a fault of a line, from 1; 0 for the whole file."""
+        """Add a fault of a line, counted from 1; 0 is the whole file."""
         self.faults.append(Fault(line, key, message))
 
     def texts(self) -> Iterator[tuple[Fault, str]]:
-        """Every text value once, also where aliases repeat it, with a fault of its place that has no message yet."""
+        """Yield every text value once, even if aliases repeat it.
+
+        Each comes with a fault that has its place, but no message yet.
+        """
         seen: set[int] = set()
         for node in self.nodes:
             waiting: list[tuple[KeyPath, yaml.Node]] = [((), node)]
@@ -75,10 +78,10 @@ class ClusterFile:
 
 
 def read_cluster_file(path: str | Path) -> ClusterFile:
-    """Reads a file of `ray up`, a RayJob of Kubernetes, or a batch script of Slurm.
+    """Read a file of `ray up`, a RayJob of Kubernetes, or a batch script of Slurm.
 
     Raises:
-        SpecError: if it cannot be read, or is none of them.
+        SpecError: if the file cannot be read or has another form.
     """
     path = Path(path)
     try:
@@ -115,7 +118,7 @@ def read_cluster_file(path: str | Path) -> ClusterFile:
 
 
 def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """How many keys and values a node comes to; raises YAMLError if it contains itself."""
+    """Count the keys and values of a node with its aliases expanded; raise YAMLError if it contains itself."""
     found = known.get(id(node), 0)
     if found is None:
         raise yaml.YAMLError("an alias stands for what contains it")
@@ -133,10 +136,10 @@ def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
 
 
 def same_version(found: str, wanted: str) -> bool:
-    """Whether two versions are the same but for a local part, as in 2.60.0+cpu."""
+    """Return whether two versions are the same, ignoring a local part as in 2.60.0+cpu."""
     return found.partition("+")[0] == wanted.partition("+")[0]
 
 
 def names_storage(text: str) -> bool:
-    """Whether a text has the address of a bucket, filled in or not: what is to be filled in is a fault of its own."""
+    """Return whether a text has the address of a bucket; a placeholder in it is reported separately."""
     return URI.search(text) is not None

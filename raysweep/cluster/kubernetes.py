@@ -1,4 +1,4 @@
-"""A sweep on Kubernetes: a RayJob of KubeRay, and what stands beside it in the file."""
+"""Rules for a sweep on Kubernetes: a RayJob of KubeRay, and the other documents of its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLUSTER: KeyPath = ("spec", "rayClusterSpec")
 
 
 def check_job(file: ClusterFile, installed_ray: str) -> list[str]:
-    """Adds to a file whatever is missing in it; what to remember if nothing is."""
+    """Add a fault to a file for whatever is missing in it; return what to remember if nothing is."""
     job = file.documents[0]
     for rule in RULES:
         for key, message in rule(job):
@@ -123,7 +123,7 @@ RULES: tuple[Callable[[Any], Found], ...] = (_job, _closed, _head, _workers, _po
 
 
 def _at(value: Any, *key: str | int) -> Any:
-    """What stands at a key; None if it is absent."""
+    """Return the value at a key; None if it is absent."""
     for part in key:
         if isinstance(value, dict):
             value = value.get(part)

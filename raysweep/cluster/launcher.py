@@ -1,7 +1,7 @@
-"""Files of `ray up`: Ray's cluster launcher on AWS, Google Cloud, Azure and on machines of one's own.
+"""Rules for files of `ray up`, Ray's cluster launcher on AWS, Google Cloud, Azure and your own machines.
 
 A rule yields what is wrong: the key, and a message that says what was found, what is wanted, and what to type. Rules
-look at what Ray would do with the file, so a key that is absent counts as Ray's default for it.
+judge what Ray would do with the file, so an absent key counts as Ray's default for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOUNTED = ".ray/auth_token"
 
 
 def check_launcher(file: ClusterFile, installed_ray: str) -> list[str]:
-    """Adds to a file whatever is missing in it; what to remember if nothing is."""
+    """Add a fault to a file for whatever is missing in it; return what to remember if nothing is."""
     launcher = Launcher(file.documents[0])
     if launcher.kind not in (*CLOUDS, "local"):
         file.add(("provider", "type"), f"is {launcher.kind!r}; wanted: aws, gcp, azure or local")
@@ -63,7 +63,7 @@ def _ray_version(launcher: Launcher, installed: str) -> Found:
 
 
 def _constraints(launcher: Launcher) -> str:
-    """The constraints that the setup commands take, if they are in a directory that is sent to the machines."""
+    """Return the constraints that the setup commands use; empty if `file_mounts` does not send them to the machines."""
     if "constraints.txt" not in launcher.all_commands:
         return ""
     for local in mapping(launcher.config, "file_mounts").values():
@@ -75,11 +75,11 @@ def _constraints(launcher: Launcher) -> str:
 
 
 def _keys(launcher: Launcher) -> Found:
-    """Names that Ray does not know, by the schema of the Ray that is installed here."""
+    """Yield the keys that are not in the schema of the Ray on this machine."""
     try:
         schema = Path(str(distribution("ray").locate_file("ray/autoscaler/ray-schema.json")))
         known = tuple(json.loads(schema.read_bytes())["properties"])
-    except (PackageNotFoundError, OSError, ValueError, KeyError):  # another Ray, which may say it otherwise
+    except (PackageNotFoundError, OSError, ValueError, KeyError):  # another Ray, which may have another schema
         return
     for key in launcher.config:
         if key not in known:
@@ -104,7 +104,10 @@ def _node_types(launcher: Launcher) -> Found:
 
 
 def _head_trains(launcher: Launcher) -> Found:
-    """The head keeps the driver and the ledger: a trial that takes its memory takes the sweep along."""
+    """Yield a fault if the head would run trials.
+
+    The head runs the driver and keeps the ledger: a trial that used up its memory would end the sweep.
+    """
     if launcher.kind == "local":
         if not re.search(r"--num-cpus[= ]0\b", launcher.commands("head_start_ray_commands")):
             yield ("head_start_ray_commands",), "the head would run trials; wanted: ray start --head --num-cpus=0"
@@ -120,7 +123,10 @@ def _head_trains(launcher: Launcher) -> Found:
 
 
 def _worker_resources(launcher: Launcher) -> Found:
-    """The autoscaler starts machines, and a sweep has trials wait for them, by what the file says that they have."""
+    """Yield a fault for each type of worker without CPUs in the file.
+
+    The autoscaler starts machines, and a sweep lets trials wait for them, according to the resources in the file.
+    """
     for name in launcher.workers:
         cores = mapping(launcher.types[name], "resources").get("CPU")
         if launcher.kind != "local" and not (isinstance(cores, int) and cores > 0):
@@ -181,7 +187,7 @@ def _token(launcher: Launcher) -> Found:
 def _local_files(launcher: Launcher) -> Found:
     for remote, local in mapping(launcher.config, "file_mounts").items():
         path = expanded(str(local))
-        if str(remote).endswith(MOUNTED):  # looked at on its own
+        if str(remote).endswith(MOUNTED):  # check._check_token looks at it
             continue
         if not PLACEHOLDER.search(str(local)) and not path.exists():
             yield ("file_mounts", str(remote)), f"{local} is not on this machine; wanted: what is to be sent there"
@@ -206,7 +212,7 @@ def _spot_head(launcher: Launcher) -> Found:
 
 
 def _reminders(launcher: Launcher) -> Iterator[str]:
-    """What the file cannot mend."""
+    """Yield reminders of what no change of the file can repair."""
     if launcher.kind == "local":
         yield "a firewall has to keep others away from the machines' ports: Ray listens on all interfaces, unencrypted"
         return

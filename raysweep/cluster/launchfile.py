@@ -1,4 +1,4 @@
-"""A file of `ray up`, in the parts that its rules ask for."""
+"""A file of `ray up`, split into the parts that the rules need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raysweep.spec.yamltext import KeyPath
 
 @dataclass(frozen=True)
 class Launcher:
-    """What Ray would make of the file; what has another type than Ray wants counts as absent."""
+    """A file of `ray up` as Ray would read it; a value of a wrong type counts as absent."""
 
     config: dict[str, Any]
 
@@ -37,14 +37,14 @@ class Launcher:
         return {name: value for name, value in self.types.items() if name != self.head}
 
     def node(self, name: str) -> dict[str, Any]:
-        """What the cloud is asked for."""
+        """Return the `node_config` of a node type: what the cloud is asked for."""
         return mapping(self.types[name], "node_config")
 
     def node_key(self, name: str, *below: str | int) -> KeyPath:
         return ("available_node_types", name, "node_config", *below)
 
     def commands(self, *keys: str) -> str:
-        """The shell commands of some keys, a line each."""
+        """Return the shell commands of some keys, one per line."""
         return "\n".join(str(line) for key in keys for line in sequence(self.config, key))
 
     @property
@@ -56,7 +56,7 @@ class Launcher:
 
 
 def is_spot(launcher: Launcher, name: str) -> bool:
-    """Whether the machines of a type can be taken away at any time."""
+    """Return whether the cloud can take away machines of a type at any time."""
     node = launcher.node(name)
     if launcher.kind == "aws":
         return mapping(node, "InstanceMarketOptions").get("MarketType") == "spot"
@@ -71,12 +71,12 @@ def is_spot(launcher: Launcher, name: str) -> bool:
 
 
 def mapping(value: Any, key: str) -> dict[str, Any]:
-    """What stands at a key; empty if it is absent or no mapping."""
+    """Return the mapping at a key; empty if it is absent or no mapping."""
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def sequence(value: Any, key: str) -> list[Any]:
-    """What stands at a key; empty if it is absent or no sequence."""
+    """Return the sequence at a key; empty if it is absent or no sequence."""
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, list) else []

@@ -1,4 +1,4 @@
-"""A batch script of Slurm that starts Ray on all nodes of a job."""
+"""Rules for a batch script of Slurm that starts Ray on all nodes of a job."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from raysweep.cluster.files import ClusterFile
 from raysweep.storage.plaintext import unseen
 
 SHORT = {"N": "nodes", "t": "time"}
-"""Names of one letter that sbatch takes too."""
+"""One-letter names of options, which sbatch accepts too."""
 
 
 def check_script(file: ClusterFile) -> list[str]:
-    """Add to a file whatever is missing in it; return what to remember if nothing is."""
+    """Add a fault to a file for whatever is missing in it; return what to remember if nothing is."""
     _check_characters(file)
     lines = [line.rstrip("\r") for line in file.text.lstrip("\ufeff").split("\n")]
     first = next(
@@ -65,7 +65,7 @@ def check_script(file: ClusterFile) -> list[str]:
 
 
 def _check_characters(file: ClusterFile) -> None:
-    """Add what sbatch or bash refuses or misreads though nobody sees it: line ends, marks, blanks that are none."""
+    """Add faults for invisible characters that sbatch or bash refuses or misreads: line ends, marks, false blanks."""
     text, path = file.text, shlex.quote(str(file.path))
     if text.startswith("\ufeff"):
         file.add_line(

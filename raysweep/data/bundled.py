@@ -46,7 +46,7 @@ class BundledSource(Source):
     classes = tuple(str(digit) for digit in range(10))
 
     def __init__(self, name: str) -> None:
-        """Raises DataUnavailable if the package that ships the file is not installed."""
+        """Raise DataUnavailable if the package that ships the file is not installed."""
         table = _TABLES[name]
         self.name = name
         self.origin = f"{Path(table.path).name} of the installed {table.package} package"
@@ -80,7 +80,7 @@ class BundledSource(Source):
                 f"{self._path}: should hold {table.count} digits of values 0 to {table.largest}, "
                 f"has {len(rows)} rows up to {pixels.max()}; {_reinstall(table)}"
             )
-        # Rounds to the nearest; the identity where white is 255 already.
+        # Round to the nearest; nothing changes if white is 255 already.
         scaled = ((pixels.astype(np.uint32) * 255 + table.largest // 2) // table.largest).astype(np.uint8)
         return scaled.reshape(-1, table.side, table.side, 1), labels.astype(np.int32)
 

@@ -1,4 +1,4 @@
-"""Prepared images: found in the cache directory, or built there once however many processes ask.
+"""Prepared images: found in the cache directory, or built there once, even if many processes ask.
 
 A file belongs to one content (the source's fingerprint), one preprocessing and one format version, and a digest of the
 three is part of its name.
@@ -64,7 +64,7 @@ class CachedFile:
 
 @dataclass(frozen=True)
 class DataDescription:
-    """What a specification's images are, known without preparing them."""
+    """Facts about the images of a specification that are known without preparing them."""
 
     dataset: str
     origin: str
@@ -91,8 +91,8 @@ class DataDescription:
 def prepare(spec: DataSpec, progress: Progress | None = None, warn: Callable[[str], None] | None = None) -> Path:
     """Return the cache file of a specification; build it if there is none or the one there is damaged.
 
-    When several processes ask at once, one builds and the others wait for it. `warn` is told what of the files is not
-    used, and what was done to images that a person may not expect; without it, the log is.
+    When several processes ask at once, one builds and the others wait for it. `warn` receives lines on files that are
+    not used and on changes to images that a person may not expect; without it, they go to the log.
 
     Raises:
         DataUnavailable: if the data set is not on this machine and cannot be fetched.
@@ -118,7 +118,7 @@ def prepare(spec: DataSpec, progress: Progress | None = None, warn: Callable[[st
 
 
 def describe(spec: DataSpec) -> DataDescription:
-    """What the images of a specification are, without reading, preparing or fetching them.
+    """Describe the images of a specification without reading, preparing or fetching them.
 
     Raises:
         DataUnavailable: if they are not on this machine and may not be fetched.
@@ -161,7 +161,7 @@ def describe(spec: DataSpec) -> DataDescription:
 
 
 def cached_files() -> list[CachedFile]:
-    """All files of the cache directory, by name; one that cannot be used is listed with its fault."""
+    """Return all files of the cache directory, by name; one that cannot be used has a fault."""
     files = []
     for path in [path for directory in cache_directories() for path in sorted(directory.glob("[!.]*.arrow"))]:
         info, fault = None, None
@@ -214,7 +214,7 @@ def _is_sound(path: Path) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Lets one process of all that share the cache directory in at a time; the kernel frees the lock of a dead one."""
+    """Lock a file against all processes that share the cache directory; the kernel frees a dead process's lock."""
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     with storage_errors(path):
         try:

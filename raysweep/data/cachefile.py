@@ -58,15 +58,15 @@ class CacheInfo:
     classes: tuple[str, ...]
     """Empty where images have no labels."""
     checksum: str
-    """SHA-256 over all columns, the shape and the classes, 64 hex digits; where the images came from does not count."""
+    """SHA-256 over all columns, the shape and the classes, 64 hex digits; the images' origin is not part of it."""
     remarks: tuple[Note, ...] = ()
-    """What preparing did to images that a person may not expect."""
+    """Changes to images, made while preparing them, that a person may not expect."""
     spans: Spans | None = None
-    """The values of a folder's images of more than 8 bits, by which they were scaled; None without such images."""
+    """The value ranges by which a folder's images of more than 8 bits were scaled; None without such images."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """`classes` as any terminal, file and table takes them: a folder's name need not be UTF-8."""
+        """`classes` in a form that can be printed and stored, because a folder's name need not be UTF-8."""
         return tuple(printable(name) for name in self.classes)
 
     @property
@@ -75,9 +75,9 @@ class CacheInfo:
         return self.channels, self.height, self.width
 
     def to_metadata(self) -> dict[str, str]:
-        """All fields as texts, and a seal over them, so that a damaged one is noticed without reading the images."""
+        """Return all fields as texts, and a seal that shows a damaged field without reading the images."""
         values = asdict(self)
-        if not self.remarks:  # files of older versions, which are sealed, do not have them
+        if not self.remarks:  # older files do not have this field, and their seal must still match
             del values["remarks"]
         if self.spans is None:
             del values["spans"]
@@ -87,7 +87,7 @@ class CacheInfo:
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes]) -> CacheInfo:
-        """Raise ValueError, TypeError or KeyError if a field is missing or no such value."""
+        """Read the fields from metadata; raise ValueError, TypeError or KeyError if one is missing or invalid."""
         texts = {key.decode(): value.decode() for key, value in metadata.items()}
         numbers = ("format_version", "count", "skipped", "channels", "height", "width")
         values: dict[str, Any] = {name: int(texts[name]) for name in numbers}
@@ -118,7 +118,7 @@ class ImageCache:
 
 
 def open_cache(path: Path, verify: bool = False) -> ImageCache:
-    """Maps a cache file; with `verify`, also reads all of it and compares its checksum.
+    """Map a cache file; with `verify`, also read all of it and compare its checksum.
 
     Raises:
         CacheError: if it is missing, truncated, corrupt or of another format version.
@@ -143,16 +143,16 @@ def open_cache(path: Path, verify: bool = False) -> ImageCache:
 
 
 def write_cache(path: Path, source: Source, fitting: Fitting, progress: Progress | None = None) -> None:
-    """Writes all images of a source to a cache file; nobody else may be writing it.
+    """Write all images of a source to a cache file; nobody else may be writing it.
 
-    They are written twice: count and checksum stand in the schema, and are known only once all images were seen.
+    They are written twice, because the schema holds their count and checksum, which are known only at the end.
 
     Raises:
         DataError: if the source is damaged, or an image does not fit.
         StorageError: if the file system is full, read-only or gone.
     """
     spool = path.with_name(f".{path.name}.spool")
-    # Left by processes that were killed; the lock says that none of them is at work.
+    # Left by processes that were killed: the caller holds the lock, so no process is still writing them.
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
     shape = (fitting.channels, fitting.size, fitting.size)
@@ -200,7 +200,7 @@ def _schema(info: CacheInfo) -> pa.Schema:
 def _batches(
     source: Source, fitting: Fitting, schema: pa.Schema, progress: Progress | None
 ) -> Iterator[pa.RecordBatch]:
-    """The source's images in record batches of equal size; only the last may be smaller."""
+    """Yield the source's images in record batches of equal size; only the last may be smaller."""
     shape = (fitting.channels, fitting.size, fitting.size)
     image_bytes = fitting.channels * fitting.size * fitting.size
     rows = max(1, min(source.counts.images, BATCH_BYTES // image_bytes))
@@ -217,7 +217,7 @@ def _batches(
             official_test[filled : filled + part] = chunk.official_test
             filled, taken = filled + part, taken + part
             if filled == rows:
-                # Written before the next one is filled, so one buffer serves all.
+                # The caller writes a batch before the next one is filled, so one buffer is enough.
                 yield _record_batch(schema, images, labels, official_test)
                 filled = 0
         done += len(chunk.images)
@@ -230,7 +230,7 @@ def _batches(
 def _record_batch(
     schema: pa.Schema, images: Images, labels: NDArray[np.int32], official_test: NDArray[np.bool_]
 ) -> pa.RecordBatch:
-    """A batch that shares the memory of its arguments."""
+    """Return a batch that shares the memory of its arguments."""
     return pa.record_batch(
         [
             pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), type=schema.field("image").type),
@@ -242,8 +242,8 @@ def _record_batch(
 
 
 def _map(path: Path) -> ImageCache:
-    """Every number in a header is compared with what the file holds before anything is made of that size."""
-    if not path.is_file():  # a pipe would be waited for
+    """Map a cache file; compare each number in its header with the file before allocating that size."""
+    if not path.is_file():  # opening a pipe would wait
         raise FileNotFoundError("there is no such file")
     with pa.memory_map(str(path)) as file:
         refuse_compression(memoryview(file.read_buffer()))
@@ -280,7 +280,7 @@ def _map(path: Path) -> ImageCache:
 
 
 def _columns(batch: pa.RecordBatch, info: CacheInfo) -> tuple[Images, NDArray[np.int32], NDArray[np.bool_]]:
-    """Images as a view of the batch, labels with -1 for null, and the marks of official tests.
+    """Return images as a view of the batch, labels with -1 for null, and the marks of official tests.
 
     Raises:
         ValueError, pa.ArrowException: if buffers are shorter than the batch says.
@@ -302,7 +302,7 @@ def _columns(batch: pa.RecordBatch, info: CacheInfo) -> tuple[Images, NDArray[np
 
 
 class _Checksum:
-    """Over the columns, however they are cut into batches, and what gives them their meaning."""
+    """The checksum of the columns and of count, shape and classes; how batches are cut does not change it."""
 
     def __init__(self, info: CacheInfo) -> None:
         self._meaning = json.dumps([info.count, info.shape, info.classes]).encode()

@@ -33,7 +33,7 @@ class CifarSource(Source):
     size = "32x32"
 
     def __init__(self, directory: Path) -> None:
-        """Takes a directory that `find_cifar_directory` found."""
+        """Locate the batches in a directory that `find_cifar_directory` found."""
         files = locate_cifar_files(directory)
         assert files is not None
         self.origin = f"the CIFAR-10 batches in {directory}"
@@ -57,7 +57,7 @@ class CifarSource(Source):
 
 
 def locate_cifar_files(directory: Path) -> tuple[Path, ...] | None:
-    """The six batches, the test batch last; None if one is missing."""
+    """Return the six batches, the test batch last; None if one is missing."""
     names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
     for suffix in ("", ".bin"):
         files = tuple(directory / f"{name}{suffix}" for name in names)
@@ -67,7 +67,7 @@ def locate_cifar_files(directory: Path) -> tuple[Path, ...] | None:
 
 
 def find_cifar_directory(root: Path) -> Path | None:
-    """The directory at or below `root` that holds the six batches of either version."""
+    """Return the directory at or below `root` with the six batches of either version; None if there is none."""
     for directory in (root / _PICKLED, root / _BINARY, root):
         if locate_cifar_files(directory) is not None:
             return directory
@@ -75,7 +75,7 @@ def find_cifar_directory(root: Path) -> Path | None:
 
 
 def read_batch(path: Path) -> tuple[Images, NDArray[np.int32]]:
-    """Images [n, 32, 32, 3] and labels [n] of one batch.
+    """Return images [n, 32, 32, 3] and labels [n] of one batch.
 
     Raises:
         DataError: if it cannot be read or is not a batch.

@@ -1,4 +1,4 @@
-"""One image file -> pixels of 8 bits: upright, without transparency, the first frame of several."""
+"""Decoding of one image file to pixels of 8 bits: upright, without transparency, the first frame only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B"
 _INTEGER_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 _LARGE_PIXELS = 16_000_000
 _ONE_LARGE = threading.Lock()
-"""Held while a large image is decoded, which takes up to a gigabyte: a folder may be full of them."""
+"""Held while a large image is decoded: each takes up to a gigabyte, and a folder may be full of them."""
 
 Remark = Literal["turned", "first frame", "transparent", "CMYK", "16-bit colour", "rescaled", "made grey"]
-"""What was done to an image that a person may not expect."""
+"""A change to an image that a person may not expect."""
 
 
 class BrokenImageError(Exception):
@@ -40,9 +40,9 @@ class Span(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """The values of all images of a folder that have more than 8 bits a pixel; None where there are no such images.
+    """The value ranges of a folder's images with more than 8 bits a pixel; None without such images.
 
-    One scale serves all images of a folder: what is brighter in the files is brighter in the tensors.
+    One scale serves all images of a folder, so what is brighter in the files is brighter in the tensors.
     """
 
     integers: Span | None
@@ -50,7 +50,7 @@ class Spans(NamedTuple):
 
     @classmethod
     def from_lists(cls, raw: Any) -> Spans:
-        """Return what JSON or YAML made of spans: two pairs of numbers, each of which may be null.
+        """Return spans from parsed JSON or YAML: two pairs of numbers, each of which may be null.
 
         Raises:
             ValueError: if it is something else.
@@ -74,10 +74,10 @@ def decode(
 ) -> Images:
     """Return an image as [height, width, channels], turned upright by its EXIF orientation.
 
-    Of an animation or of several pages, the first. Transparent pixels are put on black. Pixels of more than 8 bits are
-    scaled by `spans`, which is asked for when the first such image is met; without it, integers as 16 bits and other
-    values by the image's own.
-    What was done to it is added to `remarks`. Pillow's warnings about sizes must be errors meanwhile.
+    Of an animation or a file of several pages, the first frame is read. Transparent pixels are put on black. Pixels of
+    more than 8 bits are scaled by `spans`, which is called only for such an image. Without `spans`, integers from 0 to
+    65,535 count as 16 bits, and other values are scaled by the image's own range.
+    Changes are added to `remarks`. The caller must have turned Pillow's warnings about sizes into errors.
 
     Raises:
         BrokenImageError: if it cannot be decoded, or is larger than Pillow's limit against decompression bombs.
@@ -94,16 +94,16 @@ def decode(
         values = _deep_values(image)
         if values is None:
             return _flattened(image, channels, remarks)
-    # Asking for the spans reads other images, some of which may be large: no turn is held meanwhile.
+    # `spans` reads other images, which need the lock if they are large, so it is not held here.
     with _readable():
         grey = _rescaled(values, _own_spans(values) if spans is None else spans(), remarks)
         return np.repeat(grey, channels, axis=2)
 
 
 def measure(path: Path) -> Spans:
-    """Return the least and largest value of an image that has more than 8 bits a pixel; nothing of any other.
+    """Return the least and largest value of an image with more than 8 bits a pixel.
 
-    Reading an image of 8 bits costs its header.
+    For an image of 8 bits both spans are None, and only its header is read.
 
     Raises:
         BrokenImageError: as `decode` does.
@@ -118,7 +118,7 @@ def measure(path: Path) -> Spans:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Turn whatever goes wrong in reading a file into a BrokenImageError."""
+    """Turn every error in reading a file into a BrokenImageError."""
     try:
         yield
     except BrokenImageError:
@@ -129,7 +129,7 @@ def _readable() -> Iterator[None]:
 
 
 def _turn(opened: Image.Image) -> AbstractContextManager[object]:
-    """Wait until no other large image is decoded, if this one is large."""
+    """Return the lock that lets one large image in at a time; for others, a context without effect."""
     return _ONE_LARGE if opened.width * opened.height > _LARGE_PIXELS else nullcontext()
 
 
@@ -145,7 +145,7 @@ def _is_turned(opened: Image.Image) -> bool:
 
 
 def _deep_values(image: Image.Image) -> NDArray[Any] | None:
-    """[height, width] of an image that has more than 8 bits a pixel, None of any other."""
+    """Return the values of an image with more than 8 bits a pixel, [height, width]; None for any other."""
     if image.mode in _INTEGER_MODES:
         return np.asarray(image)
     if image.mode == "F":
@@ -168,9 +168,11 @@ def _own_spans(values: NDArray[Any]) -> Spans:
 
 
 def _rescaled(values: NDArray[Any], spans: Spans, remarks: set[Remark]) -> Images:
-    """[height, width, 1] of 8 bits: integers lose their lower bits, as many as the largest of all has above 8.
+    """Scale values to 8 bits, [height, width, 1].
 
-    Fractions from 0 to 1 become 0 to 255. Other values, also negative ones, are spread from the least to the largest.
+    - Integers, if none is negative, lose their lower bits: as many bits as the largest of all has above 8.
+    - Floats from 0 to 1 become 0 to 255; floats from 0 to 255 are rounded.
+    - Other values, also negative ones, are spread from the least to the largest.
     """
     is_float = values.dtype.kind == "f"
     span = spans.floats if is_float else spans.integers
@@ -179,7 +181,7 @@ def _rescaled(values: NDArray[Any], spans: Spans, remarks: set[Remark]) -> Image
         bits = max(8, int(span.high).bit_length())
         if bits not in (8, 16):
             remarks.add("rescaled")
-        # An image from elsewhere may reach beyond what the folder's images have.
+        # An image from outside the folder may have larger values than the folder's images.
         shifted: Images = np.clip(values >> (bits - 8), 0, 255).astype(np.uint8)
         return shifted[..., None]
     remarks.add("rescaled")
@@ -191,11 +193,11 @@ def _rescaled(values: NDArray[Any], spans: Spans, remarks: set[Remark]) -> Image
 
 
 def _flattened(image: Image.Image, channels: Literal[1, 3], remarks: set[Remark]) -> Images:
-    """[height, width, channels] of an image of 8 bits, without its transparency."""
+    """Return an image of 8 bits as [height, width, channels], without its transparency."""
     if image.mode in ("CMYK", "YCCK"):
         remarks.add("CMYK")
     if image.has_transparency_data:
-        # The blend is with black in every channel: Pillow's own conversion would uncover hidden colours.
+        # Blend every channel with black: Pillow's own conversion would show the colours of transparent pixels.
         visible = image.convert("RGBA")
         if visible.getchannel("A").getextrema() != (255, 255):
             remarks.add("transparent")

@@ -31,11 +31,11 @@ from raysweep.wording import key_given
 _LOG = logging.getLogger("raysweep")
 
 READING = 2
-"""Counted up where the same files come out as other pixels or labels: a cache of an older reading is not taken."""
+"""Increase this when the same files come out as other pixels or labels: caches of older readings are not used."""
 _SAMPLE = 64
 """Images whose headers decide whether the folder is grey."""
 _WINDOW = 64
-"""Images that are decoded at once, by threads: Pillow lets go of the interpreter lock while it decodes."""
+"""Images that are decoded at once, by threads: Pillow releases the interpreter lock while it decodes."""
 _NEARLY_BLACK = 32
 """If no pixel of a folder is as bright as this, of 255, its images are nearly black."""
 _REMARKS: dict[Remark, tuple[str, bool]] = {
@@ -51,7 +51,7 @@ _REMARKS: dict[Remark, tuple[str, bool]] = {
         True,
     ),
 }
-"""What is said of images, and whether a sweep says it too."""
+"""The text for each remark, and whether a sweep shows it too, not `check` alone."""
 
 
 class _Read(NamedTuple):
@@ -67,8 +67,9 @@ class _Read(NamedTuple):
 class FolderSource(Source):
     """The images below a folder.
 
-    `channels` is what is asked for. Otherwise it is 1 if each of up to 64 images, taken at even distances from the
-    sorted list, has a grey mode by its header, else 3: the decision costs no decoding and is the same on every machine.
+    `channels` is 3 if the caller asks for 3. Otherwise it is 1 if each of up to 64 images, taken at even distances from
+    the sorted list, has a grey mode in its header, and 3 if not. This needs no decoding and gives the same on every
+    machine.
     """
 
     name = "folder"
@@ -103,18 +104,18 @@ class FolderSource(Source):
         self.counts = Counts(len(self._entries), sum(entry.official_test for entry in self._entries))
         modes, self._sides = self._sample()
         grey = bool(modes) and modes <= GREY_MODES
-        # Images that are made grey on demand are decoded in colour: `Fitting` makes them grey.
+        # If grey is asked for and the images are in colour, decode them in colour: `Fitting` makes them grey.
         self.channels: Literal[1, 3] = 1 if grey and channels != 3 else 3
         self._may_have_colour = grey and channels is None
         self.size = _describe_sizes(self._sides, of_all=self.counts.images <= _SAMPLE)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Over paths, sizes, and times of change: reading a million images to know that none changed is too slow.
+        """A hash of paths, sizes and times of change, because reading a million images is too slow.
 
-        The time at which a file's status changed cannot be set, so images that others replaced under the same names,
-        sizes and dates are noticed. Copying the folder or a chmod changes it too, and costs reading the images again:
-        a sweep compares images by the checksum of what was read.
+        Nobody can set the time at which a file's status changed, so images that were replaced under the same names,
+        sizes and dates are noticed. Copying the folder or a chmod changes that time too, and the images are read again.
+        A sweep compares images by the checksum of what was read.
         """
         digest = hashlib.sha256(f"{READING} {self._broken_images} {self.channels}".encode())
         for entry in self._entries:
@@ -204,12 +205,12 @@ class FolderSource(Source):
 
     @property
     def spans(self) -> Spans | None:
-        """The values of all images of more than 8 bits, where there are such images."""
+        """The value ranges of all images of more than 8 bits; None if no such image was read."""
         measured: Spans | None = vars(self).get("_spans")
         return measured
 
     def _all_spans(self) -> Spans:
-        """Return the spans of all images of more than 8 bits; whoever asks first has them all looked at."""
+        """Return the spans of all images of more than 8 bits; the first call reads all images."""
         with self._measuring:
             return self._spans
 
@@ -230,7 +231,7 @@ class FolderSource(Source):
     def _remarked(
         self, remarks: Counter[Remark], blank: int, darkest: int, brightest: int, broken: list[str]
     ) -> Iterator[Note]:
-        """Say what the pass that has just ended did to images."""
+        """Yield notes on what the last pass did to images."""
         if broken:
             count = f"{len(broken):,} of {self.counts.images:,} images"
             yield Note("left out", f"{count} that cannot be decoded, such as {printable(broken[0])}", is_warning=True)
@@ -298,7 +299,7 @@ def read_image(path: Path, fitting: Fitting, spans: Spans | None = None) -> Imag
 def _pillow_warnings() -> Iterator[None]:
     """Make an image that may be a decompression bomb an error, and silence Pillow's other remarks.
 
-    Filters are of the process, not of a thread: the main thread enters this around the work of the pool.
+    Warning filters belong to the process, not to a thread, so the main thread enters this around the work of the pool.
     """
 
     with warnings.catch_warnings():

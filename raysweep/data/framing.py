@@ -1,8 +1,9 @@
-"""What an Arrow IPC file says of its batches, read off the bytes before Arrow reads any of them.
+"""The headers of the batches in an Arrow IPC file, read from the bytes before Arrow reads any batch.
 
-Arrow makes memory of the size that a compressed buffer promises, and fills it: a file of a few kilobytes can stand for
-terabytes. raysweep's caches are not compressed, so that they can be mapped, and Arrow has no way to forbid it. The
-layout is that of https://arrow.apache.org/docs/format/Columnar.html and of https://flatbuffers.dev/internals.
+Arrow allocates as much memory as a compressed buffer promises, and fills it: a file of a few kilobytes can expand to
+terabytes. raysweep's caches are not compressed, so that they can be mapped, but Arrow has no option to refuse
+compression. The layout is that of https://arrow.apache.org/docs/format/Columnar.html and of
+https://flatbuffers.dev/internals.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BLOCK_BYTES = 24
 
 
 def refuse_compression(file: memoryview) -> None:
-    """Raises ValueError if a file has compressed batches or dictionaries, or is no Arrow IPC file."""
+    """Raise ValueError if a file has compressed batches or dictionaries, or is not an Arrow IPC file."""
     if bytes(file[: len(_MAGIC)]) != _MAGIC or bytes(file[-len(_MAGIC) :]) != _MAGIC:
         raise ValueError("it does not begin and end as an Arrow file")
     try:
@@ -29,7 +30,7 @@ def refuse_compression(file: memoryview) -> None:
         if _blocks(file, footer, _DICTIONARIES):
             raise ValueError("it has dictionaries, which no images have")
         for place in _blocks(file, footer, _RECORD_BATCHES):
-            # A message begins with its length, before which newer files have a mark.
+            # A message begins with its length; in newer files a mark of 4 bytes comes before the length.
             start = place + (8 if _number(file, "<I", place) == 0xFFFFFFFF else 4)
             message = _root(file, start)
             header = _field(file, message, _HEADER)
@@ -42,7 +43,7 @@ def refuse_compression(file: memoryview) -> None:
 
 
 def _blocks(file: memoryview, footer: int, field: int) -> list[int]:
-    """Where the messages that a footer lists begin."""
+    """Return where the messages that a footer lists begin."""
     place = _field(file, footer, field)
     if place is None:
         return []
@@ -50,7 +51,7 @@ def _blocks(file: memoryview, footer: int, field: int) -> list[int]:
     count = _number(file, "<I", vector)
     if count * _BLOCK_BYTES > len(file):
         raise ValueError(f"its footer promises {count} batches")
-    # Blocks are aligned to 8 bytes, after a count of 4.
+    # The blocks follow a count of 4 bytes and are aligned to 8 bytes.
     return [_number(file, "<q", vector + 4 + index * _BLOCK_BYTES) for index in range(count)]
 
 
@@ -59,7 +60,7 @@ def _root(file: memoryview, place: int) -> int:
 
 
 def _field(file: memoryview, table: int, index: int) -> int | None:
-    """Where a field of a table stands; None if it has none."""
+    """Return the position of a field of a table; None if the table does not have it."""
     directory = table - _number(file, "<i", table)
     slot = 4 + 2 * index
     if slot + 2 > _number(file, "<H", directory):

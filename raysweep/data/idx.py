@@ -1,7 +1,6 @@
 """MNIST and Fashion-MNIST: IDX files (http://yann.lecun.com/exdb/mnist, "FILE FORMATS"), gzipped or not.
 
-A header is believed only after it has been compared with the length of the file, so that one that promises too much
-costs no memory.
+A header is compared with the length of the file before it is used, so a header that promises too much costs no memory.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ class IdxFile:
 
     @classmethod
     def open(cls, path: Path, dimensions: int) -> IdxFile:
-        """Reads the header.
+        """Read the header.
 
         Raises:
-            DataError: if it is no IDX file of bytes with so many dimensions, or its length is not what it says.
+            DataError: if it is not an IDX file of bytes with so many dimensions, or its length is not what it says.
         """
         header_bytes = 4 + 4 * dimensions
         with _reading(path) as file:
@@ -65,7 +64,7 @@ class IdxFile:
         return cls(path, shape)
 
     def rows(self, count: int) -> Iterator[NDArray[np.uint8]]:
-        """The content in parts of at most `count` rows, [rows, *shape[1:]].
+        """Yield the content in parts of at most `count` rows, [rows, *shape[1:]].
 
         Raises:
             DataError: if the file ends early, goes on past its last row, or is damaged.
@@ -92,7 +91,7 @@ class IdxSource(Source):
     channels: Literal[1, 3] = 1
 
     def __init__(self, name: str, directory: Path, classes: tuple[str, ...]) -> None:
-        """Opens the four files of a directory that `find_idx_directory` found.
+        """Open the four files of a directory that `find_idx_directory` found.
 
         Raises:
             DataError: if a header is wrong, or images and labels differ in number.
@@ -132,7 +131,7 @@ IDX_NAMES = (
 
 
 def locate_idx_files(directory: Path) -> tuple[Path, ...] | None:
-    """The four files in the order of `IDX_NAMES`, plain before gzipped; None if one is missing."""
+    """Return the four files in the order of `IDX_NAMES`, plain before gzipped; None if one is missing."""
     found = []
     for name in IDX_NAMES:
         spellings = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
@@ -144,7 +143,7 @@ def locate_idx_files(directory: Path) -> tuple[Path, ...] | None:
 
 
 def find_idx_directory(root: Path, torchvision_name: str) -> Path | None:
-    """The directory at or below `root` that holds the four files: bare, or as torchvision lays them out."""
+    """Return the directory at or below `root` with the four files, bare or in torchvision's layout, or None."""
     for directory in (root / torchvision_name / "raw", root / "raw", root):
         if locate_idx_files(directory) is not None:
             return directory
@@ -165,7 +164,7 @@ def _is_gzip(path: Path) -> bool:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """The file's content, unpacked, with every way in which reading fails turned into a DataError."""
+    """Open a file, unpacked if it is gzipped; turn every error in reading it into a DataError."""
     try:
         if _is_gzip(path):
             with gzip.open(path) as file:

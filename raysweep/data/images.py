@@ -1,4 +1,4 @@
-"""What a source of images is, and how its images are brought to one shape."""
+"""Sources of images, and the transform that brings their images to one shape."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from raysweep.errors import DataError
 from raysweep.spec.sections import Fit
 
 _WORTH_SAYING = 0.1
-"""Share of an image, the mean over images, from which on it is said that it is cut off."""
+"""A note says what is cut off if it is at least this share of an image, on average over images."""
 
 if TYPE_CHECKING:
     from raysweep.data.decoding import Spans
 
 Images = NDArray[np.uint8]
 Transform = Callable[[Images], Images]
-"""Takes images of one size, [n, height, width, channel], to the shape that is wanted, [n, ...]."""
+"""Brings images of one size, [n, height, width, channel], to the wanted shape, [n, ...]."""
 
 
 @dataclass(frozen=True)
@@ -95,22 +95,22 @@ class Source(ABC):
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """How the files were understood, and what lies there and is not used."""
+        """How the files were understood, and which of them are not used."""
         return ()
 
     @property
     def remarks(self) -> tuple[Note, ...]:
-        """What the last complete pass over `chunks` did to images that a person may not expect."""
+        """Changes to images, made by the last complete pass over `chunks`, that a person may not expect."""
         return ()
 
     @property
     def spans(self) -> Spans | None:
-        """The values by which the last pass over `chunks` scaled images of more than 8 bits; None without such."""
+        """The value ranges by which the last pass over `chunks` scaled images over 8 bits; None without such images."""
         return None
 
     @abstractmethod
     def chunks(self, transform: Transform) -> Iterator[Chunk]:
-        """All images, transformed, always in the same order, a few MB at a time.
+        """Yield all images, transformed, always in the same order, a few MB at a time.
 
         Raises:
             DataError: if something is not what the format says, or an image does not fit.
@@ -118,7 +118,7 @@ class Source(ABC):
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """SHA-256 over the names, sizes and contents of files, in hex.
+    """Return the SHA-256 over the names, sizes and contents of files, in hex.
 
     Raises:
         DataError: if one cannot be read.
@@ -155,7 +155,7 @@ class Fitting:
     fit: Fit
 
     def note(self, sides: Sequence[tuple[int, int]]) -> Note | None:
-        """Say what becomes of images of such widths and heights, if their shape or size does not survive."""
+        """Return a note on what images of these widths and heights lose; None if there is nothing to report."""
         if not sides:
             return None
         shares = [min(width, height) / max(width, height) for width, height in sides]
@@ -180,7 +180,7 @@ class Fitting:
         return None
 
     def __call__(self, images: Images) -> Images:
-        """images: [n, height, width, 1 or 3], uint8."""
+        """Transform images of one size, [n, height, width, 1 or 3], uint8."""
         if self.channels == 1 and images.shape[3] == 3:
             images = luminance(images)
         if images.shape[1:3] != (self.size, self.size):
@@ -209,7 +209,7 @@ class Fitting:
 
 
 def _scaled(images: Images, height: int, width: int, box: tuple[float, float, float, float] | None = None) -> Images:
-    """Return the part of the images within `box` (left, top, right, bottom), or all of them, in a new size."""
+    """Return the images, or their part within `box` (left, top, right, bottom), in a new size."""
     channels = images.shape[3]
     scaled = np.empty((len(images), height, width, channels), np.uint8)
     for source, target in zip(images, scaled, strict=True):
@@ -220,7 +220,7 @@ def _scaled(images: Images, height: int, width: int, box: tuple[float, float, fl
 
 
 def luminance(images: Images) -> Images:
-    """[..., 3] to [..., 1] by ITU-R 601 with the fixed-point weights of Pillow's mode L."""
+    """Convert [..., 3] to [..., 1] by ITU-R 601 with the fixed-point weights of Pillow's mode L."""
     weights = np.array([19595, 38470, 7471], np.uint32)
     # A chunk is a few MB, so four bytes a channel for a moment are affordable.
     grey = (images.astype(np.uint32) @ weights + 0x8000) >> 16

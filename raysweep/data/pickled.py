@@ -1,8 +1,8 @@
 """The arrays in a pickle, read without unpickling it.
 
-A pickle is a program for a machine that imports and calls whatever it is told to. This module runs no such machine: it
-goes over the instructions, which `pickletools` cuts apart, and puts together dictionaries, lists, numbers, texts, bytes
-and arrays of bytes. It imports nothing and calls nothing by name; an instruction that it does not know is refused.
+A pickle is a program for a machine that imports and calls whatever it is told to. This module runs no such machine. It
+reads the instructions, which `pickletools` separates, and builds dictionaries, lists, numbers, texts, bytes and arrays
+of bytes from them. It imports nothing, calls nothing by name, and refuses an instruction that it does not know.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class PickleError(ValueError):
 
 
 class _Dtype:
-    """Stands for numpy.dtype."""
+    """A stand-in for numpy.dtype."""
 
     def __init__(self, code: Any) -> None:
         self.is_byte = isinstance(code, str | bytes) and code in _BYTE_CODES
 
 
 class PickledArray:
-    """Stands for numpy.ndarray: what describes an array, of which nothing is made until it is asked for."""
+    """A stand-in for numpy.ndarray: the description of an array, which is made only when it is asked for."""
 
     def __init__(self) -> None:
         self._content: tuple[Any, ...] = ()
@@ -52,7 +52,7 @@ class PickledArray:
         self._content = raw, dtype, shape, order
 
     def to_numpy(self) -> NDArray[np.uint8]:
-        """Raises PickleError if it is no array of bytes, or not as long as its shape says."""
+        """Return the array; raise PickleError if it does not hold bytes, or its shape does not fit."""
         if not self._content:
             raise PickleError("has an array without content")
         raw, dtype, shape, order = self._content
@@ -66,14 +66,14 @@ class PickledArray:
 
 
 def read_pickle(content: bytes) -> Any:
-    """The value in a pickle of protocol 0 to 5, with `PickledArray` for an array.
+    """Return the value in a pickle of protocol 0 to 5, with `PickledArray` for an array.
 
     Raises:
         PickleError: if it is damaged, or holds anything but containers, numbers, texts, bytes and arrays.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of an escape that no text should have
+            warnings.simplefilter("ignore", DeprecationWarning)  # about invalid escapes in texts
             return _Reader().read(content)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, PickleError):
@@ -82,7 +82,7 @@ def read_pickle(content: bytes) -> Any:
 
 
 class _Reader:
-    """A stack and a memo, and nothing else of the machine that a pickle is written for."""
+    """The stack and the memo of the machine that a pickle is written for, without the rest of it."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -143,9 +143,9 @@ class _Reader:
             raise PickleError(f"has the instruction {name}, which a batch of images has no use for")
 
     def _to_mark(self) -> list[Any]:
-        """What lies on the stack above the last mark; takes both away."""
+        """Remove the last mark and all items above it from the stack; return the items."""
         start = len(self._stack) - 1
-        while self._stack[start] is not _MARK:  # an IndexError below the first
+        while self._stack[start] is not _MARK:  # raises IndexError if there is no mark
             start -= 1
         if start < 0:
             raise PickleError("lacks a mark")
@@ -155,7 +155,7 @@ class _Reader:
 
 
 def _known(module: Any, name: Any) -> _Role:
-    """The role that a name of numpy's plays; numpy itself is not asked."""
+    """Return the role of a name in a pickle, without importing the name."""
     try:
         return _ROLES[module, name]
     except (KeyError, TypeError):
@@ -178,7 +178,7 @@ _ROLES = {
 
 
 def _made(role: Any, arguments: tuple[Any, ...]) -> Any:
-    """What calling the thing of a role would come to."""
+    """Return what a call of the object with this role would return."""
     if role is _Role.DTYPE:
         return _Dtype(arguments[0])
     if role is _Role.EMPTY_ARRAY:
@@ -197,7 +197,7 @@ def _made(role: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _build(target: Any, state: Any) -> None:
-    """What setting the state of a stand-in comes to; the byte order of bytes is nothing."""
+    """Set the state of a stand-in; ignore that of a dtype, because bytes have no byte order."""
     if isinstance(target, PickledArray):
         _, shape, dtype, is_fortran, raw = _of(tuple, state)
         target.fill(raw, dtype, shape, "F" if is_fortran else "C")

@@ -1,7 +1,7 @@
-"""Where raysweep keeps what it can make again: prepared images and downloads.
+"""The directories of files that raysweep can make again: prepared images and downloads.
 
-What lies in the cache directory is read wherever it is. If it may not be written, as in a container without a home,
-what is new goes into a directory of this user's own among the machine's temporary files.
+Files in the cache directory are read wherever it is. If it cannot be written, as in a container without a home, new
+files go into this user's own directory among the machine's temporary files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOG = logging.getLogger("raysweep")
 
 
 def cache_directory() -> Path:
-    """Return `$RAYSWEEP_CACHE`, else `$XDG_CACHE_HOME/raysweep`, else `~/.cache/raysweep`; it need not exist yet."""
+    """Return `$RAYSWEEP_CACHE`, or `$XDG_CACHE_HOME/raysweep`, or `~/.cache/raysweep`; it need not exist yet."""
     own = os.environ.get("RAYSWEEP_CACHE")
     if own:
         return expanded(own).absolute()
@@ -31,12 +31,12 @@ def cache_directory() -> Path:
 
 
 def writable_cache_directory() -> Path:
-    """Return the directory for what is not in the cache yet: the cache directory, if it can be written.
+    """Return the directory for new files of the cache: the cache directory, if it can be written.
 
     Otherwise it is a directory among the temporary files. A directory that RAYSWEEP_CACHE names is never replaced.
 
     Raises:
-        StorageError: if this user has no home, and somebody else has made that directory.
+        StorageError: if this user has no home, and the directory among the temporary files belongs to somebody else.
     """
     directory, instead = cache_directory(), _temporary_directory()
     if directory == instead and not is_own(instead):
@@ -69,6 +69,6 @@ def _temporary_directory() -> Path:
 
 
 def _can_be_written(directory: Path) -> bool:
-    """Return whether a directory can be written, or made."""
+    """Return whether a directory can be written or created."""
     there = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

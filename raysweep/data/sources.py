@@ -1,4 +1,4 @@
-"""Finds the data set that a specification names: bundled, on this machine, or downloaded."""
+"""Find the data set that a specification names: bundled, on this machine, or downloaded."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "S
 
 @dataclass(frozen=True)
 class Published:
-    """A data set that others publish, as it is once it is on this machine."""
+    """A data set that others publish, described as it is once it is on this machine."""
 
     torchvision_name: str
-    """Of the class in torchvision.datasets, and for IDX files of torchvision's directory."""
+    """Name of the class in torchvision.datasets; for IDX files also of torchvision's directory."""
     files: str
-    """The files that make it up, for a person who fetches them by hand."""
+    """The files it consists of, for a person who fetches them by hand."""
     find: Callable[[Path], Path | None]
-    """The directory of the files at or below a root."""
+    """Function that returns the directory of the files at or below a root, or None."""
     open: Callable[[Path], Source]
     count: int
     test_count: int
@@ -79,10 +79,10 @@ PUBLISHED = {
 
 
 def open_source(spec: DataSpec) -> Source:
-    """The data set of a specification; fetches it if it is not on this machine and `spec.download` allows it.
+    """Return the data set of a specification; fetch it if it is not here and `spec.download` allows it.
 
     Raises:
-        DataUnavailable: if it is not here and cannot be had.
+        DataUnavailable: if it is not on this machine and cannot be fetched.
         DataError: if its files are not what they should be.
     """
     source = find_source(spec)
@@ -97,10 +97,10 @@ def open_source(spec: DataSpec) -> Source:
 
 
 def find_source(spec: DataSpec) -> Source | None:
-    """The data set of a specification if it is on this machine; None if it would have to be fetched.
+    """Return the data set of a specification if it is on this machine; None if it must be fetched.
 
     Raises:
-        DataUnavailable: if it is not here and is none of those that can be fetched.
+        DataUnavailable: if it is not here and is not one that can be fetched, or may not be read.
         DataError: if its files are not what they should be.
     """
     try:
@@ -139,7 +139,7 @@ def _unavailable(spec: DataSpec, published: Published, tried: str) -> DataUnavai
 
 
 def _download(dataset: str, published: Published) -> str | None:
-    """Fetches a data set into its download directory, whole files only; returns why it failed, or None."""
+    """Fetch a data set into its download directory, whole files only; return why it failed, or None."""
     target = download_directory(dataset)
     partial = target.with_name(f".{dataset}.partial")
     with storage_errors(target):
@@ -158,7 +158,7 @@ def _download(dataset: str, published: Published) -> str | None:
 
 
 def _move_files(source: Path, target: Path) -> None:
-    """Moves each file to the same place below target; what else lies there is someone's and stays."""
+    """Move each file to the same place below `target`; keep other files there, because they are somebody's."""
     for file in [path for path in source.rglob("*") if path.is_file()]:
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -166,12 +166,12 @@ def _move_files(source: Path, target: Path) -> None:
 
 
 def _fetch(torchvision_name: str, directory: Path) -> str | None:
-    """Lets torchvision fetch a data set; returns why it failed, or None."""
+    """Let torchvision fetch a data set; return why it failed, or None."""
     waited = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
     printed = io.StringIO()
     try:
-        # Its import takes seconds, which only a download has to spend.
+        # Import it here, because it takes seconds and only a download needs it.
         import torchvision.datasets
 
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

@@ -1,4 +1,4 @@
-"""The principal components of the training images: how much variance lies along each, and nothing else of them."""
+"""The variance of the training images along each of their principal components."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from raysweep.data.splits import split_indices
 from raysweep.spec.sections import DataSpec
 
 MAX_IMAGES = 4_000
-"""Most images drawn: the largest eigenvalue then has a relative standard error of some sqrt(2 / 4000) = 2%."""
+"""Most images drawn: the largest eigenvalue then has a relative standard error of about sqrt(2 / 4000) = 2%."""
 
 MAX_PIXELS = 100_000_000
-"""Most pixels read, of all images together, as long as that leaves `MIN_IMAGES`: 2,034 images of 3x128x128."""
+"""Most pixels read, of all images together, if that leaves at least `MIN_IMAGES`: 2,034 images of 3x128x128."""
 
 MIN_IMAGES = 500
 
@@ -25,12 +25,12 @@ _BLOCK_PIXELS = 16 << 20
 
 
 def training_spectrum(path: Path, spec: DataSpec, seed: int = 0) -> NDArray[np.float64]:
-    """Eigenvalues of the pixels' covariance over the training split of a cache file, pixels in [0, 1].
+    """Return the eigenvalues of the pixels' covariance over a cache file's training split, pixels in [0, 1].
 
-    With D pixels an image and n images drawn, returns [min(D, n)], descending and never negative; the other D - n
-    eigenvalues of the drawn images are 0. Costs one matrix product of n D min(D, n) and an eigenvalue problem of size
-    min(D, n): 0.1 s for 4,000 images of 1x32x32 and some 2 s for 2,034 of 3x128x128 on two cores. Holds no more than
-    the square matrix and two blocks of 64 MiB.
+    With D pixels an image and n images drawn, the result is [min(D, n)], descending and never negative; the other D - n
+    eigenvalues of the drawn images are 0. The cost is one matrix product of n D min(D, n) and an eigenvalue problem of
+    size min(D, n): 0.1 s for 4,000 images of 1x32x32, and about 2 s for 2,034 of 3x128x128, on two cores. Memory holds
+    at most the square matrix and two blocks of 64 MiB.
 
     Raises:
         CacheError: if the file is missing or damaged.
@@ -48,10 +48,10 @@ def training_spectrum(path: Path, spec: DataSpec, seed: int = 0) -> NDArray[np.f
 def covariance_spectrum(
     chunks: Sequence[Images], indices: NDArray[np.int64], block_pixels: int = _BLOCK_PIXELS
 ) -> NDArray[np.float64]:
-    """Eigenvalues, descending, of the covariance (divided by n, not n - 1) of images with pixels in [0, 1].
+    """Return the eigenvalues, descending, of the covariance of images with pixels in [0, 1].
 
-    The D x D covariance and the n x n Gram matrix of the centred images have the same eigenvalues but for zeros; the
-    smaller of the two is formed.
+    The covariance is divided by n, not n - 1. The D x D covariance and the n x n Gram matrix of the centred images have
+    the same eigenvalues except for zeros; the smaller of the two is computed.
 
     Args:
         chunks: [rows, channels, height, width] each, uint8, all but the last with the same rows.
@@ -82,7 +82,7 @@ def covariance_spectrum(
 
 
 def _read(chunks: Sequence[Images], indices: NDArray[np.int64], columns: slice) -> NDArray[np.float32]:
-    """Some pixels of some images, [len(indices), columns], float32 in [0, 1]."""
+    """Return some pixels of some images, [len(indices), columns], float32 in [0, 1]."""
     rows = len(chunks[0])
     parts = []
     for number in np.unique(indices // rows):

@@ -1,4 +1,4 @@
-"""Which images a trial learns from, which it is compared on, and which are kept apart."""
+"""The splits of a data set: images to learn from, images to compare trials on, and images kept apart."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Splits:
 
 
 def split_sizes(count: int, official_test_count: int, spec: DataSpec) -> SplitSizes:
-    """How many images each split gets.
+    """Return how many images each split gets.
 
-    Where there are official test images, they are the test split, `spec.test_fraction` says nothing, and
-    `spec.validation_fraction` is of the other images. Else both fractions are of all images.
+    If there are official test images, they are the test split: `spec.test_fraction` is not used, and
+    `spec.validation_fraction` is a share of the other images. Otherwise both fractions are shares of all images.
 
     Raises:
         DataError: if a split would be empty.
@@ -54,9 +54,9 @@ def split_sizes(count: int, official_test_count: int, spec: DataSpec) -> SplitSi
 
 
 def split_indices(labels: NDArray[np.int32] | None, official_test: NDArray[np.bool_], spec: DataSpec) -> Splits:
-    """Splits a data set of `len(official_test)` images, at random by `spec.split_seed`, in sizes as `split_sizes` says.
+    """Split a data set of `len(official_test)` images at random by `spec.split_seed`, in the sizes of `split_sizes`.
 
-    Where there are labels, a class's share of a split differs from its share of the images by at most one image.
+    If there are labels, a class's share of a split differs from its share of the images by at most one image.
 
     Raises:
         DataError: if a split would be empty.
@@ -70,7 +70,7 @@ def split_indices(labels: NDArray[np.int32] | None, official_test: NDArray[np.bo
 
 
 def _interleave(indices: NDArray[np.int64], labels: NDArray[np.int32] | None, seed: int) -> NDArray[np.int64]:
-    """The indices in random order, such that every class is spread evenly over it."""
+    """Return the indices in random order, with every class spread evenly over it."""
     # RandomState's stream is frozen for good (NEP 19), so nodes with different NumPy versions split alike.
     shuffled = indices[np.random.RandomState(seed).permutation(len(indices))]
     if labels is None:

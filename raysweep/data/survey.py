@@ -1,12 +1,12 @@
-"""What a folder of images holds: the images that are read, their classes, and all that is left out, with the reason.
+"""The content of a folder of images: images that are read, their classes, and what is left out and why.
 
     root/0001.png                 no labels
     root/cat/0001.png             classes cat, dog, ...; subfolders of a class belong to it
-    root/train/cat/0001.png       split folders: all top folders are named train, val or test, in any case,
-    root/test/cat/0001.png        or as such folders often are; each with classes, or all without
+    root/train/cat/0001.png       split folders: all top folders are named train, val or test, or a common variant
+    root/test/cat/0001.png        of these, in any case; all of them have classes, or none has
 
-Of split folders, the images below test are the official test images. Those below train and val are pooled: which of
-them trials are compared on is drawn from both.
+In split folders, the images below test are the official test images. Those below train and val are pooled, and the
+validation split, on which trials are compared, is drawn from both.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _UNREAD_IMAGE_SUFFIXES = frozenset({
     ".nef", ".cr2", ".cr3", ".arw", ".raw", ".dcm", ".nii", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".pt", ".pth",
     ".parquet", ".arrow", ".tfrecord", ".lmdb", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 })  # fmt: skip
-"""Endings of files that hold images raysweep does not read. Other files (.txt, .csv, ...) are no images."""
+"""Endings of files that hold images raysweep does not read. Other files (.txt, .csv, ...) are not images."""
 _LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})
 _LITTER_FOLDERS = frozenset({"__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
-"""Folders that operating systems make; they hold thumbnails, or what was deleted."""
+"""Folders that operating systems make; they hold thumbnails or deleted files."""
 _ROLES: dict[str, Literal["train", "val", "test"]] = {
     "train": "train", "training": "train", "train_set": "train", "trainset": "train",
     "val": "val", "valid": "val", "validation": "val", "val_set": "val", "valset": "val", "dev": "val",
@@ -56,12 +56,12 @@ class Entry:
     size: int
     modified_ns: int
     changed_ns: int
-    """When the file or its status was changed last, which nobody can set: copying and `touch` do not hide behind it."""
+    """When the file or its status was changed last. Nobody can set this time, so it shows copying and `touch` too."""
 
 
 @dataclass
 class _Findings:
-    """What a walk met that is no image to read, by reason: paths below the root."""
+    """Paths below the root that a walk found and that are not images to read, by reason."""
 
     dangling: list[str] = field(default_factory=list)
     circular: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class _Findings:
     folders: set[str] = field(default_factory=set)
     """All folders that were entered."""
     seen: dict[str, str] = field(default_factory=dict)
-    """The folders that were entered, by where they really are."""
+    """The folders that were entered, by their real path."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ class Survey:
     notes: tuple[Note, ...]
     """How the folders were understood, and what is left out."""
     missing: str | None
-    """Which images there should be and cannot be read (links without a target, folders without permission), or None."""
+    """Images that should be there but cannot be read (links without a target, folders without permission), or None."""
 
 
 def survey(root: Path) -> Survey:
-    """List the images below a folder, and all that is left out.
+    """List the images below a folder, and what is left out.
 
     Raises:
         DataUnavailable: if there is no image, or the folder itself may not be read.
@@ -114,7 +114,7 @@ def survey(root: Path) -> Survey:
             f"{printable(root)}: {printable(loose)} lies beside the class folders ({some}); move it into one of them, "
             "or elsewhere"
         )
-    is_split = set(roles.values()) != {"test"}  # of what lies in no other folder, tests are drawn as always
+    is_split = set(roles.values()) != {"test"}  # if all are test folders, the test split is drawn as always
     numbers = {name: number for number, name in enumerate(classes)}
     entries = [
         Entry(
@@ -151,7 +151,7 @@ def image_files(root: Path) -> list[Path]:
 
 
 def _walk(root: Path, findings: _Findings) -> Iterator[tuple[str, os.stat_result]]:
-    """Images below the folder: path, with slashes, and the file's status. Follows links, but not in circles."""
+    """Yield the images below the folder: path, with slashes, and file status. Follow links, but not in circles."""
 
     def refused(error: OSError) -> None:
         where = Path(error.filename or root)
@@ -186,7 +186,7 @@ def _walk(root: Path, findings: _Findings) -> Iterator[tuple[str, os.stat_result
 
 
 def _sort_away(file: Path, path: str, findings: _Findings) -> None:
-    """Note a file whose ending is of no image that is read."""
+    """Record a file whose ending is not that of an image that is read."""
     low = file.name.lower()
     suffix = PurePosixPath(low).suffix
     if low in _LITTER or _is_hidden(file.name):
@@ -202,7 +202,10 @@ def _sort_away(file: Path, path: str, findings: _Findings) -> None:
 
 
 def _status(file: Path, path: str, findings: _Findings) -> os.stat_result | None:
-    """The status of an image file; None, and noted, if it is a link that leads nowhere, or no file."""
+    """Return the status of an image file.
+
+    If it cannot be read, or is not a regular file, record it and return None.
+    """
     try:
         status = file.stat()
     except OSError as error:
@@ -224,13 +227,13 @@ def _top(path: str) -> str:
 
 
 def _family(path: str, depth: int) -> str | None:
-    """The class of an image below `depth` folders of splits; None if it lies in none."""
+    """Return the class of an image below `depth` folders of splits; None if it lies in no class folder."""
     parts = PurePosixPath(path).parts
     return parts[depth] if len(parts) > depth + 1 else None
 
 
 def _split_folders(root: Path, paths: list[str]) -> dict[str, Literal["train", "val", "test"]]:
-    """The splits that the top folders hold, by their names; empty if they are classes, or there are none.
+    """Return the split of each top folder, by its name; empty if they are classes, or there are none.
 
     Raises:
         DataError: if there are images beside split folders.
@@ -250,7 +253,7 @@ def _split_folders(root: Path, paths: list[str]) -> dict[str, Literal["train", "
 
 
 def _split_facts(entries: list[Entry], roles: dict[str, Literal["train", "val", "test"]]) -> Iterator[str]:
-    """Say what becomes of split folders."""
+    """Yield sentences on how the split folders are used."""
     if not roles:
         return
     counts = Counter(_top(entry.path) for entry in entries)
@@ -269,7 +272,7 @@ def _split_facts(entries: list[Entry], roles: dict[str, Literal["train", "val", 
 def _class_facts(
     root: Path, entries: list[Entry], classes: tuple[str, ...], roles: dict[str, Literal["train", "val", "test"]]
 ) -> Iterator[str]:
-    """Say what about the classes may be other than it was meant."""
+    """Yield sentences on classes that may not be what the user meant."""
     depth = 1 if roles else 0
     below: dict[str, set[str]] = {}
     for entry in entries:
@@ -301,7 +304,7 @@ def _class_facts(
 
 
 def _only_split(roles: dict[str, Literal["train", "val", "test"]]) -> str:
-    """The only split folder; nothing if there are none, or several."""
+    """Return the only split folder; an empty text if there are none or several."""
     return next(iter(roles)) if len(roles) == 1 else ""
 
 
@@ -347,7 +350,7 @@ def _left_out(findings: _Findings, entries: list[Entry], depth: int) -> tuple[st
 
 
 def _empty_folders(findings: _Findings, entries: list[Entry], depth: int) -> list[str]:
-    """Folders that stand where class folders do and hold no image."""
+    """Return the folders that are at the level of class folders or above and hold no image."""
     used = {"/".join(PurePosixPath(entry.path).parts[: depth + 1]) for entry in entries}
     used |= {_top(entry.path) for entry in entries}
     levels = {path for path in findings.folders if path != "." and path.count("/") <= depth}
@@ -367,7 +370,7 @@ def _litter(findings: _Findings) -> tuple[str, ...]:
 
 
 def _nothing_found(root: Path, findings: _Findings) -> str:
-    """Why a folder has no image to read, and what lies there instead."""
+    """Say why a folder has no image to read, and what lies there instead."""
     instead = [*filter(None, [_missing(findings)]), *_left_out(findings, [], 0), *_litter(findings)]
     there = f"; it holds {'; '.join(instead)}" if instead else ""
     return f"{printable(root)}: holds no image; looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders too{there}"

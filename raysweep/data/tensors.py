@@ -34,11 +34,12 @@ class ImageTensors:
         device: torch.device | str,
         labels: NDArray[np.int32] | None = None,
     ) -> None:
-        """
+        """Select the images of a split; copy them to the device if it is not a CPU.
+
         Args:
             chunks: [rows, channels, height, width] each, all but the last with the same rows, as in `ImageCache`.
             indices: [n], positions in the chunks laid end to end.
-            device: where batches come out.
+            device: where batches are returned.
             labels: [all images], positions of classes.
         """
         self.device = torch.device(device)
@@ -62,7 +63,7 @@ class ImageTensors:
         return self._count
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
-        """A batch of images.
+        """Return a batch of images.
 
         indices: [batch], int64, positions within the split.
 
@@ -71,7 +72,7 @@ class ImageTensors:
         return self._gather_bytes(indices.to(self.device)).to(torch.float32).mul_(1 / 255)
 
     def mean_image(self) -> torch.Tensor:
-        """The mean over the split, [channels, height, width], float32 in [0, 1]; summed exactly, block by block."""
+        """Return the mean over the split, [channels, height, width], float32 in [0, 1]; summed exactly, by blocks."""
         channels, height, width = self.shape
         block = max(1, _BLOCK_BYTES // (channels * height * width))
         total = torch.zeros(self.shape, dtype=torch.int64, device=self.device)
@@ -87,7 +88,7 @@ class ImageTensors:
         return self._gather_over_chunks(rows)
 
     def _gather_over_chunks(self, rows: torch.Tensor) -> torch.Tensor:
-        """One index_select a chunk, in the order of the chunks, then one that restores the order asked for."""
+        """Select rows from each chunk in the order of the chunks, then restore the order asked for."""
         rows, order = rows.sort()
         counts = torch.bincount(rows // self._chunk_rows, minlength=len(self._chunks)).tolist()
         gathered = torch.empty((len(rows), *self.shape), dtype=torch.uint8)
@@ -100,7 +101,7 @@ class ImageTensors:
         return torch.empty_like(gathered).index_copy_(0, order, gathered)
 
     def _copy_to_device(self) -> torch.Tensor:
-        """[n, channels, height, width], uint8; no more than a block at a time is copied in main memory."""
+        """Copy the split to the device, [n, channels, height, width], uint8, one block at a time in main memory."""
         channels, height, width = self.shape
         block = max(1, _BLOCK_BYTES // (channels * height * width))
         copied = torch.empty((self._count, *self.shape), dtype=torch.uint8, device=self.device)
@@ -111,7 +112,7 @@ class ImageTensors:
 
 
 def spread(count: int, over: int) -> torch.Tensor:
-    """`count` positions, or fewer if there are not so many, spread evenly over a split of `over` images."""
+    """Return `count` positions, or fewer if there are not so many, spread evenly over a split of `over` images."""
     return torch.linspace(0, over - 1, min(count, over)).long()
 
 
@@ -126,7 +127,7 @@ class ImageSplits:
 
 
 def load_splits(path: Path, spec: DataSpec, device: torch.device | str) -> ImageSplits:
-    """Opens a cache file that `prepare` made for this specification, and splits it.
+    """Open a cache file that `prepare` made for this specification, and split it.
 
     Raises:
         CacheError: if the file is missing, damaged, or was made for another specification.
@@ -149,7 +150,7 @@ def load_splits(path: Path, spec: DataSpec, device: torch.device | str) -> Image
 
 
 def _view(chunk: Images) -> torch.Tensor:
-    """A tensor on the chunk's own memory, which is mapped for reading: writing to it would end the process."""
+    """Return a tensor on the chunk's own memory, which is mapped read-only: writing to it would end the process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
         return torch.from_numpy(chunk)

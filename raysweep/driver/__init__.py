@@ -1,1 +1,1 @@
-"""The session: takes reports, asks `search` and `study` what follows, writes the report. No Ray."""
+"""The session: it takes reports, asks `search` and `study` what to do next, and writes the report. No Ray."""

@@ -1,4 +1,4 @@
-"""The seam between the driver and what trains: a session's orders go through it, and what came of them comes back."""
+"""The interface between the driver and what trains: a session's orders pass through it, and the results come back."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from raysweep.spec.sections import SweepSpec
 
 
 class Backend(Protocol):
-    """What gives the orders of a session to workers. It decides nothing.
+    """A backend gives the orders of a session to workers. It decides nothing.
 
-    Each report of a trial goes to `Session.receive`, each that lost its process to `Session.lose`. `Session.tick` is
-    called as time passes, and a session that should stop is obeyed.
+    It passes each report of a trial to `Session.receive`, and each trial that lost its process to `Session.lose`. It
+    calls `Session.tick` as time passes, and stops when the session should stop.
     """
 
     def require(self) -> None:
-        """Refuse at once what could never be reached, before anything is prepared.
+        """Reject a cluster address that could never work, before anything is prepared.
 
         Raises:
-            ResourcesError: if what the user named as its cluster is none.
+            ResourcesError: if what the user named as the cluster cannot be one.
         """
 
     def opened(
         self, spec: SweepSpec, trials: int, *, log: Path | None = None, warn: Callable[[str], None] | None = None
     ) -> AbstractContextManager[None]:
-        """Hold what is needed to train so many trials of `spec`, for as long as the context lasts.
+        """Hold what is needed to train this number of trials of `spec`, as long as the context lasts.
 
         Raises:
             ResourcesError: if no trial of `spec` could ever start.
@@ -37,23 +37,23 @@ class Backend(Protocol):
         """
 
     def slots(self, spec: SweepSpec) -> Slots:
-        """Return how many trials are trained at once, and what each has of a machine.
+        """Return how many trials are trained at once, and each one's share of a machine.
 
         Raises:
-            ResourcesError: if no machine could ever hold one.
+            ResourcesError: if no machine could ever hold a trial.
         """
 
     def machines(self) -> list[dict[str, float]]:
         """Return what each machine has: CPU, GPU, memory in bytes."""
 
     def image_file(self, cache: Path, origin: str | None) -> ImageFile:
-        """Return the prepared images as workers are told of them; `origin` is the URI of a sweep in a bucket."""
+        """Describe the prepared images for workers; `origin` is the URI of a sweep in a bucket."""
 
     def train(self, session: Session) -> None:
-        """Train the session's remaining trials; return when it is over or should stop."""
+        """Train the session's remaining trials; return when the session is over or should stop."""
 
     def test(self, session: Session) -> None:
-        """Measure every finalist of the session that has no final metrics yet; return when it is over.
+        """Measure every finalist of the session that has no final metrics yet; return when that is done.
 
-        A spent time budget does not keep finalists from being measured; any other stop does.
+        Finalists are measured even if the time budget is spent. Any other stop ends the measuring.
         """

@@ -1,8 +1,8 @@
-"""Room on the disk: what a sweep may come to take, and whether there is so much before it starts.
+"""Disk space: the most that a sweep can take, and whether that much is free before it starts.
 
-It is a warning and no refusal. What is computed is the most that any trials of the space could take; most sweeps take
-much less, early stopping among the reasons, and one that does fill the disk stops with one message and goes on when
-there is room.
+The check only warns. It computes the most that any trials of the space could take. Most sweeps take much less, for
+example because of early stopping. A sweep that does fill the disk stops with one message and goes on when there is
+room.
 """
 
 from __future__ import annotations
@@ -17,30 +17,33 @@ from raysweep.spec.space import TrialSpace
 from raysweep.storage.layout import shown
 
 KEPT = 3
-"""Checkpoints of a trial: `vae.checkpoint.KEEP`, which cannot be asked without torch, and that of its best epoch; a
-test compares the bound."""
+"""Checkpoints of a trial: `vae.checkpoint.KEEP`, which cannot be imported without torch, and that of its best epoch. A
+test checks the bound."""
 PICTURES_BYTES = 1 << 20
-"""Of one trial: a few grids, and a row of reconstructions now and then."""
+"""Pictures of one trial: a few grids, and a row of reconstructions now and then."""
 _ADAM = 3
-"""A weight and its two moments."""
+"""Numbers per weight: the weight and its two moments."""
 _FLOAT_BYTES = 4
 _NORMALISED = 5
-"""What a channel has beside its weights: a bias, or scale, shift, mean and variance of its normalisation."""
+"""Bound for a channel's other numbers: a bias, or scale, shift, mean and variance of its normalisation."""
 
 
 def needed_bytes(spec: SweepSpec, shape: tuple[int, int, int], trials: int, concurrent: int) -> int:
-    """The most that so many trials of a specification can take in the sweep directory.
+    """Return the most bytes that this number of trials can take in the sweep directory.
 
     Args:
-        shape: of the images: channels, height, width.
-        concurrent: trials at once, each of which writes one checkpoint before it drops another.
+        shape: channels, height and width of the images.
+        concurrent: trials at once; each writes one checkpoint before it drops another.
     """
     checkpoint = _largest_checkpoint_bytes(spec.trial, shape)
     return checkpoint * (KEPT * trials + concurrent) + PICTURES_BYTES * trials
 
 
 def free_space_fault(directory: Path, needed_bytes: int) -> str | None:
-    """Why a sweep might not fit on the disk of its directory, which need not exist yet; None if it fits."""
+    """Return why a sweep might not fit on the disk of its directory; None if it fits.
+
+    The directory need not exist yet.
+    """
     place = next(path for path in (directory, *directory.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free >= needed_bytes:
@@ -52,7 +55,10 @@ def free_space_fault(directory: Path, needed_bytes: int) -> str | None:
 
 
 def _largest_checkpoint_bytes(space: TrialSpace, shape: tuple[int, int, int]) -> int:
-    """Of the largest network of the space, counted without torch, which a driver has no other use for."""
+    """Return the bytes of a checkpoint of the space's largest network.
+
+    They are counted without torch, because a driver needs torch for nothing else.
+    """
     width, kernel = _largest(space, "d_size"), _largest(space, "kernel_size")
     latents, hidden = _largest(space, "latent_size"), _largest(space, "hidden_size")
     without = None in space.choices("hidden_size")
@@ -68,14 +74,17 @@ def _largest_checkpoint_bytes(space: TrialSpace, shape: tuple[int, int, int]) ->
 def _network_numbers(
     blocks: Sequence[ConvBlock], shape: tuple[int, int, int], width: int, kernel: int, latents: int, hidden: int | None
 ) -> int:
-    """The most numbers that a `ConvVAE` of these blocks can have: everything normalised, and two values a pixel."""
+    """Return the most numbers that a `ConvVAE` of these blocks can have.
+
+    That is if everything is normalised and there are two output values per pixel.
+    """
     channels, height, side = shape
     widths = [channels]
     numbers = 0
     for block in blocks:
         into, out = widths[-1], block.multiple * width
         edge = kernel if block.halves else 3
-        ends = into if len(widths) > 1 else 2 * into  # of the transposed convolution
+        ends = into if len(widths) > 1 else 2 * into  # output channels of the transposed convolution
         numbers += (into + ends) * out * edge * edge + _NORMALISED * (ends + out)
         if block.halves:
             height, side = (height + 1) // 2, (side + 1) // 2
@@ -89,7 +98,7 @@ def _network_numbers(
 
 
 def _largest(space: TrialSpace, name: str) -> int:
-    """The largest value that a field can have; 0 for one that can only be none."""
+    """Return the largest value that a field can have; 0 if it can only be None."""
     if name in space.searched and not space.choices(name):
         return int(space.ends(name)[1])
     return max((int(value) for value in space.choices(name) if isinstance(value, int)), default=0)

@@ -1,4 +1,4 @@
-"""The sweep's log file, which says nothing of its own troubles on the terminal."""
+"""The sweep's log file. If it cannot be written, it prints nothing on the terminal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 class LogFile(logging.FileHandler):
     """Appends to a file, made with the first line. A line that cannot be written is lost, and counted.
 
-    A full disk ends the sweep with one message; `logging` would print a traceback on the terminal for each line. How
-    many were lost stands before the next line that can be written.
+    A full disk ends the sweep with one message; `logging` would print a traceback on the terminal for each line. The
+    number of lost lines is written before the next line that can be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,12 +28,15 @@ class LogFile(logging.FileHandler):
             if not self.lost:
                 super().emit(record)
                 lost = 0
-        except OSError:  # of opening the file; those of writing go to handleError
+        except OSError:  # the file could not be opened; errors of writing go to handleError
             self.handleError(record)
         self.lost += lost
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
-        """Counts the line. The file is opened anew for the next one, without what is left in the buffer."""
+        """Count the lost line, and drop the file with what is left in its buffer.
+
+        The next line opens the file again.
+        """
         self.lost += 1
         stream, self.stream = self.stream, None
         if stream is not None:

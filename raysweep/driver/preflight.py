@@ -1,4 +1,4 @@
-"""Before a sweep: what its file leaves to its images, and the prediction of collapse from one PCA of them."""
+"""Before a sweep: settings that depend on its images, and prediction of collapse from one PCA of them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from raysweep.vae.preflight import Preflight, Unpredictable, predict, unpredicta
 
 
 def sized_by_images(spec: SweepSpec) -> SweepSpec:
-    """Return the specification with what its file leaves to the number of training images.
+    """Return the specification with the settings filled in that depend on the number of training images.
 
     Raises:
-        DataUnavailable: if something is left to them and they are not on this machine and may not be fetched.
+        DataUnavailable: if there are such settings, and the images are not on this machine and may not be fetched.
         DataError: if their files are damaged, or a split would be empty.
     """
     return sized(spec, describe(spec.data).sizes.train) if spec.unsized else spec
 
 
 def count_training_images(spec: SweepSpec, cache: Path) -> int:
-    """Return how many images of a cache file a trial learns from; broken ones are not in it.
+    """Return how many images of a cache file a trial learns from. The file has no broken ones.
 
     Raises:
         CacheError: if the file is missing or damaged.
@@ -37,7 +37,7 @@ def count_training_images(spec: SweepSpec, cache: Path) -> int:
 
 @timed(DriverPart.PREFLIGHT)
 def preflight(spec: SweepSpec, cache: Path) -> Preflight | Unpredictable:
-    """What is predicted for a sweep on the images of a cache file; `raysweep.data.spectrum` says what it costs.
+    """Predict collapse for a sweep on the images of a cache file. `raysweep.data.spectrum` says what this costs.
 
     Raises:
         CacheError: if the file is missing or damaged.

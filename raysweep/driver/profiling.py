@@ -1,6 +1,6 @@
-"""The profile of a session: what driver, slots and trials spent their time on, written behind the report.
+"""The profile of a session: what driver, slots and trials spent their time on, written after the report.
 
-A session that is not profiled knows nothing of it.
+A session that is not profiled uses nothing of this module.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from raysweep.report.tensorboard.writer import PROFILE_TAG
 
 
 class Profiler:
-    """Measures one session, from here on.
+    """Measures one session, from the typed command on.
 
     Args:
-        command: what began it, `run` or `resume`.
+        command: which command began it, `run` or `resume`.
         age_s: how long ago the command was typed.
     """
 
@@ -40,11 +40,11 @@ class Profiler:
 
     @classmethod
     def of_this_process(cls, command: str) -> Profiler:
-        """One that measures from the start of this process."""
+        """Make a profiler that measures from the start of this process."""
         return cls(command, process_age_s() or 0.0)
 
     def close(self, slots: int, spent: list[Spent]) -> Profile:
-        """Ends the measurement; `spent` is the account of the slots up to now."""
+        """End the measurement and return the profile; `spent` is the account of the slots up to now."""
         seconds, busy = self.clock.spent(), self.clock.busy()
         work = min(busy.get(DriverPart.LOOP, 0.0), seconds.get(DriverPart.LOOP, 0.0))
         seconds[DriverPart.WAITING] = seconds.get(DriverPart.LOOP, 0.0) - work
@@ -56,7 +56,7 @@ class Profiler:
 
 @contextmanager
 def profiling(profiler: Profiler | None) -> Iterator[None]:
-    """As long as this lasts, what the driver does is measured, if there is a profiler."""
+    """Measure what the driver does as long as the context lasts, if there is a profiler."""
     if profiler is None:
         yield
         return
@@ -65,7 +65,7 @@ def profiling(profiler: Profiler | None) -> Iterator[None]:
 
 
 class ProfiledSession(Session):
-    """A session that takes account of its slots and writes the profile behind its report."""
+    """A session that keeps an account of its slots and writes the profile after its report."""
 
     def __init__(self, profiler: Profiler, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -125,10 +125,10 @@ class ProfiledSession(Session):
         return super().lose_test(number, fault, cause, error)
 
     def close(self) -> None:
-        """Writes the report, and then where the time went, up to the end of the report."""
+        """Write the report, and then where the time went, up to the end of the report."""
         self._account.take_all_back()
         self._account.idle_as(SlotPart.REPORT)
-        remove_profile(self.directory)  # an earlier session's, which the report would show
+        remove_profile(self.directory)  # otherwise the report would show that of an earlier session
         super().close()
         profile = self._profiler.close(self._account.most_slots, self._account.spent())
         figure, page = write_profile(self.directory, profile)

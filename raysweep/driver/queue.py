@@ -1,15 +1,15 @@
-"""Which trial is trained next.
+"""The order in which trials are trained.
 
-Unfinished ones, paused ones that are to go on, new ones, ones that get a larger share, and those that confirm the best
-once the search is over.
+Unfinished trials come first, then paused ones that go on, new ones, ones that get a larger share, and, once the search
+is over, those that confirm the best.
 
-A process may train several trials together if they are of one shape (`vae/fusing/training.py`). The sampler chooses
-each point by itself, of whatever shape. To find one that goes with those a process has, the queue asks it for some
-ahead, and keeps those of other shapes for later processes. They are unfinished trials like any other: if the driver
-dies, the next one takes them up.
+A process may train several trials together if they have the same shape (`vae/fusing/training.py`). The sampler chooses
+each point by itself, with any shape. To find a trial that fits those of a process, the queue asks the sampler for some
+in advance, and keeps those of other shapes for later processes. They are ordinary unfinished trials: if the driver
+dies, the next one continues with them.
 
-Trials that pause on a rung (`scheduler.Pausing`) wait in the ledger. Who of them is next follows from the ledger
-alone, so a driver that takes over a sweep chooses as the one before it would have.
+Trials that pause on a rung (`scheduler.Pausing`) wait in the ledger. The ledger alone determines which of them is next,
+so a driver that takes over a sweep chooses as the previous one would have.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.study.ledger import Ledger
 
 GROUPS_PAST = 4
-"""How many groups of trials of one shape are handed out while one of another shape waits."""
+"""How many groups of trials of one shape are handed out while a trial of another shape waits."""
 
 
 class Queue:
@@ -34,7 +34,7 @@ class Queue:
 
     Args:
         ledger: has the unfinished and the paused trials, and the sampler that chooses new ones.
-        spec: how many trials there are to be, which of them pause, and what confirms the best.
+        spec: says how many trials to train, which of them pause, and how the best are confirmed.
     """
 
     def __init__(self, ledger: Ledger, spec: SweepSpec) -> None:
@@ -42,26 +42,26 @@ class Queue:
         self._spec = spec
         self._pausing = pausing_rule(spec)
         self._to_confirm: deque[Confirmation] | None = None
-        """What confirms the best trials and is still to be begun; None while the search goes on."""
+        """Confirmations of the best trials that have not begun; None while the search goes on."""
         self._changes = 0
         """How often a trial was paused or went on."""
         self._found: tuple[tuple[int, ...], list[int]] = ((), [])
-        """Who goes on, and what that was computed from: the changes, and how many trials had reached each rung."""
+        """What `_going_on` was computed from (the changes, how many trials had reached each rung), and its result."""
         self._unfinished = deque(number for number in ledger.unfinished() if number not in ledger.paused)
         self._to_ask = max(0, spec.trials - ledger.searched)
         self._put_by: set[int] = set()
-        """Those of the unfinished ones that were asked for in vain."""
+        """Unfinished trials that the sampler chose in advance, but whose shape did not fit."""
         self._passed = 0
-        """Trials handed out past those, since the longest there was."""
+        """Trials that `take_like` handed out while others waited, since `take` last handed out the first in line."""
         self._last: deque[int] = deque()
-        """To be trained when the others are: those that wait for a larger share, which may have to be left them."""
+        """Trials to train after all others: they wait for a larger share, which other processes may have to free."""
 
     def __len__(self) -> int:
         waiting = len(self._unfinished) + self._to_ask + len(self._last)
         return waiting + len(self.sent_on()) + len(self._confirmations())
 
     def peek(self) -> int | None:
-        """Return the number of the trial that is next; None if that is a new one, or if there is none."""
+        """Return the number of the next trial; None if it is a new one, or if there is none."""
         if self._unfinished:
             return self._unfinished[0]
         if going_on := self._going_on():
@@ -83,12 +83,12 @@ class Queue:
         return self._ledger.record(number)
 
     def take_like(self, is_like: Callable[[int, TrialConfig], bool], ahead: int) -> TrialRecord | None:
-        """Return the next trial of which `is_like` is true, by its number and configuration; None if there is none.
+        """Return the next trial for which `is_like(number, configuration)` is true; None if there is none.
 
-        None, too, if those of other shapes have waited for long: a process that is given no more makes room for them.
+        If trials of other shapes have waited long, return None too: a process that gets no more trials makes room.
 
         Args:
-            ahead: how many trials may be put by, in all, that were asked for in vain.
+            ahead: how many trials of other shapes may be kept, in all, that were chosen in advance.
         """
         going_on = self.sent_on()
         others_wait = bool(self._put_by or going_on)
@@ -113,12 +113,12 @@ class Queue:
         return None
 
     def pause(self, number: int) -> bool:
-        """Let a trial wait where it is, if that is a rung where trials pause; return whether it does."""
+        """Pause a trial if it stands on a rung where trials pause; return whether it does."""
         self._changes += 1
         return self._ledger.pause(number)
 
     def put_back(self, numbers: Iterable[int]) -> None:
-        """Make these trials the next, in this order. Those that stand on a rung are paused there again instead."""
+        """Make these trials the next ones, in this order. Those that stand on a rung are paused again instead."""
         again = [number for number in numbers if not self.pause(number)]
         self._unfinished.extendleft(reversed(again))
 
@@ -127,7 +127,10 @@ class Queue:
         self._last.append(number)
 
     def sent_on(self) -> list[int]:
-        """Return the paused trials that are to go on, the next one first. Some do if nothing else is left."""
+        """Return the paused trials that are to go on, the next one first.
+
+        If there are none, return those that go on when nothing else is left.
+        """
         return self._going_on() or self._left_over()
 
     def _going_on(self) -> list[int]:
@@ -143,7 +146,8 @@ class Queue:
     def _left_over(self) -> list[int]:
         """Return the paused trials that go on if nothing else is left to hand out.
 
-        They do while others still train: an idle slot finishes no sweep earlier, and mostly they are the ones.
+        They go on while others still train: an idle slot does not end the sweep earlier, and in most cases the same
+        trials would be chosen later.
         """
         if self._pausing is None or self._to_ask or self._unfinished or self._last:
             return []
@@ -158,7 +162,7 @@ class Queue:
         return record.ended_at is None or record.state is TrialState.COMPLETED
 
     def _new(self) -> TrialRecord | None:
-        """Begin a trial: the next of the search, or one that confirms another; None if there is none."""
+        """Begin the next trial of the search, or one that confirms another; return None if there is none."""
         if self._to_ask:
             self._to_ask -= 1
             return self._ledger.ask()
@@ -166,7 +170,7 @@ class Queue:
         return self._ledger.confirm(confirmations.popleft()) if confirmations else None
 
     def _confirmations(self) -> deque[Confirmation]:
-        """Return what confirms the best trials and is still to be begun; nothing until the last of the search ends."""
+        """Return the confirmations that have not begun; none until the last trial of the search ends."""
         if self._to_confirm is None:
             if self._ledger.ended < self._spec.trials:
                 return deque()

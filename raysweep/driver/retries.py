@@ -1,8 +1,7 @@
-"""Which trials are tried again after a fault, from their last checkpoint, and which have ended by it.
+"""Which trials are tried again after a fault, from their last checkpoint, and which end.
 
-A fault counts against a trial only as long as it comes no further: whoever trains one more epoch between two faults
-starts with a clean record. So a machine that dies every hour costs nothing but the hour, and a trial that fails at the
-same epoch each time ends.
+A trial's faults count only as long as it makes no progress: after one more epoch the count starts again. So a machine
+that dies every hour costs only that hour, and a trial that fails at the same epoch each time ends.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from raysweep.messages import TrialFault
 
 
 class Retries:
-    """The faults of all trials since they last came further."""
+    """The faults of all trials since they last made progress."""
 
     def __init__(self) -> None:
         self._faults: dict[int, tuple[int, Counter[TrialFault]]] = {}
         self._enlarged: set[int] = set()
 
     def allows(self, number: int, fault: TrialFault, epochs: int) -> bool:
-        """Counts a fault of a trial that has trained `epochs` epochs; whether it is to be tried again."""
+        """Count a fault of a trial that has trained `epochs` epochs; return whether to try it again."""
         at, faults = self._faults.get(number, (epochs, Counter()))
         if epochs > at:
             faults = Counter()
@@ -29,7 +28,7 @@ class Retries:
         return fault.tries is None or faults[fault] < fault.tries
 
     def enlarges(self, number: int) -> bool:
-        """Whether a trial that ran out of memory may be given a larger share, which it may once."""
+        """Grant a larger share, once, to a trial that ran out of memory; return whether it is granted."""
         if number in self._enlarged:
             return False
         self._enlarged.add(number)

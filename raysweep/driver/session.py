@@ -35,25 +35,25 @@ if TYPE_CHECKING:
     from raysweep.report.tensorboard.writer import TensorBoardWriter
 
 REPORT_INTERVAL_S = 2.0
-"""Least time between two rewrites of the Parquet files while trials run; they are also written at every end."""
+"""Least time between two rewrites of the Parquet files while trials run; every session's end writes them too."""
 
 TIME_BUDGET = "the time budget"
 
 STOP_GRACE_S = 4.0
-"""How long a session that is to stop waits for the epochs that trials are at."""
+"""How long a session that is to stop waits for the current epochs of its trials."""
 START_GRACE_S = 30.0
-"""How long a process may take to start; a trial that waits for longer waits for a machine."""
+"""How long a process may take to start; a trial that waits longer is waiting for a machine."""
 HANG_GRACE_S = 15.0
-"""How much later than a hanging process ends itself it is ended from outside: a frozen one cannot."""
+"""A hanging process should end itself; this much later it is ended from outside, because a frozen one cannot."""
 
 STRIP_GROWTH = 1.15
-"""Rows of reconstructions follow each other by one epoch at first, later by this factor."""
+"""Rows of reconstructions are one epoch apart at first; later each epoch is this factor times the one before."""
 
 _log = logging.getLogger("raysweep")
 
 
 class Observer(Protocol):
-    """Who watches a session: the terminal."""
+    """An observer of a session: the terminal."""
 
     def epoch_done(self, session: Session, record: TrialRecord) -> None: ...
 
@@ -70,19 +70,19 @@ class _Underway:
 
     order: TrialOrder
     slot: int
-    """The number of the trial that its slot was given first: those of one slot have the same."""
+    """The number of the trial that its slot was given first; all trials of one slot have the same."""
     since: float = field(default_factory=time.monotonic)
     """When it was handed out, by the monotonic clock."""
     process: int | None = None
     heard: float | None = None
     """When it started or last reported, by the monotonic clock; None while it waits for a process, or for a machine."""
     epoch_s: float | None = None
-    """What its last epoch took."""
+    """Duration of its last epoch."""
     hangs: bool = False
     judged: tuple[int, int] | None = None
-    """The rung at which it was judged last, and how many trials had reached that."""
+    """The rung at which it was judged last, and how many trials had reached that rung."""
     failure: EpochReport | None = None
-    """What it reported in the end, if it could not go on."""
+    """Its last report, if it could not go on."""
 
 
 class Session:
@@ -102,9 +102,9 @@ class Session:
         self.failure: RaysweepError | None = None
         self.begun = time.monotonic()
         self.mirror: Mirror | None = None
-        """What sends the sweep to its bucket, if it is in one."""
+        """Sends the sweep to its bucket, if it has one."""
         self.testing = False
-        """Whether training is over and finalists are measured."""
+        """True once training is over and finalists are measured."""
         self.untested: dict[int, str] = {}
         """Finalists whose final metrics could not be measured, and why."""
         self._images = images
@@ -115,41 +115,43 @@ class Session:
         self._queue = Queue(ledger, spec)
         self._retries = Retries()
         self._alone: set[int] = set()
-        """Trials that are trained by themselves: something went wrong where they were trained with others."""
+        """Trials that are trained alone, because something went wrong when they were trained with others."""
         self._most_fused = math.inf
-        """Trials that a process may train together since more of them ran out of memory."""
+        """Most trials that a process may train together; lowered when more of them ran out of memory."""
         self._underway: dict[int, _Underway] = {}
         self._stop_at = math.inf
         self._last_report = -math.inf
         self._report_cost_s = 0.0
-        self._end_paused()  # which the driver before may have begun
+        self._end_paused()  # the previous driver may have begun this
 
     def __getstate__(self) -> dict[str, object]:
-        """Nothing: Tune pickles the searcher and the callbacks it is given, and the ledger is what lasts."""
+        """Return nothing to pickle: Tune pickles its searcher and callbacks, but the ledger is what lasts."""
         return {}
 
     @property
     def remaining(self) -> int:
-        """Trials that this session is still to hand out."""
+        """Number of trials that this session has still to hand out."""
         return len(self._queue)
 
     @property
     def training(self) -> Collection[int]:
-        """Numbers of the trials that are handed out: unfinished ones of an earlier session may still wait."""
+        """Numbers of the trials that are handed out. Unfinished ones of an earlier session may still wait."""
         return self._underway.keys()
 
     @property
     def is_over(self) -> bool:
-        """Whether no trial is, or will be, handed out."""
+        """True if the session was stopped, or no trial is, or will be, handed out."""
         return self.stopped_by is not None or not (self._underway or self.remaining)
 
     def next_order(self, within: Share | None = None, beside: Collection[int] = ()) -> TrialOrder | None:
-        """The next trial to train: unfinished ones, then new ones, then those that wait for a larger share.
+        """Hand out the next trial: unfinished ones first, then new ones, then those that wait for a larger share.
 
-        None if there is none now; one that is out may come back to be tried again. None, too, for a process with the
-        share `within` if the next trial is to have another, or if one that was handed out before waits for another, or
-        for a machine: the process makes room for it then. For a process that trains the trials `beside`, it is the next
-        that can be fused with them; None if they are as many as are fused.
+        Return None if (a) there is none now (one that is out may come back to be tried again), (b) all places are
+        taken, or (c) a process has the share `within`, but the next trial needs another share, or an earlier one still
+        waits for another share or for a machine. In case (c) the process makes room.
+
+        For a process that trains the trials `beside`, hand out the next one that can be fused with them; None if the
+        process has as many as are fused.
         """
         most = self.spec.search.max_concurrent
         if self.stopped_by is not None or (most is not None and len(self._underway) >= most):
@@ -170,9 +172,9 @@ class Session:
         return order
 
     def _next_beside(self, underway: _Underway) -> TrialRecord | None:
-        """The next trial that can be trained together with one that is out.
+        """Return the next trial that can be trained together with one that is out.
 
-        None if the place is needed: one waits for a larger share of a machine than processes have by themselves.
+        Return None if a trial needs the place: it waits for a larger share of a machine than processes usually have.
         """
         key, share = fusion_key(underway.order.config), self.slots.share
         waits = any(other.heard is None and other.order.share != share for other in self._underway.values())
@@ -204,19 +206,19 @@ class Session:
         )
 
     def resize(self, slots: Slots) -> None:
-        """Takes the news of what the machines now hold, or may come to hold: how many trials may be out at once."""
+        """Set how many trials may be out at once, from what the machines hold now or may hold later."""
         if slots.trials != self.slots.trials:
             _log.info("trials at once: %d from here on, %d before", slots.trials, self.slots.trials)
         self.slots = slots
 
     def started(self, number: int) -> None:
-        """A trial that was handed out has its process now."""
+        """Note that a trial that was handed out has its process now."""
         underway = self._underway.get(number)
         if underway is not None and underway.heard is None:
             underway.heard = time.monotonic()
 
     def receive(self, number: int, report: EpochReport) -> bool:
-        """Takes what a trial reports. True if its process is to train it no further."""
+        """Take a trial's report; return True if its process must not train it further."""
         over = self._take(number, report)
         if over:
             self._underway.pop(number, None)
@@ -234,7 +236,7 @@ class Session:
         if record.ended_at is not None or underway is None:
             return True
         if report.metrics is None:
-            underway.failure = report  # its process ends itself next, which `lose` hears of
+            underway.failure = report  # its process ends itself next, and then `lose` is called
             return self.stopped_by is not None
         if underway.process != report.pid:
             device = report.device + "".join(f", GPU {gpu}" for gpu in report.gpus)
@@ -245,7 +247,7 @@ class Session:
         if is_new:
             self._writer.add_epoch(record)
         verdict = self._verdict(record, is_new)
-        # One that was sent on from a rung may send that rung's result again, from its checkpoint.
+        # A trial that goes on from a rung may first send that rung's result again, from its checkpoint.
         has_come_further = report.metrics.epoch > underway.order.epochs_done
         pauses = verdict is None and has_come_further and self._pauses(number)
         record = self.ledger.record(number)
@@ -258,11 +260,12 @@ class Session:
         return verdict is not None or pauses or self.stopped_by is not None
 
     def lose(self, numbers: Collection[int], fault: TrialFault, cause: str, error: str) -> None:
-        """Takes the news that the process is gone that trained these trials, together if they are several.
+        """Handle the end of the process that trained these trials.
 
-        Of what happened to several at once nobody knows which of them it is the fault of. They go on from their
-        checkpoints, each by itself from then on, where a fault that repeats is of one trial. Where memory was short
-        they are too many together, as others would be: half as many are, from then on.
+        If it trained several, and not exactly one reported a failure, we cannot tell which one is at fault. So all go
+        on from their checkpoints: (a) if memory was short, with half as many together from then on, because others
+        would be too many, too; (b) if the machine was lost, as before; (c) otherwise the suspects train alone, so that
+        a fault that repeats belongs to one trial.
         """
         lost = {number: underway for number in numbers if (underway := self._underway.pop(number, None))}
         failed = {number: underway for number, underway in lost.items() if underway.failure}
@@ -289,7 +292,10 @@ class Session:
     def _judged(
         self, underway: _Underway, fault: TrialFault, cause: str, error: str, stacks: str
     ) -> tuple[TrialFault, str, str]:
-        """What a trial's process ended by, with cause and traceback, from what Ray, the trial and the watch say."""
+        """Return the fault that ended a trial's process, with cause and traceback.
+
+        They come from what Ray, the trial and the watch for hanging processes say.
+        """
         if underway.failure is not None:
             no_memory = underway.failure.ended is TrialState.OUT_OF_MEMORY
             fault = TrialFault.OUT_OF_MEMORY if no_memory else TrialFault.EXCEPTION
@@ -302,7 +308,10 @@ class Session:
         return fault, cause, error
 
     def _take_stacks(self, number: int) -> str:
-        """Where the threads of a trial's process stood when it ended itself for hanging; empty if it did not."""
+        """Return and delete the stacks that a trial's process wrote when it ended itself for hanging.
+
+        Return an empty text if there are none.
+        """
         path = self.directory.hang(number)
         if not path.exists():
             return ""
@@ -311,12 +320,12 @@ class Session:
         return stacks
 
     def release(self, numbers: Iterable[int]) -> None:
-        """Takes the news that the process that trained these trials trains them no further, for the session stops."""
+        """Note that a process trains these trials no further, because the session stops."""
         for number in numbers:
             self._underway.pop(number, None)
 
     def overdue(self) -> list[int]:
-        """Numbers of the trials that hang: their processes are to be ended, which `lose` then hears of."""
+        """Mark and return the trials that hang. Their processes are to be ended, and then `lose` is called."""
         found = [
             n
             for n, underway in self._underway.items()
@@ -327,12 +336,12 @@ class Session:
         return found
 
     def is_overdue(self, since: float) -> bool:
-        """Whether what began at `since`, by the monotonic clock, should long have ended itself for hanging."""
+        """Return whether what began at `since` (monotonic clock) should have ended itself for hanging by now."""
         timeout = self.spec.search.epoch_timeout
         return timeout is not None and time.monotonic() - since > timeout + HANG_GRACE_S
 
     def to_test(self) -> list[int]:
-        """Numbers of the finalists that have no final metrics yet, the best first."""
+        """Return the numbers of the finalists that have no final metrics yet, the best first."""
         return [record.number for record in sweep_status(self.ledger.records(), self.spec).untested]
 
     def test_order(self, number: int) -> TestOrder:
@@ -352,7 +361,7 @@ class Session:
         )
 
     def receive_tested(self, number: int, report: TestReport) -> None:
-        """Takes the final metrics of a trial, or why there are none: such a trial is tried again by `resume`."""
+        """Record the final metrics of a trial, or why there are none; `resume` tries such a trial again."""
         for note in report.notes:
             _log.warning("trial %d on %s: %s", number, report.node, note)
         if report.storage_failed:
@@ -370,7 +379,7 @@ class Session:
         self._tell(self._observer.trial_tested, record)
 
     def lose_test(self, number: int, fault: TrialFault, cause: str, error: str) -> bool:
-        """Takes the news that the process that measured a finalist is gone; whether another one is to do it."""
+        """Handle the end of the process that measured a finalist; return whether to measure it again."""
         stacks = self._take_stacks(number)
         if stacks:
             fault, error, cause = TrialFault.HANG, stacks, "it did not end within search.epoch_timeout"
@@ -381,21 +390,24 @@ class Session:
         return False
 
     def lose_ray(self) -> None:
-        """Takes the news that Ray is gone, which may have died of the signal that stops the session."""
+        """Stop because Ray is gone. That is no failure if a signal stops the session: Ray may have died of it."""
         where = self.directory.address
         cause = f"{where}: Ray ended in the middle: its processes were killed, or their machine ran out of memory"
         advice = f"What was done is kept. To go on, type: raysweep resume {typed(self.directory.address)}"
         self.stop("the end of Ray", None if self.signal else RayLost(f"{cause}\n{advice}"))
 
     def stop(self, reason: str, failure: RaysweepError | None = None, signal: int | None = None) -> None:
-        """Asks for the end of the session; unfinished trials stay so and `resume` takes them up."""
+        """Ask for the end of the session. Unfinished trials stay unfinished, and `resume` continues them."""
         self.signal = self.signal or signal
         self.stopped_by = self.stopped_by or reason
         self.failure = self.failure or failure
         self._stop_at = min(self._stop_at, time.monotonic() + STOP_GRACE_S)
 
     def should_stop(self) -> bool:
-        """Whether to end all processes now: soon after `stop`, when the trials that can have ended their epoch."""
+        """Return whether to end all processes now.
+
+        After `stop` that is true once no trial can still end its epoch within `STOP_GRACE_S`; after a failure, at once.
+        """
         budget = self.spec.search.time_budget
         if budget is not None and time.monotonic() - self.begun > budget:
             self.stop(TIME_BUDGET)
@@ -409,11 +421,11 @@ class Session:
         )
 
     def should_stop_testing(self) -> bool:
-        """Whether finalists must not be measured any more; a spent time budget only ends training."""
+        """Return whether to stop measuring finalists. A spent time budget only ends training."""
         return self.signal is not None or self.failure is not None or self.stopped_by not in (None, TIME_BUDGET)
 
     def _tell(self, observe: Callable[..., None], *what: TrialRecord) -> None:
-        """Tell the observer; if it cannot show anything any more the session ends, and what is done is kept."""
+        """Tell the observer. If it cannot show anything any more, stop the session; what is done is kept."""
         try:
             observe(self, *what)
         except OutputError as error:
@@ -425,7 +437,7 @@ class Session:
             self.stop("a bucket that cannot be written", self.mirror.failure)
 
     def close(self) -> None:
-        """Writes the report as it now is: trials that have not ended are interrupted from here on."""
+        """Write the report as it is now. Trials that have not ended count as interrupted from here on."""
         for number in list(self._underway):
             self.ledger.pause(number)
         records = [
@@ -460,7 +472,7 @@ class Session:
     def _verdict(self, record: TrialRecord, is_new: bool) -> tuple[TrialState, str] | None:
         """Return how a trial ends at its latest epoch; None if it goes on.
 
-        An epoch that is sent again, from a checkpoint, was judged when it was new, unless the driver died over it.
+        An epoch that is sent again, from a checkpoint, was judged when it was new, unless the driver died before that.
         """
         metric = self.spec.search.objective.metric
         metrics = record.final
@@ -486,9 +498,9 @@ class Session:
         return TrialState.PRUNED, f"{not_among_the_best(asha.reduction_factor, len(reached), rung)}{again}"
 
     def _is_to_judge(self, record: TrialRecord, rung: int, asha: Asha, is_new: bool) -> bool:
-        """Return whether a trial is judged after its latest epoch at the last rung it has reached.
+        """Return whether to judge a trial now, at the last rung that it has reached.
 
-        It is when it arrives there, and when others have arrived since it was judged there last.
+        It is judged when it arrives there and, with `rejudge`, after a new epoch if others have arrived since.
         """
         underway, arrived = self._underway[record.number], len(self.ledger.values_at(rung))
         is_past = len(record.epochs) > rung
@@ -498,7 +510,10 @@ class Session:
         return True
 
     def _pauses(self, number: int) -> bool:
-        """Pause a trial that has come to a rung; return False if there is none, or if it is the next to go on."""
+        """Pause a trial if it stands on a rung; return whether it stops training.
+
+        Return False if it stands on no rung where trials pause, or if it is the next to go on.
+        """
         if not self._queue.pause(number):
             return False
         if self.stopped_by is not None or self._queue.peek() != number:
@@ -526,18 +541,18 @@ class Session:
 
     @property
     def _fair_part(self) -> int:
-        """Most trials that one slot takes together: no more than leaves the other slots as many."""
+        """Most trials that one slot takes together, so that the other slots get as many."""
         part = math.ceil((self.remaining + len(self._underway)) / self.slots.count)
         return int(min(self._most_fused, self.slots.fused, part))
 
     def _is_wanted(self, share: Share) -> bool:
-        """Whether a process with this share stands in the way of a trial that waits for one."""
+        """Return whether a process with this share keeps a waiting trial from getting its process."""
         now = time.monotonic()
         waiting = [underway for underway in self._underway.values() if underway.heard is None]
         return any(underway.order.share != share or now - underway.since > START_GRACE_S for underway in waiting)
 
     def _next_share(self) -> Share:
-        """The share of the trial that is handed out next."""
+        """Return the share of the trial that is handed out next."""
         number = self._queue.peek()
         return self.slots.share if number is None else self._share(number)
 
@@ -546,7 +561,7 @@ class Session:
         return enlarged or self.slots.share
 
     def _fail(self, number: int, fault: TrialFault, cause: str, error: str | None) -> None:
-        """Ends a trial by a fault, or has it tried again from its last checkpoint."""
+        """End a trial because of a fault, or queue it to go on from its last checkpoint."""
         epochs = len(self.ledger.record(number).epochs)
         if fault is TrialFault.OUT_OF_MEMORY:
             share = self._share(number)
@@ -587,7 +602,10 @@ class Session:
 
 
 def strip_epochs(epochs: int) -> frozenset[int]:
-    """Epochs after which a trial draws a row of reconstructions: the first ten, then ever more rarely, and the last."""
+    """Return the epochs after which a trial draws a row of reconstructions.
+
+    They are the first ten, then fewer and fewer, and the last.
+    """
     chosen = [1]
     while chosen[-1] < epochs:
         chosen.append(min(epochs, max(chosen[-1] + 1, round(chosen[-1] * STRIP_GROWTH))))

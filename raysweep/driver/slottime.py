@@ -1,7 +1,8 @@
-"""What became of every slot-second of a session: an account in which each belongs to one part.
+"""An account of the slot-seconds of a session, in which each belongs to one part.
 
-Times are by the driver's clock alone. A trial's own report says how long its parts took, which needs no two machines to
-agree what time it is; what the driver waited beyond that went to Ray, to the way there and back, and to the driver.
+Times are by the driver's clock alone. A trial's own report says how long its parts took, so the clocks of two machines
+need not agree. The rest of the time that the driver waited was spent by Ray, on the way there and back, and by the
+driver.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from raysweep.profiles import EPOCH, SlotPart, Spent
 
 
 class _Slot:
-    """A slot with the trials that hold it, whose seconds are divided equally among them."""
+    """A slot and the trials that hold it; its seconds are divided equally among them."""
 
     def __init__(self, now: float) -> None:
         self._at = now
@@ -23,14 +24,14 @@ class _Slot:
         self._holders = 0
 
     def each(self, now: float) -> float:
-        """The seconds of one holder that has been there from the first on, up to now."""
+        """Return the seconds, up to now, of one holder that has been there from the start."""
         if self._holders:
             self._each += (now - self._at) / self._holders
         self._at = now
         return self._each
 
     def change(self, now: float, by: int) -> bool:
-        """Takes the news that so many more hold it from now on, or fewer; whether any does."""
+        """Change the number of holders from now on; return whether there are any."""
         self.each(now)
         self._holders += by
         return self._holders > 0
@@ -38,24 +39,24 @@ class _Slot:
 
 @dataclass
 class _SlotUse:
-    """A trial, or the test of one, that has a slot or a part of one. Its times are seconds of the slot for each."""
+    """A trial, or the test of one, that has a slot or a part of one. Its times are those of `_Slot.each`."""
 
     slot: _Slot
     settled: float
-    """Up to when its time is in the account."""
+    """Its time up to here is in the account."""
     started: float | None = None
-    """When its process was ready; None before, and once that is in the account."""
+    """When its process was ready; None before, and once the time until then is in the account."""
     epoch: int | None = None
-    """The last that it reported."""
+    """The last epoch that it reported."""
 
 
 class SlotAccount:
     """Adds up slot-seconds by part, trial and epoch.
 
-    While fewer slots are there than trials hold, because machines went away, what counts is what is held.
+    If machines went away, trials may hold more slots than there are; then the slots that are held count.
 
     Args:
-        begun: when the first slot-second began; all until `resize` says how many there are belong to that many.
+        begun: when the first slot-second began. The number of slots that the first `resize` sets counts from then on.
         now: the clock, in seconds.
     """
 
@@ -71,19 +72,19 @@ class SlotAccount:
         self.most_slots = 0
 
     def resize(self, slots: int) -> None:
-        """Takes the number of slots from now on."""
+        """Set the number of slots from now on."""
         if self._slots is not None:
             self._advance()
         self._slots = slots
         self.most_slots = max(self.most_slots, slots)
 
     def idle_as(self, part: SlotPart) -> None:
-        """Says what the slots that stand idle from now on stand idle for."""
+        """Set the part to which the time of idle slots belongs from now on."""
         self._advance()
         self._idle = part
 
     def hand_out(self, number: int, beside: int | None = None) -> None:
-        """Gives a slot to a trial, or to the test of one; if trial `beside` holds one, a part of that."""
+        """Give a slot to a trial, or to its test. If trial `beside` holds a slot, give a part of that one."""
         self.give_back(number, SlotPart.LOST)
         now = self._advance()
         neighbour = None if beside is None else self._uses.get(beside)
@@ -93,7 +94,7 @@ class SlotAccount:
         self._uses[number] = _SlotUse(slot, slot.each(now))
 
     def start(self, number: int) -> None:
-        """Takes the news that the process of a trial is ready."""
+        """Note that the process of a trial is ready."""
         use = self._uses.get(number)
         if use is not None:
             use.started = use.slot.each(self._now())
@@ -102,14 +103,14 @@ class SlotAccount:
         self, number: int, spent: Mapping[SlotPart, float], epoch: int | None, process_age_s: float | None = None,
         rest: SlotPart = SlotPart.EXCHANGE,
     ) -> None:  # fmt: skip
-        """Takes what a trial says of the time since it was heard of last.
+        """Add a trial's time since its last report to the account.
 
         Args:
-            spent: seconds of each part, by the clock of its machine, and its share of them where it shares the slot. No
-                more are taken than have passed here.
-            epoch: which it reports of; None for none.
-            process_age_s: how old its process was when it was given the trial, if it is the process's first; its share.
-            rest: what the time belongs to that is in none of the parts.
+            spent: seconds of each part, by the clock of its machine; if it shares the slot, its share of them. They are
+                scaled down if they exceed the time that passed here.
+            epoch: the epoch of the report; None if there is none.
+            process_age_s: if the trial is its process's first, how old the process was when it got it; its share.
+            rest: the part for the time that is in no part of `spent`.
         """
         use = self._uses.get(number)
         if use is None:
@@ -129,7 +130,7 @@ class SlotAccount:
         use.settled, use.epoch = now, epoch
 
     def give_back(self, number: int, rest: SlotPart) -> None:
-        """Takes the slot of a trial back; what it has not reported of belongs to `rest`."""
+        """Take the slot of a trial back; the time that it has not reported belongs to `rest`."""
         use = self._uses.get(number)
         if use is not None:
             now = self._advance()
@@ -138,12 +139,12 @@ class SlotAccount:
             self._taken -= not use.slot.change(now, -1)
 
     def take_all_back(self) -> None:
-        """Takes all slots back: whoever still had one is cut off."""
+        """Take all slots back; the unreported time of trials that still hold one is lost."""
         for number in list(self._uses):
             self.give_back(number, SlotPart.LOST)
 
     def spent(self) -> list[Spent]:
-        """All of it, up to now or to when the last slot was taken back; in order of trials, then of epochs."""
+        """Take all slots back and return the account up to now, in order of trials, then of epochs."""
         self.take_all_back()
         self._advance()
         order = list(SlotPart)
@@ -151,7 +152,7 @@ class SlotAccount:
         return [Spent(part, self._spent[part, trial, epoch], trial, epoch) for part, trial, epoch in keys]
 
     def _advance(self) -> float:
-        """Brings the account of idle slots up to now; the time it now is."""
+        """Bring the account of idle slots up to now; return the current time."""
         now = self._now()
         idle = max(0, (self._slots or 0) - self._taken)
         self._add(self._idle, idle * (now - self._at), None)

@@ -1,1 +1,1 @@
-"""Measures of images, samples and latents: functions of tensors. docs/metrics.md defines each of them."""
+"""Measures of images, samples and latents: functions of tensors. docs/metrics.md defines each measure."""

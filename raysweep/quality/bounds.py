@@ -18,12 +18,12 @@ LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 def importance_weighted_bound(
     encode: Encode, log_likelihood: LogLikelihood, images: Tensor, samples: int, seed: int, batch: int = 256
 ) -> float | None:
-    """Lower bound on the mean log p(x) of images [n, ...], in nats an image (Burda et al., arXiv:1509.00519).
+    """Return a lower bound on the mean log p(x) of images [n, ...], in nats per image.
 
-    log of the mean over `samples` draws z of q(z|x) of p(x|z) p(z) / q(z|x), mean over images. One sample gives the
-    ELBO; more never loosen the bound in expectation. No more than `batch` pairs of image and latent are decoded at
-    once, and the noise depends on the seed and the number of images alone. None of no images, or where the bound is
-    not finite.
+    It is the log of the mean of p(x|z) p(z) / q(z|x) over `samples` draws z from q(z|x), averaged over images (Burda et
+    al., arXiv:1509.00519). One sample gives the ELBO; more never loosen the bound in expectation. At most `batch` pairs
+    of image and latent are decoded at once. The noise depends only on the seed and the number of images. None if there
+    are no images, or if the bound is not finite.
 
     Raises:
         ValueError: if `samples` or `batch` is less than 1.
@@ -41,7 +41,7 @@ def importance_weighted_bound(
     together = min(samples, max(1, batch // len(images)))
     for start in range(0, samples, together):
         count = min(together, samples - start)
-        # Drawn on the CPU and a sample at a time, so that neither the device nor `batch` changes the noise.
+        # Draw on the CPU, one sample at a time, so that neither the device nor `batch` changes the noise.
         draws = [torch.randn(mean.shape, generator=generator) for _ in range(count)]
         noise = torch.stack(draws).to(mean)
         for block in blocks:
@@ -52,9 +52,9 @@ def importance_weighted_bound(
 
 
 def _log_weights(log_likelihood: LogLikelihood, x: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
-    """log p(x|z) + log p(z) - log q(z|x), [samples, batch] float64, at z = mean + exp(logvar / 2) noise.
+    """Return log p(x|z) + log p(z) - log q(z|x), [samples, batch] float64, at z = mean + exp(logvar / 2) noise.
 
-    noise: [samples, batch, L]. The constants of the two Gaussians cancel.
+    `noise` is [samples, batch, L]. The constants of the two Gaussians cancel.
     """
     samples, rows, _ = noise.shape
     z = mean + (0.5 * logvar).exp() * noise

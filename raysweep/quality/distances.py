@@ -1,6 +1,6 @@
-"""How far a set of generated images is from a set of real ones, by their features [n, d].
+"""Distances of a set of generated images from a set of real ones, by their features [n, d].
 
-`real` comes first. Balls are closed, so an image lies in every ball about its own copy.
+`real` comes first. Balls are closed, so an image lies in every ball around its own copy.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 _ROWS = 1024
-"""Rows of a matrix of pairs that are held at once."""
+"""Rows of a matrix of pairs that are held in memory at once."""
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares, from 0 to 1; None where one is not defined."""
+    """Shares, from 0 to 1; None if one is not defined."""
 
     precision: float | None
     recall: float | None
 
 
 class DensityCoverage(NamedTuple):
-    """Density, from 0 to n / k of n real images, and coverage, from 0 to 1; None where they are not defined."""
+    """Density, from 0 to n / k for n real images, and coverage, from 0 to 1; None if they are not defined."""
 
     density: float | None
     coverage: float | None
@@ -31,10 +31,10 @@ class DensityCoverage(NamedTuple):
 
 @torch.no_grad()
 def kid(real: Tensor, fake: Tensor) -> float | None:
-    """The kernel distance of features real [n, d] and fake [m, d], squared (Binkowski et al., arXiv:1801.01401).
+    """Return the squared kernel distance of features real [n, d] and fake [m, d] (Binkowski et al., arXiv:1801.01401).
 
-    The unbiased estimate of MMD^2 under the kernel (x.y / d + 1)^3, over all pairs: it may fall below zero, and is
-    zero in expectation where both sets come from one distribution. None if a set has fewer than two rows or features
+    It is the unbiased estimate of MMD^2 under the kernel (x.y / d + 1)^3, over all pairs. It may fall below zero, and
+    is zero in expectation if both sets come from one distribution. None if a set has fewer than two rows or features
     are not finite.
     """
     if min(len(real), len(fake)) < 2 or not _finite(real, fake):
@@ -47,11 +47,11 @@ def kid(real: Tensor, fake: Tensor) -> float | None:
 
 @torch.no_grad()
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
-    """Precision and recall of features real [n, d] and fake [m, d] (Kynkaanniemi et al., arXiv:1904.06991).
+    """Return precision and recall of features real [n, d] and fake [m, d] (Kynkaanniemi et al., arXiv:1904.06991).
 
-    Precision is the share of `fake` within a ball about a row of `real` that reaches to its k-th nearest neighbour in
-    `real`, itself left out; recall is the same with the roles exchanged. Precision is None unless `real` has more than
-    k rows and `fake` one, and recall the other way round; both are if features are not finite.
+    Each row of `real` has a ball that reaches to its k-th nearest other row of `real`. Precision is the share of `fake`
+    within any ball; recall is the same with the roles exchanged. Precision is None unless `real` has more than k rows
+    and `fake` one or more; recall is None in the exchanged case. Both are None if features are not finite.
 
     Raises:
         ValueError: if k is less than 1.
@@ -65,11 +65,11 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
 
 @torch.no_grad()
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
-    """Density and coverage of features real [n, d] and fake [m, d] (Naeem et al., arXiv:2002.09797).
+    """Return density and coverage of features real [n, d] and fake [m, d] (Naeem et al., arXiv:2002.09797).
 
-    With a ball about each row of `real` that reaches to its k-th nearest neighbour in `real`, itself left out: density
-    is the number of balls that a row of `fake` lies in, mean over rows, over k; coverage is the share of balls with a
-    row of `fake` in them. None unless `real` has more than k rows and `fake` one, or if features are not finite.
+    Each row of `real` has a ball that reaches to its k-th nearest other row of `real`. Density is the number of balls
+    that contain a row of `fake`, averaged over rows and divided by k. Coverage is the share of balls that contain a row
+    of `fake`. Both are None if `real` has k rows or fewer, `fake` has none, or features are not finite.
 
     Raises:
         ValueError: if k is less than 1.
@@ -89,7 +89,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 
 
 def _share_within(centres: Tensor, points: Tensor, k: int) -> float | None:
-    """Share of `points` in a ball about one of `centres` that reaches to its k-th neighbour among them."""
+    """Return the share of `points` in any ball around a centre that reaches to its k-th nearest other centre."""
     if len(centres) <= k or not len(points):
         return None
     radii = _radii(centres, k)
@@ -100,18 +100,19 @@ def _share_within(centres: Tensor, points: Tensor, k: int) -> float | None:
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
-    """Distance [n] of each row of x [n, d] to its k-th nearest other row."""
+    """Return the distance [n] of each row of x [n, d] to its k-th nearest other row."""
     radii = torch.empty(len(x), dtype=x.dtype, device=x.device)
     for rows, distances in _distances(x, x):
-        # A row is at distance 0 of itself, so its k-th nearest other row has rank k + 1, copies of it or not.
+        # A row is at distance 0 from itself, so its k-th nearest other row has rank k + 1, even if it has copies.
         radii[rows] = distances.kthvalue(k + 1, dim=1).values
     return radii
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Euclidean distances [rows, m] of rows of x [n, d] to y [m, d], block by block.
+    """Yield Euclidean distances [rows, m] of rows of x [n, d] to y [m, d], block by block.
 
-    As differences, not as a product of matrices: the distance of a row to its copy must be 0, not rounding.
+    They are computed from differences, not from a product of matrices, because the distance of a row to its copy must
+    be exactly 0.
     """
     for start in range(0, len(x), _ROWS):
         rows = slice(start, min(start + _ROWS, len(x)))
@@ -119,14 +120,14 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
-    """Sum over all pairs of rows of (x.y / d + 1)^3."""
+    """Return the sum over all pairs of rows of (x.y / d + 1)^3."""
     blocks = (x[start : start + _ROWS] for start in range(0, len(x), _ROWS))
     sums = [(block @ y.T / x.shape[1] + 1).pow(3).sum() for block in blocks]
     return torch.stack(sums).sum()
 
 
 def _kernel_mean_of_distinct(x: Tensor) -> Tensor:
-    """Mean of the kernel over pairs of different rows of x."""
+    """Return the mean of the kernel over pairs of different rows of x."""
     with_itself = (x.square().sum(dim=1) / x.shape[1] + 1).pow(3).sum()
     return (_kernel_sum(x, x) - with_itself) / (len(x) * (len(x) - 1))
 

@@ -1,4 +1,4 @@
-"""The space in which images are compared: the last layer but one of a small classifier, trained or not."""
+"""The space in which images are compared: the second-to-last layer of a small classifier, trained or not."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ Kind = Literal["classifier", "random"]
 
 
 class FeatureNetwork(nn.Module):
-    """A convolutional classifier of images of `shape` [channels, height, width], sides of 8 pixels or more.
+    """A convolutional classifier of images of `shape` [channels, height, width], with sides of 8 pixels or more.
 
-    [conv 3x3, stride 2, BatchNorm, ReLU] until the longer side is 4 or less, the last with 64 channels and each before
-    with half as many as the next, 16 at least; linear to 64 features, BatchNorm, ReLU; linear to the classes.
+    [conv 3x3, stride 2, BatchNorm, ReLU] repeats until the longer side is 4 or less. The last has 64 channels, each one
+    before it half as many as the next, but at least 16. Then follow a linear layer to 64 features, BatchNorm, ReLU, and
+    a linear layer to the classes.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int, kind: Kind = "classifier") -> None:
-        """
+        """Build the untrained layers.
+
         Raises:
             ValueError: if a side is less than 8 pixels, or there is no channel or no class.
         """
@@ -53,7 +55,7 @@ class FeatureNetwork(nn.Module):
         self.classes = classes
         self.kind: Kind = kind
         self.accuracy: float | None = None
-        """Of the classes, on images it was not trained on; None until whoever has such images sets it."""
+        """Of the classes, on images it was not trained on; None until a caller that has such images sets it."""
         halvings = math.ceil(math.log2(max(height, width) / _FOLDED_SIDE))
         layers: list[nn.Module] = []
         before = channels
@@ -67,21 +69,27 @@ class FeatureNetwork(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the classes, [batch, classes], of x [batch, channels, height, width] in [0, 1]."""
+        """Return logits of the classes, [batch, classes], for x [batch, channels, height, width] in [0, 1]."""
         logits: Tensor = self.head(self._features(x))
         return logits
 
     def embed(self, images: Tensor) -> Tensor:
-        """Features [n, 64], float32, of images [n, channels, height, width] in [0, 1], on the network's device."""
+        """Return features [n, 64], float32, of images [n, channels, height, width] in [0, 1].
+
+        They are on the network's device.
+        """
         return self._in_batches(self._features, images, FEATURES)
 
     def classify(self, images: Tensor) -> Tensor:
-        """Classes [n], int64, of images [n, channels, height, width] in [0, 1], on the network's device."""
+        """Return classes [n], int64, of images [n, channels, height, width] in [0, 1].
+
+        They are on the network's device.
+        """
         return self._in_batches(self, images, self.classes).argmax(dim=1)
 
     @torch.no_grad()
     def embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`embed` and `classify` in one pass."""
+        """Return the results of `embed` and `classify` in one pass."""
         embeddings = self.embed(images)
         return embeddings, self.head(embeddings).argmax(dim=1)
 
@@ -109,17 +117,17 @@ def train_classifier(
     device: torch.device | str,
     steps: int = STEPS,
 ) -> FeatureNetwork:
-    """A network that has learned to tell the classes of images, in evaluation mode.
+    """Train a network to tell the classes of images, and return it in evaluation mode.
 
-    The budget is in steps, so that the same seed gives the same network however fast the machine is. A batch is
-    shifted by up to a sixteenth of the side; the learning rate follows one cycle (Smith and Topin, arXiv:1708.07120).
+    The budget is in steps, so that the same seed gives the same network on machines of any speed. A batch is shifted by
+    up to a sixteenth of the side; the learning rate follows one cycle (Smith and Topin, arXiv:1708.07120).
 
     Args:
-        images: batches in [0, 1], [batch, channels, height, width], of positions [batch], int64, on `device`.
+        images: returns a batch in [0, 1], [batch, channels, height, width], for positions [batch], int64, on `device`.
         labels: [n], int64, classes from 0, of the positions from 0.
 
     Raises:
-        ValueError: if there are fewer than two images, or a label is no class.
+        ValueError: if there are fewer than two images, or a label is not a class.
     """
     if len(labels) < 2 or int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise ValueError(f"a classifier needs two images or more and labels from 0 to {classes - 1}")
@@ -147,15 +155,15 @@ def train_classifier(
 
 
 def random_features(shape: tuple[int, int, int], seed: int, images: Tensor | None = None) -> FeatureNetwork:
-    """The same network untrained, in evaluation mode: features for data without labels.
+    """Return the network untrained, in evaluation mode, as features for data without labels.
 
-    Distances between its features order models much as those of trained ones do (Naeem et al., arXiv:2002.09797). With
-    `images` [n, channels, height, width] in [0, 1], a thousand or so, the BatchNorm layers take their statistics in one
-    pass, so that every feature has the same weight; without them features are as the initialisation scales them, and
-    some are the same for all images.
+    Distances between its features order models much like those of trained ones (Naeem et al., arXiv:2002.09797). With
+    `images` [n, channels, height, width] in [0, 1], about a thousand, the BatchNorm layers take their statistics in one
+    pass, so that every feature has the same weight. Without them, the initialisation scales the features, and some are
+    the same for all images.
 
     Raises:
-        ValueError: if `images` are fewer than two.
+        ValueError: if there are fewer than two `images`.
     """
     if images is not None and len(images) < 2:
         raise ValueError(f"the statistics of features need two images or more, got {len(images)}")
@@ -173,7 +181,10 @@ def random_features(shape: tuple[int, int, int], seed: int, images: Tensor | Non
 
 
 def measure_accuracy(network: FeatureNetwork, images: Tensor, labels: Tensor) -> float | None:
-    """Share of the images [n, channels, height, width] that the network gives their labels [n]; None of no images."""
+    """Return the share of images [n, channels, height, width] to which the network gives their labels [n].
+
+    None if there are no images.
+    """
     if not len(labels):
         return None
     classes = network.classify(images)
@@ -181,7 +192,7 @@ def measure_accuracy(network: FeatureNetwork, images: Tensor, labels: Tensor) ->
 
 
 def save_features(path: Path, network: FeatureNetwork, fingerprint: str) -> None:
-    """Writes the network to one safetensors file, whole or not at all; `fingerprint` says what data it is for.
+    """Write the network to one safetensors file, whole or not at all; `fingerprint` identifies its data.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -199,9 +210,10 @@ def save_features(path: Path, network: FeatureNetwork, fingerprint: str) -> None
 
 
 def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
-    """The network of a file, on the CPU, in evaluation mode; None if it is missing, damaged or for other data.
+    """Load a network on the CPU, in evaluation mode; return None if its file is unusable.
 
-    A file that is there and of no use is named in the log: it is for the caller to train anew.
+    A file is unusable if it is missing, damaged or for other data. The log names it if it exists; the caller must train
+    anew.
     """
     if not path.exists():
         return None
@@ -216,10 +228,10 @@ def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
         if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
             raise ValueError("has weights that are not finite")
         channels, height, width = header["shape"]
-        with torch.device("meta"):  # no memory is taken before the file's tensors are known to fit
+        with torch.device("meta"):  # take no memory before the file's tensors are known to fit
             network = FeatureNetwork((channels, height, width), header["classes"], header["kind"])
         for name, value in network.state_dict().items():
-            if name in tensors and tensors[name].dtype != value.dtype:  # which assigning would take over
+            if name in tensors and tensors[name].dtype != value.dtype:  # assign=True would adopt it
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
         network.load_state_dict(tensors, assign=True)
         network.accuracy = None if header["accuracy"] is None else float(header["accuracy"])
@@ -230,7 +242,10 @@ def load_features(path: Path, fingerprint: str) -> FeatureNetwork | None:
 
 
 def _initialised(shape: tuple[int, int, int], classes: int, kind: Kind, seed: int) -> FeatureNetwork:
-    """Weights that keep the scale of what passes through (He et al., arXiv:1502.01852), drawn from `seed` alone."""
+    """Return a network with weights drawn from `seed` alone, which keep the scale of activations.
+
+    The initialisation is that of He et al., arXiv:1502.01852.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FeatureNetwork(shape, classes, kind)
@@ -241,7 +256,7 @@ def _initialised(shape: tuple[int, int, int], classes: int, kind: Kind, seed: in
 
 
 def _shifted(x: Tensor, down: int, right: int) -> Tensor:
-    """Images moved by whole pixels; what comes in at an edge repeats it."""
+    """Move images by whole pixels; pixels that come in repeat the edge."""
     reach = max(abs(down), abs(right))
     if not reach:
         return x

@@ -1,8 +1,8 @@
-"""What the posteriors q(z|x) = N(mean, exp(logvar)) of images say: activity, divergence, separation of classes.
+"""Measures of the posteriors q(z|x) = N(mean, exp(logvar)) of images: activity, divergence, separation of classes.
 
-The measures of classes see the active units alone. A latent that the model does not use keeps a mean that varies by
-thousandths with the image, and nearest neighbours or a standardised probe read classes from it: after a total
-collapse they score far above chance.
+The measures of classes use only the active units. The mean of a latent that the model does not use still varies by
+thousandths with the image, and nearest neighbours or a standardised probe read classes from it. After a total collapse
+they would score far above chance.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from raysweep.metrics import ACTIVE_VARIANCE
 from raysweep.quality.threads import as_many_threads_as_torch
 
 PROBE_ITERATIONS = 100
-"""Most iterations of the linear probe's solver; what it has by then is the probe."""
+"""Most iterations of the linear probe's solver; the probe is its result by then."""
 
 _PROBE_TOLERANCE = 1e-3
 
 
 @torch.no_grad()
 def active_units(means: Tensor) -> Tensor:
-    """Which latents are active, bool [L] on the CPU, by posterior means [n, L]; none of no images."""
+    """Return which latents are active, bool [L] on the CPU, by posterior means [n, L].
+
+    Without images no latent is active.
+    """
     if not len(means):
         return torch.zeros(means.shape[1], dtype=torch.bool)
     return (means.double().var(dim=0, correction=0) > ACTIVE_VARIANCE).cpu()
@@ -35,9 +38,10 @@ def active_units(means: Tensor) -> Tensor:
 
 @torch.no_grad()
 def latent_kl_nats(means: Tensor, logvars: Tensor) -> Tensor | None:
-    """KL divergence of each latent's posterior to N(0, 1), mean over images, [L] float64 on the CPU, in nats.
+    """Return the KL divergence of each latent's posterior to N(0, 1), averaged over images, in nats.
 
-    The sum is the rate. From means and log variances [n, L]; None of no images, or where one is not finite.
+    It is [L] float64 on the CPU, from means and log variances [n, L]. Its sum is the rate. None if there are no images,
+    or if a divergence is not finite.
     """
     mean, logvar = means.double(), logvars.double()
     kl = (0.5 * (mean.square() + logvar.exp() - 1 - logvar)).mean(dim=0).cpu()
@@ -46,11 +50,12 @@ def latent_kl_nats(means: Tensor, logvars: Tensor) -> Tensor | None:
 
 @torch.no_grad()
 def aggregate_kl_nats(means: Tensor, logvars: Tensor) -> float | None:
-    """KL divergence to N(0, I) of the Gaussian with the moments of the aggregate posterior, in nats.
+    """Return the KL divergence to N(0, I) of the Gaussian with the moments of the aggregate posterior, in nats.
 
-    With m the mean of the means [n, L], and S their covariance plus the diagonal of the mean variances:
-    (tr S + |m|^2 - L - log det S) / 2. It bounds the divergence of the aggregate posterior itself from below, and that
-    one is at most the rate (Hoffman and Johnson, "ELBO surgery", 2016). None of no images, or where one is not finite.
+    With m the mean of the means [n, L], and S their covariance plus the diagonal of the mean variances, it is
+    (tr S + |m|^2 - L - log det S) / 2. It is a lower bound on the divergence of the aggregate posterior itself, and
+    that is at most the rate (Hoffman and Johnson, "ELBO surgery", 2016). None if there are no images, or if a value is
+    not finite.
     """
     count, latents = means.shape
     if not count or not latents:
@@ -62,7 +67,7 @@ def aggregate_kl_nats(means: Tensor, logvars: Tensor) -> float | None:
     trace = spread.square().sum() + variance.sum()
     if not bool(torch.isfinite(trace)) or not bool((variance > 0).all()):
         return None
-    # log det (V + A'A) = log det V + log det (I + B B') with B = A V^-1/2: of B B' and B'B the smaller is formed.
+    # log det (V + A'A) = log det V + log det (I + B B') with B = A V^-1/2. Form the smaller of B B' and B'B.
     scaled = spread * variance.rsqrt()
     gram = scaled @ scaled.T if count < latents else scaled.T @ scaled
     log_det = variance.log().sum() + torch.logdet(gram + torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
@@ -71,10 +76,10 @@ def aggregate_kl_nats(means: Tensor, logvars: Tensor) -> float | None:
 
 
 def silhouette(means: Tensor, labels: Tensor | None, active: Tensor) -> float | None:
-    """Mean silhouette of the classes labels [n] in the active latents of means [n, L], from -1 to 1.
+    """Return the mean silhouette of classes in the active latents, from -1 to 1.
 
-    Rousseeuw (1987), Euclidean. None without labels, an active unit, two classes, or two images of one class, and where
-    a mean is not finite.
+    Labels are [n], means [n, L] (Rousseeuw, 1987; Euclidean). None if (a) there are no labels, no active unit, fewer
+    than two classes, or no two images of one class, or (b) a mean is not finite.
     """
     from sklearn.metrics import silhouette_score
 
@@ -96,10 +101,11 @@ def knn_accuracy(
     active: Tensor,
     k: int = 5,
 ) -> float | None:
-    """Share of test images whose class most of their k nearest training images have, in the active latents.
+    """Return the share of test images with the class of most of their k nearest training images.
 
-    Means [n, L], labels [n]; of classes that tie the first wins. None without labels, an active unit, k training images
-    or a test image, and where a mean is not finite.
+    Neighbours are found in the active latents. Means are [n, L], labels [n]; of classes that tie, the first wins. None
+    if (a) there are no labels, no active unit, fewer than k training images or no test image, or (b) a mean is not
+    finite.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -118,11 +124,11 @@ def probe_accuracy(
     test_labels: Tensor | None,
     active: Tensor,
 ) -> float | None:
-    """Share of test images that a linear classifier on the active latents gets right.
+    """Return the share of test images that a linear classifier on the active latents gets right.
 
-    Multinomial logistic regression with an L2 penalty of 1/2 |w|^2, on means [n, L] brought to mean 0 and variance 1 by
-    the training images; 100 iterations of L-BFGS at most. None without labels, an active unit, two classes to train on
-    or a test image, and where a mean is not finite.
+    It is multinomial logistic regression with an L2 penalty of 1/2 |w|^2, on means [n, L] that are standardised to mean
+    0 and variance 1 by the training images, with at most 100 iterations of L-BFGS. None if (a) there are no labels, no
+    active unit, fewer than two classes to train on or no test image, or (b) a mean is not finite.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -140,7 +146,7 @@ def probe_accuracy(
 
 
 class _Classes:
-    """Active latents and classes of two splits."""
+    """The active latents and classes of two splits."""
 
     def __init__(self, train: Any, train_labels: Any, test: Any, test_labels: Any) -> None:
         self.train: NDArray[np.float64] = train
@@ -159,7 +165,7 @@ def _classes(
 
 
 def _active(means: Tensor, active: Tensor) -> NDArray[np.float64] | None:
-    """The active latents [n, active]; None if there is nothing in it, or something that is not finite."""
+    """Return the active latents [n, active]; None if there are none, or if one is not finite."""
     x: NDArray[np.float64] = means.detach().double().cpu()[:, active.cpu()].numpy()
     return x if x.size and bool(np.isfinite(x).all()) else None
 

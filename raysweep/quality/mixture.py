@@ -1,7 +1,7 @@
-"""A Gaussian mixture over the latents of images: the prior that a decoder has in fact been trained on.
+"""A Gaussian mixture over the latents of images: the prior on which a decoder has in fact been trained.
 
-Where the KLD weight is small the aggregate posterior is far from N(0, I), and draws of the prior land where the decoder
-has never been. A density fitted to the latents afterwards tells a poor prior from a poor decoder (Ghosh et al.,
+If the KLD weight is small, the aggregate posterior is far from N(0, I), and draws from the prior land where the decoder
+was never trained. A density fitted to the latents afterwards tells a poor prior from a poor decoder (Ghosh et al.,
 arXiv:1903.12436).
 """
 
@@ -16,17 +16,17 @@ from torch import Tensor
 from raysweep.quality.threads import as_many_threads_as_torch
 
 SAMPLES_FOR_FULL_COVARIANCE = 10
-"""Samples a component and latent from which on components have full covariances, below it diagonal ones.
+"""Fewest samples per component and latent for full covariances; with fewer, components have diagonal ones.
 
 Log-likelihood of held-out latents of MNIST-5k, 4,000 samples and 10 components, 3 seeds: full covariances are 3 nats
 better than diagonal ones at 16 latents, 1.5 worse at 64 and 75 worse at 256.
 """
 MOST_ROTATED = 1024
-"""Active latents up to which the axes are the principal components; finding those costs their cube."""
+"""Most active latents for which the axes are the principal components; finding these costs the cube of that number."""
 
 _ITERATIONS = 50
 _LEAST_SHARE_OF_VARIANCE = 1e-2
-"""Of the smallest principal variance: what is added to the variances of a component."""
+"""The share of the smallest principal variance that is added to the variances of a component."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +34,20 @@ class LatentMixture:
     """A mixture of c Gaussians over a of the L latents, in coordinates of their own, and the prior over the rest."""
 
     active: Tensor
-    """[L] bool: which latents the mixture is of."""
+    """[L] bool: the latents that the mixture covers."""
     weights: Tensor
-    """[c], of sum 1."""
+    """[c], with sum 1."""
     means: Tensor
     """[c, a]."""
     factors: Tensor
     """[c, a] standard deviations, or [c, a, a] lower triangular factors of the covariances."""
     centre: Tensor
-    """[a]: where the coordinates have their origin."""
+    """[a]: the origin of the coordinates."""
     axes: Tensor | None
-    """[a, a] orthogonal, an axis of the coordinates a column; None where they are the latents themselves."""
+    """[a, a] orthogonal, with an axis of the coordinates in each column; None if they are the latents themselves."""
 
     def sample(self, count: int, seed: int) -> Tensor:
-        """Latents [count, L], float32 on the CPU; the same for the same seed on every machine's CPU."""
+        """Draw latents [count, L], float32 on the CPU; the same for the same seed on every machine's CPU."""
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(count, len(self.active), generator=generator, dtype=torch.float64)
         if not bool(self.active.any()) or not count:
@@ -66,12 +66,12 @@ class LatentMixture:
 def fit_mixture(
     means: Tensor, logvars: Tensor | None, *, active: Tensor, components: int = 10, seed: int = 0
 ) -> LatentMixture | None:
-    """A mixture fitted by EM to one draw of each image's posterior, in the active latents.
+    """Fit a mixture by EM to one draw of each image's posterior, in the active latents.
 
-    From means and log variances [n, L], or from latents as `means` if `logvars` is None. Latents that are not active
-    are left to the prior: their posterior is N(0, 1) but for thousandths. There are at most n / 2 components.
-    Covariances are full where there are 10 samples a component and latent, else diagonal along the principal
-    components of all samples. None if there are fewer than two images, or where a latent is not finite.
+    It uses means and log variances [n, L], or takes `means` as latents if `logvars` is None. Inactive latents keep the
+    prior, because their posterior is N(0, 1) up to thousandths. There are at most n / 2 components. Covariances are
+    full if there are 10 samples per component and latent, otherwise diagonal along the principal components of all
+    samples. None if there are fewer than two images, or if a latent is not finite.
 
     Raises:
         ValueError: if `components` is less than 1.
@@ -99,7 +99,7 @@ def fit_mixture(
 
 
 def _drawn(means: Tensor, logvars: Tensor | None, seed: int) -> Tensor:
-    """One latent of each posterior; the means themselves if there is no variance."""
+    """Draw one latent from each posterior, or return the means if `logvars` is None."""
     if logvars is None:
         return means
     noise = torch.randn(means.shape, generator=torch.Generator().manual_seed(seed), dtype=means.dtype)
@@ -107,7 +107,10 @@ def _drawn(means: Tensor, logvars: Tensor | None, seed: int) -> Tensor:
 
 
 def _principal_components(centred: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Variances [a], and their axes as columns [a, a]; of the latents themselves and None where they are too many."""
+    """Return the principal variances [a] and their axes as columns [a, a].
+
+    With more than `MOST_ROTATED` latents, return the variances of the latents themselves and None.
+    """
     if centred.shape[1] > MOST_ROTATED:
         return centred.square().mean(dim=0), None
     variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
@@ -117,7 +120,10 @@ def _principal_components(centred: Tensor) -> tuple[Tensor, Tensor | None]:
 def _expectation_maximisation(
     x: Tensor, components: int, is_full: bool, floor: float, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights [c], means [c, a] and covariances [c, a, a] or variances [c, a] of x [n, a], from k-means on."""
+    """Fit a mixture to x [n, a], from k-means on.
+
+    Returns weights [c], means [c, a], and covariances [c, a, a] or variances [c, a].
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -129,7 +135,7 @@ def _expectation_maximisation(
         random_state=seed,
     )
     with warnings.catch_warnings(), as_many_threads_as_torch():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # bounded iterations, and copies among few samples
+        warnings.simplefilter("ignore", ConvergenceWarning)  # due to bounded iterations, and copies among few samples
         model.fit(x.numpy())
     weights, means, covariances = (
         torch.from_numpy(part).double() for part in (model.weights_, model.means_, model.covariances_)

@@ -1,4 +1,4 @@
-"""Whether a path of images from one to another goes straight ahead, and evenly."""
+"""Measures of how straight and how evenly a path of images goes from one image to another."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 ROUNDING = 1e-6
-"""Root mean square of a pixel's change that counts as none: images are float32."""
+"""Root mean square of the pixels' changes up to which there is no change, because images are float32."""
 
 
 @torch.no_grad()
 def monotonicity(paths: Tensor) -> float | None:
-    """Share of the steps of paths [pairs, steps, channels, height, width] that go ahead, from 0 to 1.
+    """Return the share of steps of paths [pairs, steps, channels, height, width] that go ahead, from 0 to 1.
 
     A step goes ahead if it does not come closer to the first image and does not move away from the last one, by the
-    Euclidean distance of pixels. 1 for a straight line in pixel space, and for a path that stays where it is: read it
-    beside a measure of the reconstructions. None without a pair or a step, or where a pixel is not finite.
+    Euclidean distance of pixels. The share is 1 for a straight line in pixel space, but also for a path that stays
+    where it is, so read it together with a measure of the reconstructions. None if there is no pair or no step, or if a
+    pixel is not finite.
     """
     pairs, steps = paths.shape[:2]
     if not pairs or steps < 2:
@@ -31,10 +32,11 @@ def monotonicity(paths: Tensor) -> float | None:
 
 @torch.no_grad()
 def largest_step(paths: Tensor) -> float | None:
-    """The largest step of paths [pairs, steps, channels, height, width] over their mean step, mean over pairs.
+    """Return the largest step of paths [pairs, steps, channels, height, width] over their mean step.
 
-    1 where a path changes evenly, `steps` - 1 where all of the change is one jump; by the Euclidean distance of pixels.
-    Paths that stay where they are have no steps and are left out. None if no other is left, or a pixel is not finite.
+    The ratio is averaged over pairs: 1 if a path changes evenly, `steps` - 1 if all of the change is one jump, by the
+    Euclidean distance of pixels. Paths that stay where they are have no steps and are left out. None if no path is
+    left, or if a pixel is not finite.
     """
     if not len(paths) or paths.shape[1] < 2:
         return None
@@ -46,5 +48,5 @@ def largest_step(paths: Tensor) -> float | None:
 
 
 def _distances(paths: Tensor, end: Tensor) -> Tensor:
-    """Root mean square [pairs, steps] of the pixels' differences to `end`."""
+    """Return the root mean square [pairs, steps] of the pixels' differences to `end`."""
     return (paths - end).square().mean(dim=2, dtype=torch.float64).sqrt()

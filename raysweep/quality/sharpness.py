@@ -1,4 +1,4 @@
-"""How sharp images are, by their second differences."""
+"""The sharpness of images, by their second differences."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ _IMAGES = 256
 
 @torch.no_grad()
 def sharpness(images: Tensor) -> float | None:
-    """Variance over pixels of the Laplacian, mean over images [n, 1 or 3, height, width] in [0, 1].
+    """Return the variance over pixels of the Laplacian, averaged over images.
 
-    The Laplacian has 4 neighbours and is taken where all of them exist, of the luminance of colour (Pech-Pacheco et
-    al., "Diatom autofocusing in brightfield microscopy", 2000). From 0, of an image without edges, to 16. None of no
-    images, of sides below 3 pixels, or where a pixel is not finite.
+    Images are [n, 1 or 3, height, width] in [0, 1]; of colour images the luminance is used. The Laplacian has 4
+    neighbours and is taken where all of them exist (Pech-Pacheco et al., "Diatom autofocusing in brightfield
+    microscopy", 2000). The variance goes from 0, for an image without edges, to 16. None if there are no images, a side
+    is below 3 pixels, or a pixel is not finite.
 
     Raises:
         ValueError: if images have another number of channels.
@@ -35,7 +36,7 @@ def sharpness(images: Tensor) -> float | None:
 
 
 def _luminance(images: Tensor) -> Tensor:
-    """[n, height, width] of [n, 1 or 3, height, width]."""
+    """Return the luminance [n, height, width] of images [n, 1 or 3, height, width]."""
     if images.shape[1] == 1:
         return images[:, 0]
     weights = torch.tensor(_LUMINANCE, dtype=images.dtype, device=images.device)

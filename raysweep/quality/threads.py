@@ -1,4 +1,4 @@
-"""How many threads the numerical libraries beside torch may take."""
+"""A limit on the threads of the numerical libraries other than torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def as_many_threads_as_torch() -> Iterator[None]:
-    """Holds BLAS and OpenMP to the threads that torch was given.
+    """Limit BLAS and OpenMP to the number of threads that torch was given.
 
-    Left alone they take a thread for each core of the machine: beside four other busy processes on two cores that made
-    a mixture ten times slower to fit.
+    By default they take a thread for each core of the machine. With four other busy processes on two cores, that made a
+    mixture ten times slower to fit.
     """
     from threadpoolctl import threadpool_limits
 

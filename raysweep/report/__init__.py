@@ -1,1 +1,1 @@
-"""From rows to what people and programs read: Parquet, TensorBoard, figures. Never imports the search."""
+"""Turns rows into what people and programs read: Parquet, TensorBoard, figures. Never imports the search."""

@@ -27,7 +27,7 @@ def compose_report(
     The pages are the findings, if the sweep has claims, and where the time went, if a session was profiled.
 
     Args:
-        critical_weight: the KLD weight from which on collapse was predicted: the least and the most.
+        critical_weight: the least and the greatest KLD weight at which collapse was predicted to begin.
         explanation: why the best trial is the best, if trials have ended.
 
     Raises:
@@ -52,6 +52,9 @@ def compose_report(
 def tables_for_claims(
     spec: SweepSpec, records: Sequence[TrialRecord], stuck: Stuck, critical_weight: tuple[float, float] | None
 ) -> SweepTables:
-    """Return what claims are tested on: the trials of the search. What is trained again was chosen by its outcome."""
+    """Return the trials of the search as the tables that claims are tested on.
+
+    Confirmations are left out, because they were chosen by their outcome.
+    """
     search = of_search(records)
     return SweepTables(spec, trials_table(search, spec, stuck), epochs_table(search, spec), critical_weight)

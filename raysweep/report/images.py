@@ -1,4 +1,4 @@
-"""Grids of small images in one PNG, at native resolution, from which every image can be had back bit by bit."""
+"""Grids of small images in one PNG, at native resolution, from which each image can be recovered exactly."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from PIL import Image
 from raysweep.storage.layout import read_bounded
 
 GRID_GREY = 128
-"""Between the images: tells the border of a black image as well as that of a white one."""
+"""Colour between the images: it shows the border of a black image as well as of a white one."""
 
 PADDING = 2
-"""Pixels between images, and around them all."""
+"""Pixels between the images and around them."""
 
 MAX_PIXELS = 72_000_000
-"""Of a picture that is read: a grid of 64 images of 1024 x 1024 has 67 million."""
+"""Limit for a picture that is read: a grid of 64 images of 1024 x 1024 has 67 million."""
 MAX_PNG_BYTES = 256 << 20
 
 Pixels = NDArray[np.uint8]
 
 
 def tile(images: Pixels, columns: int, padding: int = PADDING) -> bytes:
-    """A PNG of `images`, row by row.
+    """Return a PNG of `images`, row by row.
 
     Args:
         images: [image, height, width, channel], uint8, with 1 channel (grey) or 3 (RGB).
-        columns: images a row; places that the last row leaves over stay grey.
+        columns: images per row; unused places in the last row stay grey.
         padding: grey pixels between the images and around them.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
@@ -52,18 +52,18 @@ def tile(images: Pixels, columns: int, padding: int = PADDING) -> bytes:
 
 
 def untile(png: bytes | Path, image_size: int, columns: int | None = None, padding: int = PADDING) -> Pixels:
-    """The images of a grid of square images that `tile` made: [image, image_size, image_size, channel].
+    """Return the square images of a grid that `tile` made: [image, image_size, image_size, channel].
 
     Args:
         png: the picture, or its path.
         image_size: height and width of each image.
-        columns: images a row; the picture's width tells it, and a picture that has another number is refused.
-        padding: as it was given to `tile`.
+        columns: images per row; a picture with another number is refused. None takes it from the picture's width.
+        padding: the value given to `tile`.
 
-    Places that the last row left over come back as grey images, since a PNG does not tell them from such.
+    Unused places in the last row come back as grey images, because a PNG cannot tell the two apart.
 
     Raises:
-        ValueError: if the picture is no PNG, or its size is not that of a grid of such images.
+        ValueError: if the picture is no PNG, or its size does not fit a grid of such images.
     """
     canvas = _canvas(png)
     pitch = image_size + padding
@@ -78,7 +78,7 @@ def untile(png: bytes | Path, image_size: int, columns: int | None = None, paddi
 
 
 def enlarge(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
-    """The picture with every pixel a square of pixels, about `width` wide: (PNG, width, height).
+    """Return the picture with each pixel enlarged to a square, about `width` wide: (PNG, width, height).
 
     Raises:
         ValueError: if the picture is no PNG.
@@ -87,12 +87,12 @@ def enlarge(png: bytes | Path, width: int) -> tuple[bytes, int, int]:
     most = math.isqrt(max(1, MAX_PIXELS // (canvas.shape[0] * canvas.shape[1])))  # a picture may be narrow and long
     factor = max(1, min(round(width / canvas.shape[1]), most))
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
-    # Squares of equal pixels: the second level makes a third more bytes of them, in a third of the time.
+    # For squares of equal pixels, compression level 2 gives a third more bytes in a third of the time.
     return encode(canvas, compress_level=2), canvas.shape[1], canvas.shape[0]
 
 
 def shrink(png: bytes | Path, width: int, colours: int | None = None) -> tuple[bytes, int, int]:
-    """The picture smoothly reduced to `width`, if it is wider, and to so many colours: (PNG, width, height).
+    """Return the picture smoothly reduced to `width`, if it is wider, and to `colours`: (PNG, width, height).
 
     Raises:
         ValueError: if the picture is no PNG.
@@ -109,9 +109,9 @@ def shrink(png: bytes | Path, width: int, colours: int | None = None) -> tuple[b
 
 
 def encode(canvas: Pixels, compress_level: int = 6) -> bytes:
-    """A picture as PNG: uint8 [height, width, channel], with 1 channel (grey) or 3 (RGB).
+    """Return a picture as PNG: uint8 [height, width, channel], with 1 channel (grey) or 3 (RGB).
 
-    Of smooth pictures the third level makes as few bytes as the sixth, in half the time.
+    For smooth pictures, compression level 3 gives as few bytes as level 6, in half the time.
     """
     buffer = io.BytesIO()
     image = Image.fromarray(canvas[:, :, 0] if canvas.shape[2] == 1 else canvas)
@@ -121,10 +121,10 @@ def encode(canvas: Pixels, compress_level: int = 6) -> bytes:
 
 @contextmanager
 def open_picture(png: bytes | Path) -> Iterator[Image.Image]:
-    """A PNG of raysweep's, or of someone who says so: at most `MAX_PIXELS` are decoded, whatever it promises.
+    """Open a PNG that may not be raysweep's own; refuse more than `MAX_PIXELS` before decoding.
 
     Raises:
-        ValueError: if it is no PNG, is damaged or larger; also for what goes wrong with it while it is open.
+        ValueError: if it is no PNG, is damaged or too large. Any error while it is open is raised as a ValueError too.
     """
     try:
         content = read_bounded(png, MAX_PNG_BYTES) if isinstance(png, Path) else png
@@ -145,7 +145,7 @@ def _corner(index: int, height: int, width: int, columns: int, padding: int) -> 
 
 
 def _canvas(png: bytes | Path) -> Pixels:
-    """[height, width, 1 or 3]"""
+    """Decode a PNG to [height, width, 1 or 3]."""
     with open_picture(png) as image:
         canvas = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"), dtype=np.uint8)
     return canvas if canvas.ndim == 3 else canvas[:, :, np.newaxis]

@@ -1,4 +1,4 @@
-"""The latents of a trial's images as a table that lasts, and the images themselves in one picture beside it."""
+"""The latents of a trial's images in a Parquet file, and the images themselves in one picture next to it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from raysweep.storage.layout import replacing
 
 LATENTS_VERSION = 1
 MAX_ROWS = 10_000
-"""More points than that say nothing more in a picture, and a browser shows them slowly."""
+"""More points tell nothing more in a picture, and a browser shows them slowly."""
 
 MAX_SHEET_SIDE = 8192
-"""Pixels: the largest texture that every browser takes."""
+"""In pixels: the largest texture that every browser accepts."""
 
 _KL = b"raysweep.latent_kl_nats"
 _VERSION = b"raysweep.latents_version"
@@ -32,14 +32,14 @@ _VERSION = b"raysweep.latents_version"
 
 @dataclass(frozen=True, slots=True)
 class LatentTable:
-    """What `latents.parquet` holds: a row an image."""
+    """Content of `latents.parquet`: one row per image."""
 
     means: NDArray[np.float32]
-    """Of the posteriors, [image, latent]."""
+    """Means of the posteriors, [image, latent]."""
     kl_nats: NDArray[np.float64]
-    """KL divergence of each latent, a mean over images."""
+    """KL divergence of each latent, averaged over images."""
     labels: tuple[str | None, ...]
-    """Names of classes; None where an image has no label."""
+    """Class names; None for an image without a label."""
     splits: tuple[str, ...]
     images: NDArray[np.int64]
     """Positions in the data set."""
@@ -49,7 +49,7 @@ class LatentTable:
 
     @property
     def active(self) -> NDArray[np.intp]:
-        """The active latents, the one with the most KL divergence first."""
+        """Indices of the active latents, the one with the most KL divergence first."""
         varies: NDArray[np.bool_] = self.means.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE
         order: NDArray[np.intp] = np.argsort(-self.kl_nats, kind="stable")
         found: NDArray[np.intp] = order[varies[order]]
@@ -64,10 +64,10 @@ def write_latents(
     splits: Sequence[str],
     images: Sequence[int] | NDArray[np.integer],
 ) -> None:
-    """Writes the posterior means of at most 10,000 images as a Parquet file that appears whole or not at all.
+    """Write the posterior means of at most 10,000 images as a Parquet file, whole or not at all.
 
     Args:
-        path: of the file.
+        path: the file to write.
         means: [image, latent], finite.
         kl_nats: [latent], each latent's KL divergence from the prior in nats/image.
         labels: each image's class by name; None for images without labels.
@@ -105,10 +105,10 @@ def write_latents(
 
 
 def read_latents(path: Path) -> LatentTable:
-    """What `write_latents` wrote.
+    """Read what `write_latents` wrote.
 
     Raises:
-        ValueError: if the file is missing, damaged, no table of latents, or of a later version.
+        ValueError: if the file is missing, damaged, not a table of latents, or of a later version.
     """
     try:
         table = read_bounded_table(path)
@@ -127,7 +127,7 @@ class _Foreign(Exception):
 
 
 def _checked(table: pa.Table, kl_nats: list[float]) -> LatentTable:
-    """The content of a table, each column of which has the type, the length and the nulls that it may have."""
+    """Return the content of a table after checking the types, lengths and nulls of its columns."""
     latent = table.column("latent").combine_chunks()
     if not pa.types.is_fixed_size_list(latent.type) or not pa.types.is_floating(latent.type.value_type):
         raise _Foreign(f"column latent must be lists of numbers, all equally long, got {latent.type}")
@@ -142,7 +142,7 @@ def _checked(table: pa.Table, kl_nats: list[float]) -> LatentTable:
         if table.column(name).null_count:
             raise _Foreign(f"column {name} has {table.column(name).null_count} nulls")
     width, count = latent.type.list_size, len(latent)
-    # Not latent.values: that would include what a slice leaves out.
+    # Not latent.values, which would include rows outside of a slice.
     means = np.asarray(latent.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
     if not count or not width or len(means) != count * width or len(kl_nats) != width:
         raise _Foreign(f"{count} rows of {width} latents with {len(means)} values and {len(kl_nats)} KL divergences")
@@ -158,13 +158,13 @@ def _checked(table: pa.Table, kl_nats: list[float]) -> LatentTable:
 
 
 def sprite_sheet(images: Pixels, max_side: int = MAX_SHEET_SIDE) -> bytes:
-    """A PNG of `images` as TensorBoard's Projector wants them: row by row in a square of cells, without gaps.
+    """Return `images` as one PNG for TensorBoard's Projector: row by row in a square of cells, without gaps.
 
-    Images are made smaller where the sheet would be wider or higher than `max_side` pixels.
+    Images are made smaller if the sheet would be wider or higher than `max_side` pixels.
 
     Args:
         images: [image, height, width, channel], uint8, with 1 channel (grey) or 3 (RGB).
-        max_side: pixels.
+        max_side: most pixels of the sheet's width or height.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"images must be uint8 [image, height, width, 1 or 3], got {images.dtype} {images.shape}")
@@ -183,7 +183,7 @@ def sprite_sheet(images: Pixels, max_side: int = MAX_SHEET_SIDE) -> bytes:
 
 
 def cells_a_row(count: int) -> int:
-    """How many images a row, and how many rows, the sheet of `count` images has."""
+    """Return the number of images per row of a sheet of `count` images; it has as many rows."""
     return math.isqrt(count - 1) + 1
 
 

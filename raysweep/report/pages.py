@@ -1,8 +1,8 @@
-"""What a Parquet file promises, counted page by page before pyarrow reads any of them.
+"""An estimate of a Parquet file's size in memory, counted page by page before pyarrow reads any page.
 
-A page of a few bytes can stand for a billion equal values, and pyarrow makes room for all that it finds. Its own view
-of the columns' metadata is no way to count them: of some damaged footers it ends the process. The layout is that of
-https://parquet.apache.org/docs/file-format/, whose headers are structs in Thrift's compact protocol.
+A page of a few bytes can stand for a billion equal values, and pyarrow allocates memory for all of them. Its own reader
+of column metadata cannot be used to count them, because some damaged footers make it end the process. The layout is
+that of https://parquet.apache.org/docs/file-format/, whose headers are structs in Thrift's compact protocol.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _VALUES = 1
 
 
 def promised_bytes(file: memoryview, value_bytes: int = 8) -> int:
-    """An estimate of what a Parquet file takes in memory: its values, each of `value_bytes`, and its pages unpacked.
+    """Estimate the memory that a Parquet file takes: `value_bytes` for each value, plus its pages unpacked.
 
-    Texts count by their indices alone.
+    A text counts as one value, whatever its length.
 
     Raises:
-        ValueError: if it is no Parquet file, or its headers contradict its length.
+        ValueError: if it is not a Parquet file, or its headers contradict its length.
     """
-    file = file.cast("B")  # Arrow's buffers are of signed bytes
+    file = file.cast("B")  # Arrow's buffers hold signed bytes
     if len(file) < 12 or bytes(file[:4]) != _MAGIC or bytes(file[-4:]) != _MAGIC:
         raise ValueError("it does not begin and end as a Parquet file")
     start = len(file) - 8 - struct.unpack_from("<I", file, len(file) - 8)[0]
@@ -57,8 +57,8 @@ def _values_of(page: dict[int, Any]) -> int:
 
 
 def _pages(file: memoryview, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
-    """The headers of a column's pages."""
-    # A column without values may have no page, or a dictionary alone.
+    """Yield the headers of a column's pages."""
+    # A column without values may have no page, or only a dictionary.
     if column[_COMPRESSED_BYTES] == 0:
         return
     offsets = (column[_DATA_OFFSET], column.get(_DICTIONARY_OFFSET, 0))
@@ -77,11 +77,11 @@ def _pages(file: memoryview, column: dict[int, Any]) -> Iterator[dict[int, Any]]
 
 
 class _Struct:
-    """A struct in Thrift's compact protocol, by the numbers of its fields."""
+    """Reader of structs in Thrift's compact protocol; it returns values by field number."""
 
     def __init__(self, file: memoryview, place: int, end: int) -> None:
         self.place = place
-        """Behind what has been read."""
+        """Offset of the next byte to read."""
         self._file = file
         self._end = end
 
@@ -118,7 +118,7 @@ class _Struct:
         raise ValueError(f"its headers have a value of kind {kind}")
 
     def _bounded(self, count: int) -> int:
-        if count > self._end - self.place:  # each has a byte at least
+        if count > self._end - self.place:  # each entry takes at least one byte
             raise ValueError(f"its headers promise {count:,} entries")
         return count
 

@@ -1,4 +1,4 @@
-"""The tables as Parquet files, for SQL, data frames, and whoever reads a sweep without raysweep."""
+"""The tables as Parquet files, for SQL, data frames, and readers without raysweep."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.storage.layout import SweepDirectory, read_bounded, replacing
 
 MAX_TABLE_BYTES = 1 << 31
-"""Of a table in memory: some 8 million epochs."""
+"""Limit for a table in memory: about 8 million epochs."""
 
 
 @timed(DriverPart.REPORT)
 def write_parquet(
     directory: SweepDirectory, records: Sequence[TrialRecord], spec: SweepSpec, stuck: Stuck | None = None
 ) -> None:
-    """Write report/trials.parquet and report/epochs.parquet; a reader sees each old or new, never half.
+    """Write report/trials.parquet and report/epochs.parquet; a reader sees the old or the new file, never half.
 
     Args:
-        stuck: which trials are stuck, as `trials_table` takes it.
+        stuck: which trials are stuck, as for `trials_table`.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -41,19 +41,20 @@ def write_parquet(
         with replacing(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
     del table
-    pa.default_memory_pool().release_unused()  # which Arrow would keep for the next time
+    pa.default_memory_pool().release_unused()  # otherwise Arrow keeps the memory for later
 
 
 def read_bounded_table(path: Path, limit_bytes: int = MAX_TABLE_BYTES) -> pa.Table:
-    """A Parquet file that takes no more memory than that, whatever it says: a few bytes can stand for a billion rows.
+    """Read a Parquet file, but refuse one that takes more than `limit_bytes` of memory.
 
-    Texts are read by their dictionaries, so that the length of all is known before any is repeated.
+    A few bytes can stand for a billion rows, so the file's own statements are not trusted. Texts are read as
+    dictionaries, so their total length is known before any text is repeated.
 
     Raises:
         ValueError: if it would take more, or contradicts itself.
         pa.ArrowException, OSError: if it cannot be read.
     """
-    # Read whole, without memory mapping: a table that is replaced meanwhile must not change underfoot.
+    # Read the whole file, without memory mapping, because it may be replaced during the checks.
     content = pa.py_buffer(read_bounded(path, limit_bytes))
     promised = promised_bytes(memoryview(content))
     if promised > limit_bytes:
@@ -86,10 +87,10 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def read_table(path: Path) -> pa.Table:
-    """One of the two tables of a sweep's report.
+    """Read one of the two tables of a sweep's report.
 
     Raises:
-        SweepDirectoryError: if there is no such file, it is no table of ours, or a later raysweep wrote it.
+        SweepDirectoryError: if the file is missing, is not a raysweep table, or was written by a later raysweep.
     """
     remedy = f"raysweep report {path.parent.parent} writes it anew from the ledger"
     if not path.exists():

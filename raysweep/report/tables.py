@@ -1,7 +1,7 @@
 """The two tables of a report: one row per trial, and one row per trial and epoch. docs/schema.md describes them.
 
-Other people's SQL depends on these columns. A column may be added under the same `SCHEMA_VERSION`; taking one away, or
-changing its name, type, unit or meaning raises it. No column depends on what a sweep searches.
+Other people's SQL depends on these columns. Adding a column keeps `SCHEMA_VERSION`; removing one, or changing its name,
+type, unit or meaning, raises it. No column depends on what a sweep searches.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from raysweep.spec.space import field_kind
 SCHEMA_VERSION = 1
 
 Stuck = Mapping[int, bool | None]
-"""Which trials are stuck, by their numbers; None where that cannot be told."""
+"""Which trials are stuck, by their numbers; None if that is unknown."""
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
 
 class Parameter(NamedTuple):
-    """What a reader has to know of one field of `TrialConfig`."""
+    """Unit and meaning of one field of `TrialConfig`."""
 
     unit: str
     meaning: str
@@ -55,7 +55,7 @@ class Column(NamedTuple):
 
 
 def parameter_type(name: str) -> pa.DataType:
-    """The Arrow type of the column that holds field `name` of `TrialConfig`."""
+    """Return the Arrow type of the column that holds field `name` of `TrialConfig`."""
     kind = field_kind(name)
     if kind != "other":
         return pa.int64() if kind == "int" else pa.float64()
@@ -125,12 +125,12 @@ _ROWS_AT_ONCE = 256
 
 
 def trials_schema(spec: SweepSpec | None = None) -> pa.Schema:
-    """The schema of trials.parquet, with what is to be known of the sweep in its metadata."""
+    """Return the schema of trials.parquet; its metadata has the version and, if given, the sweep's spec."""
     return _schema(TRIAL_COLUMNS, spec)
 
 
 def epochs_schema(spec: SweepSpec | None = None) -> pa.Schema:
-    """The schema of epochs.parquet, with what is to be known of the sweep in its metadata."""
+    """Return the schema of epochs.parquet; its metadata has the version and, if given, the sweep's spec."""
     return _schema(EPOCH_COLUMNS, spec)
 
 
@@ -146,10 +146,10 @@ def _schema(columns: Sequence[Column], spec: SweepSpec | None) -> pa.Schema:
 def trials_table(records: Sequence[TrialRecord], spec: SweepSpec, stuck: Stuck | None = None) -> pa.Table:
     """Return one row per trial, in the order of their numbers.
 
-    A NaN stays a NaN; what was never measured is null.
+    A NaN stays a NaN; a value that was never measured is null.
 
     Args:
-        stuck: which trials are stuck, by their numbers; of one that is not in it that cannot be told.
+        stuck: which trials are stuck, by their numbers; for a trial that is missing it is unknown.
     """
     objective, stuck = spec.search.objective.metric, stuck or {}
     ordered = _unique(records, lambda record: record.number)
@@ -159,13 +159,13 @@ def trials_table(records: Sequence[TrialRecord], spec: SweepSpec, stuck: Stuck |
 
 
 def epochs_table(records: Sequence[TrialRecord], spec: SweepSpec) -> pa.Table:
-    """One row per trial and epoch, in the order of trials and then epochs."""
+    """Return one row per trial and epoch, in the order of trials and then epochs."""
     ordered = _unique(records, lambda record: record.number)
     return _table((row for record in ordered for row in _epoch_rows(record)), epochs_schema(spec))
 
 
 def _table(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """The rows as a table; a few at a time, since as Python objects they take ten times the memory."""
+    """Build a table a few rows at a time, because Python objects take ten times the memory."""
     batches = []
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         batches.append(pa.RecordBatch.from_pylist(some, schema=schema))
@@ -217,7 +217,7 @@ def _final_metrics(metrics: FinalMetrics) -> dict[str, Any]:
 
 
 def _unique(items: Sequence[Any], key: Callable[[Any], int]) -> list[Any]:
-    """`items` sorted by `key`, in which no two may agree: the tables promise it to whoever joins them."""
+    """Return `items` sorted by `key`; raise ValueError if two have the same key, because readers join by it."""
     ordered = sorted(items, key=key)
     for before, after in pairwise(ordered):
         if key(before) == key(after):

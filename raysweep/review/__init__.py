@@ -1,1 +1,1 @@
-"""A sweep that is there, running or ended: its tables, its best trials and why they are, its models. No Ray."""
+"""An existing sweep, running or ended: its tables, its best trials and why they are best, its models. No Ray."""

@@ -1,4 +1,4 @@
-"""The earlier sweeps that a new one starts from: opening them, and refusing those that say nothing of this one."""
+"""The earlier sweeps that a new one starts from: opening them, and refusing those without use for it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from raysweep.wording import counted
 
 
 def gather_past(spec: SweepSpec, source: str | None = None) -> tuple[PastSweep, ...]:
-    """Return what a search space takes over from the sweeps of `search.start_from`; reads them and changes nothing.
+    """Return what a search space takes over from the sweeps of `search.start_from`, without changing them.
 
     Args:
         spec: the search space.
         source: the file that it came from, for messages.
 
     Raises:
-        SpecError: with one fault for each sweep that is not there, or from which nothing can be taken.
+        SpecError: with one fault for each sweep that does not exist, or from which nothing can be taken.
         StorageError: if a bucket does not answer.
     """
     taken: list[PastSweep] = []

@@ -1,4 +1,4 @@
-"""Trials of one sweep or of several in one order, by the objective or by any other metric that was measured."""
+"""Rankings of the trials of one or several sweeps, by the objective or any other measured metric."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Ranking:
 
 
 def rank_sweeps(sweeps: Sequence[Sweep], metric: str | None = None) -> Ranking:
-    """Put the trials of all sweeps in one order, those that ran to their end first.
+    """Rank the trials of all sweeps together, those that ran to their end first.
 
     Args:
-        metric: what they are ranked by, `test_...` ones too; the sweeps' objective if it is None.
+        metric: what they are ranked by, also a `test_...` metric; None means the sweeps' objective.
 
     Raises:
-        ArgumentError: if there is no such metric, it is neither better small nor large, or a sweep is named twice.
+        ArgumentError: if there is no such metric, neither less nor more of it is better, or a sweep is named twice.
         SweepDirectoryError: if the sweeps have different objectives and no metric is given, or no trial has the metric.
     """
     places = [sweep.directory.root.resolve() for sweep in sweeps]
@@ -51,7 +51,7 @@ def rank_sweeps(sweeps: Sequence[Sweep], metric: str | None = None) -> Ranking:
     if not rows:
         raise SweepDirectoryError(_nothing_measured(sweeps, metric))
     if len(sweeps) > 1:
-        # Not all of them may be confirmed. The order is stable: of equal trials that of the sweep named first leads.
+        # Ignore confirmations, because some sweeps may have none. If trials are equal, the sweep named first leads.
         rows.sort(key=lambda row: rank_alone(row[1], metric))
     return Ranking(metric, tuple(rows), tuple(_notes(sweeps, metric)))
 
@@ -60,7 +60,7 @@ def checked_metric(metric: str) -> str:
     """Return the name of a metric that trials can be ranked by.
 
     Raises:
-        ArgumentError: if there is no such metric, or it is neither better small nor large; with those there are.
+        ArgumentError: if there is no such metric, or neither less nor more of it is better.
     """
     if metric in OBJECTIVES:
         return metric
@@ -78,7 +78,7 @@ def checked_metric(metric: str) -> str:
 
 
 def loss_note(spec: SweepSpec, metric: str) -> str | None:
-    """Say so if a metric contains what a sweep searches, so that its best value tells no best model."""
+    """Return a warning if a metric contains searched weights: its best value does not mean the best model."""
     weights = searched_in_the_loss(spec.trial) if metric in ("val_loss", "train_loss") else []
     if not weights:
         return None

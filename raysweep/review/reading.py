@@ -29,13 +29,13 @@ PathLike = str | os.PathLike[str]
 def read_images(path: PathLike | Iterable[PathLike], model: TrainedVAE, *, fit: str | None = None) -> Tensor:
     """Read image files as a batch for `model`, prepared as its training images were.
 
-    An image is turned upright by its EXIF orientation, made grey or colour, brought to the model's size in the way
-    that the sweep's `data.fit` says, and binarised if the model was trained on binarised images.
+    An image is turned upright by its EXIF orientation, made grey or colour, brought to the model's size as the sweep's
+    `data.fit` says, and binarised if the model was trained on binarised images.
 
     Args:
         path: an image file, a folder (all images below it, sorted by path), or several files.
         model: what `raysweep.load_model` returned.
-        fit: how images get to the model's size, in place of what the model says; for an export that does not say it.
+        fit: how images get to the model's size, instead of what the model says; for an export that does not say it.
 
     Returns [images, channels, height, width], float32 in [0, 1], on the model's device.
 
@@ -91,7 +91,7 @@ def _fitting(model: TrainedVAE, fit: str | None) -> Fitting:
 
 
 def _spans(model: TrainedVAE) -> Spans | None:
-    """Return the values by which training images of more than 8 bits were scaled, if the model says it."""
+    """Return the values by which training images of more than 8 bits were scaled; None without such images."""
     raw = (model.images or {}).get("spans")
     if raw is None:
         return None

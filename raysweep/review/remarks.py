@@ -1,4 +1,4 @@
-"""What a person should know of a sweep that its tables do not say: before it is run, and once it has ended."""
+"""Remarks about what a sweep's tables do not say: before it is run, and after it has ended."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from raysweep.vae.preflight import Preflight, Unpredictable
 from raysweep.wording import counted
 
 FEW = 4
-"""Trials with less than one in so many of kld.yaml's steps are warned of: most of them end in a grey blur."""
+"""Trials with less than 1/`FEW` of kld.yaml's steps cause a warning: most of them end in a grey blur."""
 LAST_PART = 5
-"""A trial is still improving if its objective gained in the last one in so many of its epochs ..."""
+"""A trial is still improving if its objective gained in the last 1/`LAST_PART` of its epochs ..."""
 LEAST_GAIN = 0.01
 """... at least this share of what it gained since its first epoch."""
 LEAKY_SLOPE = 0.1
 """A `negative_slope` at which stuck trials leave the plateau: docs/search.md has the measurement."""
 MOST_NAMED = 8
-"""Stuck trials that a remark names."""
+"""Most stuck trials that a remark names."""
 END_SHARE = 0.05
 """A value is at an end of its range within this share of it, on the range's own scale."""
 
@@ -48,7 +48,7 @@ def steps_text(spec: SweepSpec, train_images: int) -> str:
 
 
 def remarks_before(spec: SweepSpec, train_images: int, prediction: Preflight | Unpredictable | None) -> list[str]:
-    """Return what makes a sweep that is yet to run less than it could be, each with what to type instead."""
+    """Return the weaknesses of a sweep that has not run yet, each with what to type instead."""
     return [
         *_of_few_steps(spec, train_images),
         *_of_an_early_rung(spec, train_images),
@@ -61,9 +61,9 @@ def remarks_after(
     spec: SweepSpec, records: Sequence[TrialRecord], finalists: Sequence[TrialRecord], prediction: Preflight | None,
     train_images: int | None, address: str = "DIR",
 ) -> list[str]:  # fmt: skip
-    """Return what the tables of a sweep that was run do not say of its trials, each with what to type next.
+    """Return what the tables do not say about the trials of a sweep, each with what to type next.
 
-    `address` is the sweep's directory as a command has it.
+    `address` is the sweep's directory as typed in a command.
     """
     found = confirmed(records, spec)
     planned = None if found else plan(records, spec)
@@ -81,7 +81,7 @@ def remarks_after(
 
 
 def is_improving(record: TrialRecord, metric: str, direction: str) -> bool:
-    """Return whether a trial's objective was still growing better when its epochs ended."""
+    """Return whether a trial's objective was still improving when its epochs ended."""
     sign = 1.0 if direction == "max" else -1.0
     values = [sign * epoch.value(metric) for epoch in record.epochs]
     if len(values) < 2 or not all(map(math.isfinite, values)):
@@ -141,7 +141,7 @@ def _of_collapse_everywhere(spec: SweepSpec, prediction: Preflight | Unpredictab
 
 
 def below(prediction: Preflight) -> str:
-    """Return a range of KLD weights below predicted collapse, as a search space file has it."""
+    """Return a range of KLD weights below predicted collapse, as text for a search space file."""
     critical = prediction.critical_weight[0]
     return f"trial.kld_weight: {{low: {critical / 1e4:.1g}, high: {critical / 2:.1g}, log: true}}"
 
@@ -159,7 +159,7 @@ def _of_undirected_claims(spec: SweepSpec) -> list[str]:
 def _of_confirmation(
     spec: SweepSpec, records: Sequence[TrialRecord], found: Sequence[Confirmed], planned: Plan | None, address: str
 ) -> list[str]:
-    """Say whether the winner is one beyond luck, or how to find out."""
+    """Say whether the winner is best by more than luck, or how to find out."""
     if planned is not None and not planned.is_wanted:
         count = f"{len(planned.trials)}x{planned.seeds}"
         return [
@@ -190,7 +190,7 @@ def _of_confirmation(
 def _of_two_winners(
     spec: SweepSpec, records: Sequence[TrialRecord], finalists: Sequence[TrialRecord], address: str
 ) -> list[str]:
-    """Name the best trial by the objective and the best one for samples, where these have been measured."""
+    """Name the best trial by the objective and, if samples were measured, the best one by samples."""
     best = ranked(list(records), spec.search.objective.metric)
     measured = [(record.tested.kid, record) for record in finalists if record.tested and record.tested.kid is not None]
     if len(measured) < 2 or not best:
@@ -236,7 +236,7 @@ def _of_unfinished_learning(
 def _of_stuck_trials(
     spec: SweepSpec, records: Sequence[TrialRecord], stuck: Sequence[TrialRecord], prediction: Preflight | None
 ) -> list[str]:
-    """Name the trials that never left the plateau at the mean image, and what gets such trainings off it."""
+    """Name the trials that never left the plateau at the mean image, and say how to leave it."""
     slow = [record for record in stuck if is_near_collapse(record, prediction)]
     failed = [record for record in stuck if record not in slow]
     said = []
@@ -277,7 +277,7 @@ def _of_collapsed_trials(
     measured = [record for record in records if record.final is not None and record.state is not TrialState.DIVERGED]
     metric, direction = spec.search.objective.metric, spec.search.objective.direction
     collapsed = [
-        # One that still improves has only not yet learned: its remedy is longer training.
+        # A trial that is still improving has not learned yet: it needs longer training.
         record for record in measured
         if record.final is not None and record.final.collapsed and not is_improving(record, metric, direction)
         and record not in stuck
@@ -303,7 +303,7 @@ def _of_collapsed_trials(
 def _of_a_winner_at_an_end(spec: SweepSpec, records: Sequence[TrialRecord], prediction: Preflight | None) -> list[str]:
     best = ranked(list(records), spec.search.objective.metric)
     if len(best) < 3 or best[0].final is None or best[0].final.collapsed:
-        return []  # what is best of models that learned nothing says nothing of where to search
+        return []  # the best of models that learned nothing does not show where to search
     most = {"kld_weight": prediction.critical_weight[0]} if prediction else {}
     return [
         f"{name} {_text(best[0].params[name])} of trial {best[0].number}, the best, is {where}: a better model may lie "
@@ -315,7 +315,7 @@ def _of_a_winner_at_an_end(spec: SweepSpec, records: Sequence[TrialRecord], pred
 
 
 def _end_reached(name: str, distribution: Range | Choices, value: Scalar, most: float) -> list[tuple[str, str]]:
-    """Return at which end of what was searched a value lies, and what lies beyond it but not above `most`."""
+    """Return at which end of the searched values `value` is, and what to search beyond it, below `most`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return []
     if isinstance(distribution, Choices):
@@ -346,7 +346,7 @@ def _end_reached(name: str, distribution: Range | Choices, value: Scalar, most: 
 def _within_bounds(
     name: str, end: float, beyond: float, most: float, where: str, further: str
 ) -> list[tuple[str, str]]:
-    """Return the pair of texts with a value beyond `end` that the field may have; nothing if it may have none."""
+    """Return the pair of texts with an allowed value of the field beyond `end`; nothing if there is none."""
     for wanted in (beyond, (end + beyond) / 2, 0.0 if beyond < end else end + 1):
         candidate: int | float = round(wanted) if field_kind(name) == "int" else float(f"{wanted:.3g}")
         if candidate == end or candidate >= most:

@@ -1,4 +1,4 @@
-"""A sweep that is there already, running or ended: its tables, its best trials, its models. Starts no Ray."""
+"""An existing sweep, running or ended: its tables, its best trials, its models. Starts no Ray."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class Sweep:
-    """One sweep as its ledger has it at the moment it was opened."""
+    """One sweep, as its ledger was at the moment when it was opened."""
 
     def __init__(
         self, directory: SweepDirectory, spec: SweepSpec, records: list[TrialRecord], running: bool,
@@ -57,39 +57,39 @@ class Sweep:
         self.spec = spec
         self.records = records
         self.kept_by = spec.kept_by
-        """What the kept epoch of a trial is the best by, with the objective that the sweep was run with."""
+        """By which metric the kept epoch of a trial is the best, from the objective that the sweep was run with."""
         self.running = running
         """Whether a driver is at work on it."""
         self.prediction = prediction
         """At which KLD weight collapse was predicted before the sweep, if it was."""
         self.train_images: int | None = None
-        """Images that each trial learns from; None for sweeps of raysweep 0.1, which did not write it down."""
+        """Images that each trial learns from; None for sweeps of raysweep 0.1, which did not record it."""
         self.spans: Any = None
-        """The values by which its images of more than 8 bits were scaled, if it has such; as sweep.yaml has them."""
+        """The values by which images of more than 8 bits were scaled, as in sweep.yaml; None without such images."""
         self.stopped_by: str | None = None
-        """What ended the run that returned this before all was done, if anything did."""
+        """What stopped the run that returned this before all was done, if anything did."""
         self.untested: dict[int, str] = {}
         """Finalists that the run which returned this could not test, and why."""
         self.signal: int | None = None
-        """Number of the signal, if it was one."""
+        """Number of the signal, if a signal stopped it."""
         self.profile: Profile | None = None
-        """Where the time of the run that returned this went, if it was profiled."""
+        """How the run that returned this spent its time, if it was profiled."""
 
     def trials(self) -> pa.Table:
-        """One row a trial, with the columns of report/trials.parquet (docs/schema.md)."""
+        """Return a table with a row per trial and the columns of report/trials.parquet (docs/schema.md)."""
         from raysweep.report.tables import trials_table
 
         return trials_table(self.records, self.spec, self.stuck)
 
     def epochs(self) -> pa.Table:
-        """One row an epoch of a trial, with the columns of report/epochs.parquet (docs/schema.md)."""
+        """Return a table with a row per epoch of a trial and the columns of report/epochs.parquet (docs/schema.md)."""
         from raysweep.report.tables import epochs_table
 
         return epochs_table(self.records, self.spec)
 
     @cached_property
     def stuck(self) -> dict[int, bool | None]:
-        """Which trials never left the plateau at the mean image (docs/metrics.md); None where that cannot be told."""
+        """True for trials that never left the plateau at the mean image (docs/metrics.md); None if that is unknown."""
         return stuck_trials(self.records, self.prediction)
 
     @property
@@ -108,42 +108,42 @@ class Sweep:
 
     @property
     def standing(self) -> str:
-        """`running`, `stopped` before all was done, or `finished`."""
+        """State of the sweep: `running`, `stopped` before all was done, or `finished`."""
         return "running" if self.running else "stopped" if self.status().is_open else "finished"
 
     @worded_for("python")
     def best(self, metric: str | None = None) -> list[TrialRecord]:
-        """Return the trials that have a result, the best first; those that ran to their end before those that did not.
+        """Return the trials with a result, the best first; those that ran to their end come before others.
 
         Args:
-            metric: what they are ranked by, of the last epoch or, as `test_...`, of the test split; the objective if
-                it is None.
+            metric: what they are ranked by: a metric of the last epoch, or a `test_...` metric of the test split. None
+                means the objective.
 
         Raises:
-            ArgumentError: if there is no such metric, or it is neither better small nor large.
+            ArgumentError: if there is no such metric, or neither less nor more of it is better.
         """
         return ranked(self.records, self.objective if metric is None else checked_metric(metric))
 
     @worded_for("python")
     def ranking(self, *others: Sweep, metric: str | None = None) -> Ranking:
-        """Put the trials of this sweep and of others in one order; see `raysweep.review.ranking.rank_sweeps`."""
+        """Rank the trials of this sweep and of others together; see `raysweep.review.ranking.rank_sweeps`."""
         return rank_sweeps((self, *others), metric)
 
     @worded_for("python")
     def why(self, metric: str | None = None) -> Explanation:
-        """Return why the best trial is the best: what each parameter matters, and what a model of the trials expects.
+        """Return why the best trial is the best: each parameter's importance, and what a model of the trials expects.
 
         Args:
-            metric: what trials are compared by, a metric of every epoch; the objective if it is None.
+            metric: what trials are compared by, a metric of every epoch; None means the objective.
 
         Raises:
-            ArgumentError: if there is no such metric, it is measured of finalists alone, or contains what is searched.
+            ArgumentError: if there is no such metric, only finalists have it, or it contains what is searched.
             SweepDirectoryError: if no trial has a result.
         """
         from raysweep.search.explaining.explain import explain  # it imports scipy, which takes a second
 
         sweep = self if metric in (None, self.objective) else self._compared_by(str(metric), "metric")
-        rank_sweeps([sweep])  # which says why if there is nothing to explain
+        rank_sweeps([sweep])  # raises an error with the reason if there is nothing to explain
         found = explain(sweep.spec, sweep.records)
         assert found is not None
         return found
@@ -163,20 +163,20 @@ class Sweep:
         return found[0]
 
     def status(self) -> SweepStatus:
-        """Return where the sweep stands."""
+        """Return the status of the sweep."""
         return sweep_status(self.records, self.spec)
 
     def remarks(self) -> list[str]:
-        """Return what the tables do not say of the trials, a sentence each: docs/remarks.md."""
+        """Return what the tables do not say about the trials, one text for each remark: docs/remarks.md."""
         from raysweep.review.remarks import remarks_after
 
         finalists, address = self.status().finalists, typed(self.directory.address)
         return remarks_after(self.spec, self.records, finalists, self.prediction, self.train_images, address)
 
     def elapsed_s(self) -> float | None:
-        """Return the seconds from the first trial's start to now, or to the last news if no driver is at work.
+        """Return the seconds since the first trial's start; None before it.
 
-        None before the first trial. Pauses between two sessions count.
+        If no driver is at work, count to the last event. The time between two sessions counts, too.
         """
         started = [record.started_at for record in self.records if record.started_at]
         if not started:
@@ -187,9 +187,9 @@ class Sweep:
         return max(0.0, (until - min(started)).total_seconds())
 
     def left_s(self) -> float | None:
-        """Return the seconds that the trials still take by what epochs took so far; None if nobody can say.
+        """Estimate the seconds that the trials still take from the epochs so far; None if that is impossible.
 
-        That is so before the first epoch, and while no driver is at work on a sweep that is not finished.
+        It is impossible before the first epoch, and while no driver is at work on a sweep that is not finished.
         """
         status = self.status()
         if not self.running:
@@ -205,7 +205,7 @@ class Sweep:
     def files_of(self, record: TrialRecord) -> dict[str, list[str]]:
         """Return the paths of a trial's `checkpoints`, the newest first, its `pictures`, and its `strips`.
 
-        A strip is a row of reconstructions after an epoch. Of a sweep in a bucket, this machine's copy is looked at.
+        A strip is a row of reconstructions after an epoch. For a sweep in a bucket, only the local copy is searched.
         """
         place = self.directory.trial(record.number)
         checkpoints = sorted(place.glob("epoch-*.safetensors"), reverse=True)
@@ -217,7 +217,7 @@ class Sweep:
         }
 
     def __repr__(self) -> str:
-        """Say on one line what it is and where it stands."""
+        """Return the name, the directory and the status on one line."""
         status = self.status()
         best = ""
         if status.best is not None:
@@ -226,7 +226,7 @@ class Sweep:
         return f"<sweep {self.name} in {self.directory.address}: {self.standing}, {counts}{best}>"
 
     def _repr_html_(self) -> str:
-        """Show it in a notebook: the line of `repr`, and a table of the best ten trials."""
+        """Return HTML for a notebook: the line of `repr`, and a table of the best ten trials."""
         searched = list(self.spec.trial.searched)
         heads = ["trial", "state", "epochs_done", self.objective, *searched]
         rows: list[list[Any]] = [
@@ -241,18 +241,18 @@ class Sweep:
 
     @worded_for("python")
     def by_objective(self, metric: str) -> Sweep:
-        """Return the same sweep as if its trials were compared by another metric; the ledger stays as it is.
+        """Return the same sweep as if its trials were compared by another metric; the ledger does not change.
 
-        Every metric is measured in every epoch, so any of them ranks the trials that there are. Which trials there are,
-        and for how long they were trained, was decided by the objective that the sweep was run with.
+        Every metric is measured in every epoch, so any of them can rank the existing trials. But the objective that the
+        sweep was run with decided which trials exist, and for how long they were trained.
 
         Raises:
-            ArgumentError: if the metric is no metric of an epoch, or contains what the sweep searches.
+            ArgumentError: if the metric is not a metric of an epoch, or contains what the sweep searches.
         """
         return self._compared_by(metric, "objective")
 
     def _compared_by(self, metric: str, argument: str) -> Sweep:
-        """Do what `by_objective` does; `argument` is how the metric was given."""
+        """Implement `by_objective`; `argument` names the argument that gave the metric."""
         checked_metric(metric)
         if metric in FINAL_METRICS:
             best = to_type("best", self.directory.address, metric=metric)
@@ -263,7 +263,7 @@ class Sweep:
         note = loss_note(self.spec, metric)
         if note is not None:
             raise ArgumentError(f"{option(argument, metric)}: {note}. Use elbo_nats, bits_per_dim or psnr_db")
-        # What is confirmed, and which checkpoints are kept, was decided by the objective of the run.
+        # The objective of the run decided what is confirmed, and which checkpoints are kept.
         search = self.spec.search.model_copy(update={"objective": Objective(metric=metric), "confirm": None})
         spec = self.spec.model_copy(update={"search": search})
         other = copy(self)
@@ -272,13 +272,13 @@ class Sweep:
 
     @worded_for("python")
     def findings(self, *others: Sweep, claims: Sequence[Claim] | None = None) -> list[Finding]:
-        """The verdicts on the claims of this sweep, and of others put together with it; docs/findings.md.
+        """Return the verdicts on the claims of this sweep, together with other sweeps; see docs/findings.md.
 
         Args:
-            claims: to be tested in place of those of the sweeps' own search space files.
+            claims: tested instead of those in the sweeps' own search space files.
 
         Raises:
-            SweepDirectoryError: if there are no claims, or the sweeps make different claims of one name.
+            SweepDirectoryError: if there are no claims, or the sweeps make different claims with the same name.
         """
         from raysweep.report.composition import tables_for_claims
         from raysweep.report.findings.decisions import decide_claims
@@ -290,7 +290,7 @@ class Sweep:
         )
 
     def write_findings(self, findings: Sequence[Finding]) -> list[Path]:
-        """Writes report/findings.md and report/findings.parquet; their paths."""
+        """Write report/findings.md and report/findings.parquet, and return their paths."""
         from raysweep.report.findings.page import write_findings
 
         self.directory.refuse_foreign()
@@ -300,12 +300,12 @@ class Sweep:
         return written
 
     def write_report(self) -> list[Path]:
-        """Write the whole report anew from the ledger and the trials' own files; return its paths.
+        """Write the whole report again from the ledger and the trials' own files; return its paths.
 
         `sweep.by_objective("psnr_db").write_report()` writes it by another metric.
 
         Raises:
-            SweepDirectoryError: if a driver is at work, which writes the report itself, or a link leads elsewhere.
+            SweepDirectoryError: if a driver is at work (it writes the report itself), or a link leads elsewhere.
             StorageError: if the directory cannot be written.
         """
         from raysweep.report.composition import compose_report
@@ -336,7 +336,7 @@ class Sweep:
 
     @worded_for("python")
     def export(self, out: str | os.PathLike[str], trial: int | None = None) -> TrialRecord:
-        """Writes a trial's model, the best one's if `trial` is None, as a folder for `raysweep.load_model`.
+        """Write a trial's model as a folder for `raysweep.load_model`; None means the best trial.
 
         Raises:
             ArgumentError: if `out` is the address of a bucket.
@@ -366,7 +366,7 @@ class Sweep:
         return record
 
     def _export_to(self, address: str | os.PathLike[str], trial: int | None) -> str:
-        """Say how a model gets to an address."""
+        """Say how to get a model to the address of a bucket."""
         folder = f"exported/{self.spec.name}"
         if is_python():
             first = f"sweep.export({folder!r}{'' if trial is None else f', {trial}'})"
@@ -376,7 +376,7 @@ class Sweep:
 
 
 def _claims_of(sweeps: Sequence[Sweep]) -> list[Claim]:
-    """The claims of all sweeps, each name once."""
+    """Return the claims of all sweeps, each name once."""
     found: dict[str, tuple[Claim, Sweep]] = {}
     for sweep in sweeps:
         for claim in sweep.spec.claims:
@@ -412,7 +412,7 @@ def _call_of_findings() -> str:
 
 
 def strict_json(value: Any) -> Any:
-    """Return `value` with null in the place of numbers that JSON does not have: NaN and the infinities."""
+    """Return `value` with null instead of numbers that JSON does not have: NaN and the infinities."""
     if isinstance(value, dict):
         return {key: strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -435,7 +435,7 @@ def open_sweep(location: str | os.PathLike[str]) -> Sweep:
 
 
 def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:
-    """The sweep in a directory of this machine, be it the copy of one in a bucket as it was fetched last.
+    """Return the sweep in a directory of this machine, which may be a bucket's last fetched copy.
 
     Raises:
         SweepDirectoryError: if its description cannot be read.
@@ -444,7 +444,7 @@ def read_sweep(directory: SweepDirectory, running: bool) -> Sweep:
     spec, description = read_spec(directory)
     ledger = Ledger.open(directory, spec, writable=False, running=running)
     if running:
-        # A trial that was sent on from a rung has a process now, or is about to, though no epoch of it says so yet.
+        # A trial that was sent on from a rung has a process, or will soon, although no epoch of it shows this yet.
         for number in Queue(ledger, spec).sent_on():
             ledger.go_on(number)
     sweep = Sweep(directory, spec, ledger.records(), running, Preflight.from_mapping(description.get("preflight")))

@@ -1,4 +1,4 @@
-"""Pure decisions over records: which point is tried next, for how many epochs, and when a trial stops.
+"""Pure functions of records that decide which point is next, for how many epochs, and when a trial stops.
 
 No Ray, no files, no storage.
 """

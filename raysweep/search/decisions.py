@@ -1,13 +1,13 @@
-"""What early stopping decided of a trial, replayed from the ledger as each decision was taken.
+"""The decisions of early stopping on a trial, replayed from the ledger.
 
-Where trials are stopped, a decision follows the epoch it judges at once, in the driver's one thread. So the rung was
-then made of the trials whose epoch the ledger had taken before. The first ones on the first rung were judged when
-enough others had come. Epochs carry the time at which they were taken, ends the time at which they were told. Clocks
-are not perfect: a driver on another machine, or a clock that was set back, mixes up this order. The cause of a stop
-says how many trials stood on the rung; where the replay finds another number, no number is told.
+If trials are stopped, a decision immediately follows the epoch that it judges, in the driver's only thread. So the rung
+consisted of the trials whose epoch the ledger had recorded before. Only the first trials on the first rung were judged
+later, when enough others had arrived. The ledger has the times at which epochs and ends were recorded. Clocks are not
+perfect: a driver on another machine, or a clock that was set back, can mix up this order. The cause of a stop says how
+many trials stood on the rung; if the replay finds another number, it gives no numbers.
 
-Where trials pause, one goes on when it is among the best, at its own arrival or when others come. It begins its next
-epoch soon after that; how long that epoch took is in the ledger.
+If trials pause, a trial goes on when it is among the best, either when it arrives or when others do. It begins its next
+epoch soon after that. The ledger says how long that epoch took.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _ON_THE_RUNG = re.compile(r"of the (\d+) trials that had reached it")
 
 @dataclass(frozen=True)
 class RungDecision:
-    """What a trial came to at one rung."""
+    """The decision on a trial at one rung."""
 
     epoch: int
     went_on: bool
     standing: Standing | None
-    """Where it stood when it was judged; None if the order of the ledger's times does not tell it."""
+    """Its standing when it was judged; None if the order of the ledger's times does not show it."""
     waits: bool = False
-    """Whether it is paused there: it may go on yet."""
+    """Whether it is paused there and may still go on."""
     after: int | None = None
-    """The epoch after which it was judged there again, and stopped; None if that was when it arrived."""
+    """The epoch after which it was judged there again and stopped; None if it was judged on arrival."""
     led: bool = False
     """Whether it went on because it was the best there when nothing else was left to train."""
 
@@ -53,7 +53,7 @@ def decisions(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSp
     found = []
     for epoch in spec.asha.rungs(spec.max_epochs):
         if len(record.epochs) < epoch or not math.isfinite(_value(record, epoch, spec)):
-            break  # what is no number has diverged, and is not judged
+            break  # a value that is not finite has diverged, and is not judged
         found.append(decide(record, epoch, records, spec))
     rung = _rung_of_the_stop(record)
     if rung is not None and rung < len(record.epochs):
@@ -62,7 +62,7 @@ def decisions(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSp
 
 
 def _stop(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
-    """Return what was decided where trials are judged when they arrive at a rung."""
+    """Return the decision on a trial if trials are judged when they arrive at a rung."""
     assert spec.asha is not None
     if spec.asha.rejudge and epoch == spec.asha.rungs(spec.max_epochs)[0]:
         waited = _after_waiting(record, epoch, records, spec)
@@ -82,7 +82,7 @@ def _stop(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec:
 def _after_waiting(
     record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec
 ) -> RungDecision | None:
-    """Return what was decided of a trial that waited on the first rung until others came; None of one that did not."""
+    """Return the decision on a trial that waited on the first rung for others; None if it did not."""
     assert spec.asha is not None
     factor, mode = spec.asha.reduction_factor, spec.search.objective.direction
     arrived = record.epochs[epoch - 1].recorded_at
@@ -111,7 +111,7 @@ def _after_waiting(
 
 
 def _stop_again(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
-    """Return what was decided of a trial that was stopped at a rung behind it, when others had arrived there."""
+    """Return the decision on a trial that was stopped at a rung it had passed, after others arrived."""
     assert spec.asha is not None
     last = len(record.epochs)
     judged_at = record.epochs[-1].recorded_at
@@ -124,17 +124,20 @@ def _stop_again(record: TrialRecord, epoch: int, records: Sequence[TrialRecord],
 
 
 def _rung_of_the_stop(record: TrialRecord) -> int | None:
-    """Return the rung that the cause of a stop names; None if the trial was not stopped, or its cause names none."""
+    """Return the rung that the cause of a stop names; None if there is none, or no stop."""
     said = _STOPPED_AT.search(record.cause or "") if record.state is TrialState.PRUNED else None
     return int(said.group(1)) if said else None
 
 
 def _promotion(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec) -> RungDecision:
-    """Return what was decided where trials pause: judged again and again, until they go on or nothing is left to do."""
+    """Return the decision on a trial if trials pause.
+
+    They are judged again and again, until they go on or nothing is left to do.
+    """
     assert spec.asha is not None
     factor, mode = spec.asha.reduction_factor, spec.search.objective.direction
     arrived = record.epochs[epoch - 1].recorded_at
-    # By a clock that was set back, a trial can have ended before its last epoch came.
+    # If a clock was set back, a trial can have ended before its last epoch was recorded.
     ended = None if record.ended_at is None else max(arrived, record.ended_at)
     went_on = len(record.epochs) > epoch or record.state not in (TrialState.PAUSED, TrialState.PRUNED)
     if not went_on:
@@ -154,7 +157,7 @@ def _promotion(record: TrialRecord, epoch: int, records: Sequence[TrialRecord], 
 
 
 def _had_all_begun(records: Sequence[TrialRecord], moment: datetime | None, spec: SweepSpec) -> bool:
-    """Return whether all trials of the search had begun by then, so that none was left to hand out; None is now."""
+    """Return whether all trials of the search had begun at `moment` (None: now): none was left to hand out."""
     starts = [record.started_at for record in records if record.started_at is not None]
     return len(records) >= spec.trials and (moment is None or all(start <= moment for start in starts))
 
@@ -162,9 +165,10 @@ def _had_all_begun(records: Sequence[TrialRecord], moment: datetime | None, spec
 def _last_among_the_best(
     record: TrialRecord, epoch: int, records: Sequence[TrialRecord], spec: SweepSpec, until: datetime | None
 ) -> datetime | None:
-    """Return the last arrival at a rung up to `until` at which a trial there was to go on; None if there was none.
+    """Return the time of the last arrival, up to `until`, after which a trial was among a rung's best.
 
-    Others may have arrived between its being sent on and the beginning of its next epoch.
+    It is None if there is no such arrival. Others may have arrived after the trial was sent on and before it began its
+    next epoch.
     """
     assert spec.asha is not None
     sign = -1.0 if spec.search.objective.direction == "max" else 1.0
@@ -190,7 +194,7 @@ def _value(record: TrialRecord, epoch: int, spec: SweepSpec) -> float:
 
 
 def _rung(records: Sequence[TrialRecord], epoch: int, spec: SweepSpec, until: datetime | None) -> Mapping[int, float]:
-    """Return the objective of each trial whose `epoch` the ledger had taken by then, by trial number; None is now."""
+    """Return the objective of each trial whose `epoch` was recorded up to `until` (None: now), by trial number."""
     return {
         record.number: _value(record, epoch, spec)
         for record in records
@@ -199,13 +203,13 @@ def _rung(records: Sequence[TrialRecord], epoch: int, spec: SweepSpec, until: da
 
 
 def _is_of_so_many(record: TrialRecord, count: int) -> bool:
-    """Return whether the cause of a stop does not speak of another number of trials on its rung."""
+    """Return whether the cause of a stop names `count` trials on its rung, or no number of trials."""
     said = _ON_THE_RUNG.search(record.cause or "")
     return said is None or int(said.group(1)) == count
 
 
 def decision_text(decision: RungDecision, metric: str) -> str:
-    """Say what was decided, with the numbers: `stopped at epoch 6: elbo_nats 101.59, 4th of 9, 3 go on, ...`."""
+    """Describe a decision with its numbers: `stopped at epoch 6: elbo_nats 101.59, 4th of 9, 3 go on, ...`."""
     what = f"{outcome_of(decision)} at epoch {decision.epoch}"
     if decision.after is not None:
         what = f"{outcome_of(decision)} after epoch {decision.after}, judged again at epoch {decision.epoch}"
@@ -223,12 +227,12 @@ def decision_text(decision: RungDecision, metric: str) -> str:
 
 
 def outcome_of(decision: RungDecision) -> str:
-    """Return what became of the trial at the rung: `went on`, `paused` or `stopped`."""
+    """Return the outcome of a decision: `went on`, `paused` or `stopped`."""
     return "went on" if decision.went_on else "paused" if decision.waits else "stopped"
 
 
 def told_apart(a: float, b: float) -> tuple[str, str]:
-    """Return two numbers with as many digits as tell them apart, five at least."""
+    """Format two numbers with enough digits to tell them apart, at least five."""
     for digits in range(5, 18):
         texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
         if texts[0] != texts[1] or a == b:

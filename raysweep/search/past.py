@@ -1,4 +1,4 @@
-"""What a sweep takes over from earlier ones: their ended trials, as points of its own space.
+"""The part of earlier sweeps that a sweep takes over: their ended trials, as points of its space.
 
 It is copied into the ledger when the sweep begins. From then on the earlier sweeps may be moved, changed or deleted.
 """
@@ -19,9 +19,9 @@ from raysweep.spec.space import Scalar, TrialSpace
 from raysweep.wording import counted
 
 MOST_TRIALS = 100
-"""Trials taken of one sweep: the best, and an even choice of the others. It bounds the ledger's line."""
+"""Most trials taken from one sweep: the best, and an even choice of the others. It limits the ledger's line."""
 _BEST = 40
-"""Of these the best ones."""
+"""How many of these are the best ones."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class PastTrial:
 
 @dataclass(frozen=True)
 class PastSweep:
-    """What is taken over from one earlier sweep."""
+    """The trials that are taken over from one earlier sweep."""
 
     sweep: str
-    """Where it lay: a path or an address."""
+    """Where it was: a path or an address."""
     last_epoch: int
     """Epochs of its longest trial."""
     trials: tuple[PastTrial, ...]
@@ -55,7 +55,7 @@ class PastSweep:
         return f"{self.sweep}: {counted(len(self.trials), 'trial')} taken{rest}"
 
     def as_mapping(self) -> dict[str, Any]:
-        """Return it as the ledger has it: JSON, in which a value that is no number is null."""
+        """Return it as JSON for the ledger, with null for values that are not finite."""
         trials = [
             {"point": dict(t.point), "values": {str(e): v if math.isfinite(v) else None for e, v in t.values.items()}}
             for t in self.trials
@@ -66,10 +66,10 @@ class PastSweep:
 
 
 def past_from(mappings: Any) -> tuple[PastSweep, ...]:
-    """Return what `PastSweep.as_mapping` made of several sweeps.
+    """Restore the sweeps from which `PastSweep.as_mapping` made these mappings.
 
     Raises:
-        LedgerError: if it is damaged.
+        LedgerError: if a mapping is damaged.
     """
     try:
         return tuple(
@@ -92,7 +92,7 @@ def past_from(mappings: Any) -> tuple[PastSweep, ...]:
 def taken_from(sweep: str, before: SweepSpec, records: Sequence[TrialRecord], space: TrialSpace) -> PastSweep:
     """Return the trials of an earlier sweep that are points of this space.
 
-    A parameter that the earlier sweep did not search has the value there that all its trials had.
+    A parameter that the earlier sweep did not search gets the value that all its trials had.
     """
     metric = before.search.objective.metric
     rungs = frozenset(before.asha.rungs(before.max_epochs)) if before.asha is not None else frozenset()
@@ -126,7 +126,7 @@ def taken_from(sweep: str, before: SweepSpec, records: Sequence[TrialRecord], sp
 
 
 def _unfit(record: TrialRecord) -> str:
-    """Return why a trial says nothing, whatever its point; empty if it does."""
+    """Return why a trial cannot be used, whatever its point is; empty if it can."""
     if record.ended_at is None:
         return "not ended"
     if record.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY):
@@ -147,7 +147,7 @@ def _chosen(trials: Sequence[PastTrial], sign: float) -> list[PastTrial]:
 
 
 def by_rank(trials: Sequence[PastTrial], sign: float) -> list[int]:
-    """Return the places of trials, the best first: those that came furthest, among them by their last value."""
+    """Return the indices of trials, the best first: by the epoch reached, then the last value; diverged ones last."""
 
     def rank(index: int) -> tuple[bool, int, float]:
         epoch, value = max(trials[index].values.items())

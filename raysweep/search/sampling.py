@@ -1,9 +1,9 @@
-"""Where the points of trials come from: an Optuna sampler, and what of the sweep it gets to see.
+"""The origin of trials' points: an Optuna sampler, and the part of the sweep that it sees.
 
-A suggestion is a function of the specification, the number of the trial and what the trials so far came to: a resumed
-sweep suggests what the undisturbed one would have. The time of a sampler that learns grows with the trials that it
-sees. Beyond `MOST_IN_VIEW` of them it sees the best, which are its model of what is good, and the others evenly thinned
-out, which are its model of the rest; benchmarks/suggestions.py measures what that costs and saves.
+A suggestion is a function of the specification, the number of the trial and the results so far: a resumed sweep
+suggests what the undisturbed one would have. The time of a sampler that learns grows with the trials that it sees. If
+there are more than `MOST_IN_VIEW`, it sees (a) the best, its model of what is good, and (b) an even choice of the
+others, its model of the rest. benchmarks/suggestions.py measures what that costs and saves.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STARTUP_TRIALS = 8
-"""Trials sampled at random before TPE has enough to go by."""
+"""Number of trials that are sampled at random before TPE starts."""
 MOST_IN_VIEW = 1000
-"""Ended trials that a sampler is shown."""
+"""Most ended trials that a sampler is shown."""
 BEST_IN_VIEW = 25
-"""Of these the best ones: as many as Optuna's TPE takes for good, however many there are."""
+"""How many of these are the best ones: as many as Optuna's TPE treats as good, however many there are."""
 BEST_FOR_GP = 100
-"""Of these the best ones, for the Gaussian process: more than the third of its observations that are the best ones."""
+"""The same for the Gaussian process: more than the third of its observations that are the best ones."""
 FAILED_FOR_GP = 50
-"""Trials that failed, of which the Gaussian process is shown the newest, in order not to try the same again."""
+"""Most failed trials, the newest ones, that the Gaussian process is shown, so that it does not try the same again."""
 
 
 class Ranking:
-    """The trials that a sampler learns from, ranked as Optuna's TPE ranks them: those that ended, or stand on a rung.
+    """The trials that a sampler learns from (ended, or on a rung), ranked as Optuna's TPE ranks them.
 
-    Completed ones come first, by value; then pruned ones, the further they came the better; then those that diverged.
-    One that stands on a rung counts as pruned there. TPE takes what runs for bad, and in a sweep whose trials pause
-    nearly all of them run until its end. A trial that has just been sent on counts so until its next epoch: whether it
-    has a process is not in the ledger.
+    Completed ones come first, by value; then pruned ones, by the epoch reached; then those that diverged. A trial that
+    stands on a rung counts as pruned there, because TPE treats running trials as bad, and in a sweep whose trials pause
+    nearly all of them run until its end. A trial that has just been sent on also counts as pruned until its next epoch,
+    because the ledger does not say whether it has a process.
     """
 
     def __init__(self, mode: Mode, best: int = BEST_IN_VIEW, failed: int = 0, rungs: Collection[int] = ()) -> None:
-        """Make a ranking without trials.
+        """Make an empty ranking.
 
         Args:
-            best: of many trials, how many of the best are seen.
-            failed: how many of those that failed are seen, the newest first; they say nothing about their points.
-            rungs: the epochs at which trials pause, if those that do are to count as pruned there.
+            best: how many of the best trials are seen if there are many trials.
+            failed: how many of the failed trials are seen, the newest first; they say nothing about their points.
+            rungs: the epochs at which trials pause, if paused trials should count as pruned there.
         """
         self._sign = 1.0 if mode == "min" else -1.0
         self._best, self._most_failed = best, failed
@@ -73,7 +73,7 @@ class Ranking:
         return number in self._trials
 
     def add(self, trial: FrozenTrial) -> None:
-        """Take a trial as it is now; leave it out if it trains. One that failed is kept apart, and seen as such."""
+        """Add or update a trial; leave it out if it trains. A failed trial is kept separately, and seen as failed."""
         if trial.state is Told.FAIL and self._most_failed:
             self._failed[trial.number] = trial
             if len(self._failed) > self._most_failed:
@@ -89,7 +89,7 @@ class Ranking:
             insort(self._ranked, trial.number, key=lambda number: (self._rank(self._trials[number]), number))
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial | None:
-        """Return the trial as a sampler sees it; None if it does not."""
+        """Return the trial as a sampler sees it; None if it does not see it."""
         if trial.state in (Told.COMPLETE, Told.PRUNED):
             return trial
         step = max(trial.intermediate_values, default=0)
@@ -102,7 +102,7 @@ class Ranking:
         return stopped
 
     def view(self) -> list[FrozenTrial]:
-        """Return all of them, or the best and an even choice of the others, by number; those that failed come last."""
+        """Return all trials, or the best and an even choice of the others, by number; failed trials come last."""
         numbers = set(self._trials)
         if len(numbers) > MOST_IN_VIEW:
             best = set(self._ranked[: self._best])
@@ -125,7 +125,7 @@ class Ranking:
 
 
 class _View(optuna.Study):
-    """A study of which a sampler sees some trials."""
+    """A study that shows a sampler only some of its trials."""
 
     def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         vars(self).update(vars(study))
@@ -136,9 +136,9 @@ class _View(optuna.Study):
 
 
 class _TPESampler(optuna.samplers.TPESampler):
-    """TPE that takes numbers among choices in their order.
+    """TPE that treats numeric choices as ordered.
 
-    It leaves out the message to other drivers that Optuna's writes into a trial; one sweep has one driver.
+    Unlike Optuna's, it does not write a message to other drivers into a trial, because one sweep has one driver.
     """
 
     def __init__(self, are_choices_ordered: bool, **options: Any) -> None:
@@ -152,7 +152,7 @@ class _TPESampler(optuna.samplers.TPESampler):
 
 
 class OrderedChoices(optuna.distributions.IntDistribution):
-    """Choices that are numbers, as the whole numbers of their order: TPE models what lies between two that are good."""
+    """Numeric choices as whole numbers in their order, so that TPE models what lies between two good ones."""
 
     def __init__(self, values: Sequence[int | float]) -> None:
         super().__init__(0, len(values) - 1)
@@ -166,7 +166,7 @@ class OrderedChoices(optuna.distributions.IntDistribution):
 
 
 def _with_order(distribution: BaseDistribution) -> BaseDistribution:
-    """Return choices of numbers as ordered ones, any other distribution as it is."""
+    """Return numeric choices as ordered ones, and any other distribution unchanged."""
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         numbers = ordered_choices(distribution.choices)
         if numbers is not None:
@@ -176,18 +176,18 @@ def _with_order(distribution: BaseDistribution) -> BaseDistribution:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a sampler is made for: one trial of a sweep."""
+    """The trial of a sweep for which a sampler is made."""
 
     spec: SweepSpec
     number: int
     given: Mapping[str, Scalar]
-    """Values that the point has whatever is suggested."""
+    """Values that the point must have."""
     are_choices_ordered: bool
-    """Whether TPE takes numbers among choices in their order. Sweeps begun before it did so go on without."""
+    """Whether TPE treats numeric choices as ordered. Sweeps that began before it did so go on without."""
     past: tuple[PastSweep, ...] = ()
     """What the sweep took over from earlier ones when it began."""
     repeats: int = 0
-    """How many trials before it train others again, and are none of the points that a sampler counts."""
+    """How many trials before it train others again; a sampler does not count them as points."""
 
     @property
     def seed(self) -> int:
@@ -224,7 +224,7 @@ _MAKERS: Mapping[str, Callable[[Asked], BaseSampler]] = {
     "gp": _gp,
     "tpe": _tpe,
     "random": _random,
-    "grid": _random,  # of a grid only what a point of `enqueue` leaves open is sampled
+    "grid": _random,  # samples only the values that a point of `enqueue` leaves open
 }
 
 
@@ -232,7 +232,7 @@ def make_sampler(
     spec: SweepSpec, number: int, given: Mapping[str, Scalar] | None = None, are_choices_ordered: bool = True,
     past: tuple[PastSweep, ...] = (), repeats: int = 0,
 ) -> BaseSampler:  # fmt: skip
-    """Return the sampler that suggests trial `number`, seeded from (seed, number); `Asked` has what the rest means.
+    """Return the sampler that suggests trial `number`, seeded from (seed, number); `Asked` explains the arguments.
 
     Raises:
         ArgumentError: if there is no such sampler.
@@ -248,9 +248,9 @@ def make_sampler(
 
 
 def ranking_for(spec: SweepSpec) -> Ranking:
-    """Return the ranking, still empty, of the trials that the sampler of a sweep is to see.
+    """Return an empty ranking for the trials that the sampler of a sweep will see.
 
-    The Gaussian process reads the values of trials that are running. TPE cannot: it sees those that pause as stopped.
+    The Gaussian process reads the values of running trials. TPE cannot, so it sees paused trials as stopped.
     """
     mode = spec.search.objective.direction
     if spec.search.sampler == "gp":
@@ -260,7 +260,7 @@ def ranking_for(spec: SweepSpec) -> Ranking:
 
 
 def epochs_kept(spec: SweepSpec) -> frozenset[int]:
-    """Return the epochs whose values the sampler looks at, besides the last one of a trial that was stopped."""
+    """Return the epochs whose values the sampler reads, besides the last one of a stopped trial."""
     if spec.search.sampler != "gp":
         return frozenset()
     from raysweep.search.gp.curves import observed_epochs
@@ -277,16 +277,16 @@ def suggest(
     distributions: Mapping[str, BaseDistribution], seen: Iterable[FrozenTrial], are_choices_ordered: bool = True,
     past: tuple[PastSweep, ...] = (), repeats: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the point of trial `number`: what is `given`, and the rest from the sampler, which learns from `seen`.
+    """Return the point of trial `number`: the `given` values, and the rest from the sampler, which learns from `seen`.
 
     Args:
         seen: a `Ranking.view` and the trials that are running, in any order.
-        are_choices_ordered, past, repeats: as `Asked` has them.
+        are_choices_ordered, past, repeats: see `Asked`.
     """
     sampler = make_sampler(spec, number, given, are_choices_ordered, past, repeats)
     in_order = sorted(seen, key=lambda trial: trial.number)
     view = _View(study, in_order)
-    # Optuna looks for what all have in common. Those of one and the same space, which nearly all are, can be one.
+    # Optuna computes what all spaces have in common. One trial for each space object is enough; nearly all share one.
     apart = {id(ended.distributions): ended for ended in in_order if ended.state.is_finished()}
     spaces = _View(study, list(apart.values()))
     trial = optuna.trial.FrozenTrial(

@@ -3,12 +3,12 @@
 Nothing is remembered between decisions. A rung is the set of trials that have reached its epoch, read from the ledger,
 so that a resumed sweep decides as the undisturbed one would have.
 
-There are two forms. The stopping one judges a trial when it arrives at a rung, and there again when others have come,
-until it reaches the next rung. The first to arrive at the first rung wait there until they are enough to be judged
-(`Waiting`): otherwise they would pass every rung unjudged. The promoting form (`Promotion`, `asha: {promote: true}`)
+There are two forms. The stopping form judges a trial when it arrives at a rung, and again when others arrive there,
+until it reaches the next rung. The first to arrive at the first rung wait there until there are enough to be judged
+(`Waiting`); otherwise they would pass every rung unjudged. The promoting form (`Promotion`, `asha: {promote: true}`)
 pauses every trial at every rung, and lets it go on as soon as it is among the best.
 
-Either way the best trial of the highest rung that was reached is never stopped, so one at least is trained to its end.
+In both forms the best trial of the highest rung reached is never stopped, so at least one is trained to its end.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ ValuesAt = Callable[[int], Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a trial stands among those that have reached a rung, at the moment at which it is judged."""
+    """A trial's place among those that have reached a rung, at the moment when it is judged."""
 
     value: float
     """Its objective."""
     place: int
     """1 for the best. Ties go to the lower number; trials without a finite value come last."""
     of: int
-    """Trials on the rung, itself among them."""
+    """Number of trials on the rung, including this one."""
     go_on: int
-    """How many of them go on: the best 1/`reduction_factor`. While they are fewer than that: all, or none if trials
-    pause there."""
+    """How many of them go on: the best 1/`reduction_factor`. If there are fewer than `reduction_factor` of them: all,
+    or none if trials pause there."""
     needed: float | None
-    """The value of the last that goes on; None if there is no such trial with a finite value."""
+    """The value of the last trial that goes on; None if there is no such trial with a finite value."""
 
     @property
     def survives(self) -> bool:
@@ -50,12 +50,12 @@ class Standing:
 def standing(
     number: int, rung: Mapping[int, float], reduction_factor: int, mode: Mode, promote: bool = False
 ) -> Standing:
-    """Judge a trial on a rung, which has the objective of each trial on it, `number` among them.
+    """Judge trial `number` on a rung, which maps each trial on it, including this one, to its objective.
 
     A trial goes on if it is in the best 1/`reduction_factor` of those that reached the rung. Until `reduction_factor`
-    trials stand there nobody is stopped: one or two values say nothing about a third (Li et al., arXiv:1810.05934,
-    algorithm 2; Ray Tune judges the second arrival against the first alone). Where trials pause (`promote`), they wait
-    until there are so many.
+    trials are there, none is stopped: one or two values say nothing about a third (Li et al., arXiv:1810.05934,
+    algorithm 2; Ray Tune judges the second arrival against the first alone). If trials pause (`promote`), they wait
+    until that many are there.
     """
     ranking = _ranking(rung, mode)
     value = rung[number]
@@ -84,7 +84,7 @@ class Pausing(Protocol):
         """Return whether a trial that has reached an epoch, and has no process, pauses there."""
 
     def going_on(self, values_at: ValuesAt, paused: Mapping[int, int]) -> list[int]:
-        """Return the numbers of the paused trials that are to go on, the next one first.
+        """Return the numbers of the paused trials that should go on, the next one first.
 
         Args:
             values_at: gives the objective of every trial that has reached an epoch, by number.
@@ -95,11 +95,11 @@ class Pausing(Protocol):
         """Return the paused trials that go on when nothing else is left to do, the next one first."""
 
     def ending(self, values_at: ValuesAt, paused: Mapping[int, int], is_over: bool) -> list[tuple[int, str]]:
-        """Return the paused trials that are to end, with the causes.
+        """Return the paused trials that should end, with the causes.
 
         Args:
             values_at, paused: as for `going_on`.
-            is_over: whether no trial is, or will be, handed out.
+            is_over: whether no trial is being trained, and none will be.
         """
 
 
@@ -115,9 +115,9 @@ def pausing_rule(spec: SweepSpec) -> Pausing | None:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The stopping form's first trials: they wait on the first rung until `reduction_factor` stand there.
+    """The stopping form's rule for its first trials: they wait on the first rung until `reduction_factor` are there.
 
-    Then all of these are judged together. On later rungs nobody waits: a trial that has come so far was judged.
+    Then all of these are judged together. On later rungs no trial waits, because it was judged on the first one.
     """
 
     rung: int
@@ -130,7 +130,7 @@ class Waiting:
         return (self.rung,)
 
     def holds(self, number: int, epoch: int, values_at: ValuesAt) -> bool:
-        """Return whether a trial stands on the first rung, and has not been found to be among the best there."""
+        """Return whether a trial is on the first rung, and has not been found among the best there."""
         return epoch == self.rung and not self._goes_on(number, values_at(epoch))
 
     def going_on(self, values_at: ValuesAt, paused: Mapping[int, int]) -> list[int]:
@@ -139,12 +139,12 @@ class Waiting:
         return [number for number in _ranking(rung, self.mode) if number in paused and self._goes_on(number, rung)]
 
     def left_over(self, values_at: ValuesAt, paused: Mapping[int, int], is_alive: Callable[[int], bool]) -> list[int]:
-        """Return all that wait for others, the best first: no others come."""
+        """Return all trials that wait for others, the best first, because no others will come."""
         rung = values_at(self.rung) if paused else {}
         return [number for number in _ranking(rung, self.mode) if number in paused and not self._is_judged(rung)]
 
     def ending(self, values_at: ValuesAt, paused: Mapping[int, int], is_over: bool) -> list[tuple[int, str]]:
-        """Return those that are not among the best now that enough have come."""
+        """Return the paused trials that are not among the best now that enough have come."""
         rung = values_at(self.rung) if paused else {}
         if not self._is_judged(rung):
             return []
@@ -162,8 +162,8 @@ class Waiting:
 class Promotion:
     """The promoting form: which of the paused trials goes on (Li et al., arXiv:1810.05934, algorithm 2).
 
-    The rungs are looked at from the highest down. Of the n trials that have reached a rung, whatever became of them,
-    the best floor(n / factor) are to go on; those of them that are paused there do, the best first.
+    The rungs are examined from the highest down. Of the n trials that have reached a rung, whatever their state, the
+    best floor(n / factor) should go on; those of them that are paused there do, the best first.
     """
 
     rungs: tuple[int, ...]
@@ -175,7 +175,7 @@ class Promotion:
         return epoch in self.rungs
 
     def going_on(self, values_at: ValuesAt, paused: Mapping[int, int]) -> list[int]:
-        """Return the paused trials that are to go on: those of the highest rung first, there the best first."""
+        """Return the paused trials that should go on: from the highest rung down, on each the best first."""
         found = []
         for epoch in reversed(self.rungs):
             rung = values_at(epoch)
@@ -186,7 +186,8 @@ class Promotion:
     def left_over(self, values_at: ValuesAt, paused: Mapping[int, int], is_alive: Callable[[int], bool]) -> list[int]:
         """Return the leader, if it is paused: at least one trial is trained to its end.
 
-        It is the best one at the highest rung that a trial has reached which is alive: paused, running or completed.
+        A trial is alive if it is paused, running or completed. The leader is the best one at the highest rung that an
+        alive trial has reached.
         """
         for epoch in reversed(self.rungs):
             alive = (number for number in _ranking(values_at(epoch), self.mode) if is_alive(number))
@@ -195,7 +196,7 @@ class Promotion:
         return []
 
     def ending(self, values_at: ValuesAt, paused: Mapping[int, int], is_over: bool) -> list[tuple[int, str]]:
-        """Return all that are paused when nothing is left to train."""
+        """Return all paused trials when nothing is left to train."""
         found = []
         for number, epoch in sorted(paused.items()) if is_over else ():
             place = standing(number, values_at(epoch), self.reduction_factor, self.mode, promote=True)
@@ -209,12 +210,12 @@ class Promotion:
 
 
 def not_among_the_best(reduction_factor: int, count: int, epoch: int) -> str:
-    """Return why a trial is stopped: `not among the best 1/3 of the 9 trials that had reached it at epoch 5`."""
+    """Return the cause of a stop: `not among the best 1/3 of the 9 trials that had reached it at epoch 5`."""
     return f"not among the best 1/{reduction_factor} of the {count} trials that had reached it at epoch {epoch}"
 
 
 def _ranking(rung: Mapping[int, float], mode: Mode) -> list[int]:
-    """Return the trials on a rung that have a finite value, the best first; ties go to the lower number."""
+    """Return the trials on a rung with a finite value, the best first; ties go to the lower number."""
     sign = -1.0 if mode == "max" else 1.0
     finite = (number for number, value in rung.items() if math.isfinite(value))
     return sorted(finite, key=lambda number: (sign * rung[number], number))

@@ -1,5 +1,7 @@
-"""Whether claims can be tested on a sweep: known columns, sound expressions, values that the space does take, and
-trials enough that the test can come to a verdict."""
+"""Checks that the claims of a file can be tested on its sweep.
+
+A claim needs known columns, valid expressions, values that the space can take, and enough trials for a verdict.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from raysweep.spec.space import Choices, Distribution, Scalar, TrialSpace
 from raysweep.wording import counted
 
 MOST_POINTS = 100_000
-"""Points of a space beyond which none are counted; a grid has at most so many."""
+"""Spaces with more points than this are not listed; a grid has at most this many."""
 
 ClaimFault = tuple[tuple[str, ...], str]
 """The key below a claim, and what is wrong with it."""
@@ -49,15 +51,15 @@ def claim_faults(
     search: SearchSpec | None = None,
     evaluation: EvaluationSpec | None = None,
 ) -> Iterator[ClaimFault]:
-    """What cannot be tested of a claim on a sweep of `space`.
+    """Yield what keeps a claim from being tested on a sweep of `space`.
 
     Args:
-        claim: of the file.
-        space: what the sweep searches.
-        datasets: the names of data sets there are.
-        unknown: fields of the space that are faulty themselves, of which nothing more is said.
-        search: how the space is searched; None leaves out what depends on it.
-        evaluation: what is measured on the test split; None leaves out what depends on it.
+        claim: a claim of the file.
+        space: the space that the sweep searches.
+        datasets: the names of the known data sets.
+        unknown: fields of the space that are faulty themselves; they are not reported again.
+        search: how the space is searched; None skips the checks that need it.
+        evaluation: what is measured on the test split; None skips the checks that need it.
     """
     faults = list(_faults_of_words(claim, space, datasets, unknown))
     yield from faults
@@ -68,7 +70,7 @@ def claim_faults(
 def _faults_of_words(
     claim: Claim, space: TrialSpace, datasets: Sequence[str], unknown: Collection[str]
 ) -> Iterator[ClaimFault]:
-    """What is wrong with the columns, expressions and values of a claim, each for itself."""
+    """Yield the faults of single columns, expressions and values of a claim."""
     columns = EPOCH_COLUMNS if isinstance(claim, Always) and claim.each == "epoch" else COLUMNS
     conditions: dict[str, Any] = {"where": claim.where}
     if isinstance(claim, Always | Separates):
@@ -126,7 +128,7 @@ def _expression_faults(
 
 
 def _column_faults(claim: Claim, space: TrialSpace, unknown: Collection[str]) -> Iterator[ClaimFault]:
-    """Whether the columns that a claim runs along, or is tested across, can have several values here."""
+    """Yield the faults of the columns in `over` and `across`, such as a column that is constant here."""
     over = None if isinstance(claim, Always | Compare) else claim.over
     for key, name in (("over", over), ("across", claim.across)):
         if name is None or name in unknown:
@@ -145,7 +147,7 @@ def _column_faults(claim: Claim, space: TrialSpace, unknown: Collection[str]) ->
 def _value_faults(
     key: tuple[str, ...], name: str, value: Scalar, space: TrialSpace, datasets: Sequence[str], unknown: Collection[str]
 ) -> Iterator[ClaimFault]:
-    """Whether a column ever takes a value."""
+    """Yield a fault if column `name` can never take `value`."""
     if name in unknown or name not in COLUMNS:
         return
     if name == "dataset":
@@ -178,7 +180,7 @@ def _edge_faults(claim: Separates, space: TrialSpace, unknown: Collection[str]) 
 def _faults_of_reach(
     claim: Claim, space: TrialSpace, search: SearchSpec | None, evaluation: EvaluationSpec | None
 ) -> Iterator[ClaimFault]:
-    """What keeps a claim from ever being decided, though each of its words is sound."""
+    """Yield what makes a claim undecidable although each of its parts is valid."""
     names = _names_read(claim)
     if evaluation is not None and evaluation.finalists is not None:
         for key, read in names.items():
@@ -199,12 +201,12 @@ def _faults_of_reach(
             yield ("across",), f"{claim.across} is what {key[0]} fixes, so no part would have both points"
             return
     if any({"dataset", "sweep"} & read for read in names.values()):
-        return  # trials of another sweep are looked at too, of which this file says nothing
+        return  # the claim also reads trials of other sweeps, which this file does not describe
     yield from _faults_of_counts(claim, space, search, over)
 
 
 def _names_read(claim: Claim) -> dict[tuple[str, ...], frozenset[str]]:
-    """The columns that each key of a claim, all of which are sound, reads."""
+    """Return the columns that each key of a claim reads; all keys must be valid."""
     points = {("first",): claim.first, ("second",): claim.second} if isinstance(claim, Compare) else {}
     texts: dict[tuple[str, ...], str | None] = {("where",): claim.where}
     texts |= {key: point for key, point in points.items() if isinstance(point, str) and point != BEST}
@@ -226,18 +228,18 @@ def _names_read(claim: Claim) -> dict[tuple[str, ...], frozenset[str]]:
 
 
 Points = list[dict[str, Scalar]]
-"""Points of a space; what they do not name is constant."""
+"""Points of a space, each with values for some of the searched fields."""
 
 
 def _points(space: TrialSpace, names: Collection[str]) -> Points | None:
-    """All combinations of the values of those searched fields that have finitely many; None if they are too many."""
+    """Return all combinations of values of the finite searched fields among `names`; None if there are too many."""
     searched = {name: space.searched[name] for name in space.searched if name in names and space.is_finite(name)}
     part = TrialSpace(space.constants, searched)
     return list(part.grid()) if part.grid_size() <= MOST_POINTS else None
 
 
 def _may_meet(condition: str, space: TrialSpace, points: Points) -> NDArray[np.bool_]:
-    """The points at which a condition is not known to be false."""
+    """Return a mask of the points at which a condition is true or unknown."""
     expression = parse_expression(condition, EPOCH_COLUMNS, "truth")
     blanks: dict[Kind, Any] = {"number": np.nan, "text": "", "truth": False}
     types: dict[Kind, Any] = {"number": np.float64, "text": object, "truth": np.bool_}
@@ -265,7 +267,7 @@ def _met(condition: str | None, space: TrialSpace, points: Points) -> Points:
 def _faults_of_counts(
     claim: Claim, space: TrialSpace, search: SearchSpec | None, over: str | None
 ) -> Iterator[ClaimFault]:
-    """Whether there are values, trials and repeats enough where a claim looks."""
+    """Yield a fault if there are too few values, trials or repeats where a claim looks."""
     read = parse_expression(claim.where, EPOCH_COLUMNS, "truth").names if claim.where else frozenset[str]()
     points = _points(space, read | ({over} if over else set()))
     if points is None:
@@ -298,7 +300,7 @@ def _faults_of_counts(
 
 
 def _fault_of_part(claim: Claim, space: TrialSpace, points: Points) -> ClaimFault | None:
-    """What the points of a grid that a test looks at are too few for."""
+    """Return a fault if the grid has too few points for a test; otherwise None."""
     if isinstance(claim, Always) or (isinstance(claim, Compare) and claim.second == BEST):
         return None
     if isinstance(claim, Compare):
@@ -337,7 +339,7 @@ def _fault_of_pairs(claim: Compare, space: TrialSpace, points: Points) -> ClaimF
     for key, point in (("first", claim.first), ("second", claim.second)):
         names = parse_expression(point, EPOCH_COLUMNS, "truth").names if isinstance(point, str) else set(point)
         if not names <= PARAMETERS.keys():
-            return None  # only the results tell which trials are there
+            return None  # only the results show which trials are at this point
         named |= names
         if isinstance(point, str):
             here = _met(point, space, points)

@@ -2,7 +2,7 @@
 
 A search space file declares them under `claims:`; `raysweep findings` decides them from the sweep's tables.
 docs/findings.md describes the tests and their statistics. Conditions and metrics are expressions over `COLUMNS`;
-raysweep/spec/expressions.py says what may stand in one.
+raysweep/spec/expressions.py defines their syntax.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ BEST = "best"
 """The point that the sampler found: the best trial by the objective."""
 
 MIN_REPEATS = 3
-"""Seeds, pairs, or trials on one side, below which nothing is concluded from their spread."""
+"""Fewest seeds, pairs, or trials on one side whose spread allows a conclusion."""
 
 MIN_TREND_TRIALS = 10
-"""Trials at different values that a trend without repeats is tested on."""
+"""Fewest trials at different values on which a trend without repeats is tested."""
 
 REPEATS = "search seed as well, such as seed: {choices: [0, 1, 2]} with sampler: grid"
-"""What to run where repeats are missing."""
+"""Advice at the end of messages about missing repeats."""
 
 
 def _parameter_kind(name: str) -> Kind:
@@ -57,10 +57,10 @@ COLUMNS: dict[str, Kind] = {
     "best_epoch": "number", "objective": "number", "epochs_done": "number", "train_s": "number", "trial": "number",
     "state": "text", "enqueued": "truth", "stuck": "truth", "dataset": "text", "sweep": "text",
 }  # fmt: skip
-"""What a claim can speak of: the columns of trials.parquet, the data set and the sweep's name; the kind of each."""
+"""Columns that a claim can use, with their kinds: those of trials.parquet, the data set and the sweep's name."""
 
 EPOCH_COLUMNS: dict[str, Kind] = {**COLUMNS, "epoch": "number", "time_s": "number"}
-"""What a claim about each epoch can speak of; a metric's bare name is its value after that epoch."""
+"""Columns that a claim about each epoch can use; a metric's bare name is its value after that epoch."""
 
 MODES: dict[str, Mode] = {
     prefix + name: metric.mode
@@ -68,10 +68,10 @@ MODES: dict[str, Mode] = {
     for name, metric in metrics.items()
     if metric.mode
 }
-"""Whether less or more of a column is better, where one of them is."""
+"""Direction of each column that has one: whether less or more is better."""
 
 BEST_MODES: dict[str, Mode] = {**FORMER_MODES, **MODES}
-"""What `best()` of a column means."""
+"""Direction of each column that `best()` accepts."""
 
 COLUMN_UNITS: dict[str, str] = {
     **UNITS,
@@ -98,17 +98,17 @@ def _values(raw: Any) -> Any:
     items = raw if isinstance(raw, list | tuple) else [raw]
     if not items or not all(isinstance(item, bool | int | float | str | None) for item in items):
         raise ValueError(f"must be a value or a list of at least one, got {raw!r}")
-    # null becomes a list, for a key that is null is not written
+    # wrap null in a tuple, because a key whose value is null is not written
     return tuple(items) if raw is None or not isinstance(raw, bool | int | float | str) else raw
 
 
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}
 _SCALAR = {"type": ["boolean", "number", "string", "null"]}
-"""What editors check of what validators take in several forms."""
+"""JSON Schemas, for editors, of values that validators accept in several forms."""
 
 Metrics = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1), WithJsonSchema(_TEXTS)]
-"""One expression of numbers, or several of which all are tested."""
+"""One numeric expression or several; all of them are tested."""
 
 Point = Annotated[
     Any,
@@ -246,11 +246,11 @@ CLAIM_KINDS: dict[str, type[_Test]] = {
     get_args(kind.model_fields["test"].annotation)[0]: kind
     for kind in (Always, Separates, BestAt, Compare, Within, Trend)
 }
-"""The kinds of claims by the word that stands under `test:`."""
+"""The kinds of claims by the word under `test:`."""
 
 
 def metric_texts(claim: Claim) -> tuple[str, ...]:
-    """The expressions of numbers that a claim tests."""
+    """Return the numeric expressions that a claim tests."""
     if isinstance(claim, BestAt | Compare | Trend):
         return claim.metrics
     return tuple(claim.margins) if isinstance(claim, Within) else ()

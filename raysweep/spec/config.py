@@ -1,6 +1,6 @@
 """The configuration of one trial: every hyperparameter of the model, its objective and its training.
 
-A field's docstring is its one description: the tables of the report and TensorBoard show its first sentence.
+A field's docstring is its only description: the tables of the report and TensorBoard show its first sentence.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Count = Annotated[int, Strict(), Field(ge=1)]
 Whole = Annotated[int, Strict(), Field(ge=0)]
 MOST_EPOCHS = 100_000
 NEVER = 2**31 - 1
-"""The most epochs after which something may be asked to happen."""
+"""Upper bound of numbers of epochs in a schedule, such as a warm-up."""
 MOST_IMAGES = 10_000_000
-"""In a batch, or of a test split: more than any data set here has."""
+"""Upper bound of the images in a batch or a test split: more than any data set here has."""
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Strict(), Field(ge=0, le=1)]
@@ -30,7 +30,7 @@ LearningRateSchedule = Literal["constant", "step", "plateau", "cosine"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 UNIT_SQUARED_ERROR_SIGMA = math.sqrt(0.5)
-"""The standard deviation at which -log N(x; x_hat, sigma^2), constants left out, is the squared error itself."""
+"""The standard deviation at which -log N(x; x_hat, sigma^2), without its constants, is the squared error."""
 
 DENSE = "none"
 """The `conv_blocks` of a network without convolutions."""
@@ -48,10 +48,10 @@ class ConvBlock(NamedTuple):
 
 
 def parse_conv_blocks(text: str) -> tuple[ConvBlock, ...]:
-    """The blocks that a text such as `d/2 2d/2 4d/2` describes; none for `none`.
+    """Return the blocks that a text such as `d/2 2d/2 4d/2` describes; an empty tuple for `none`.
 
     Raises:
-        ValueError: if it is no such text.
+        ValueError: if the text has another form.
     """
     if text == DENSE:
         return ()
@@ -65,10 +65,10 @@ def parse_conv_blocks(text: str) -> tuple[ConvBlock, ...]:
 
 
 def parse_epochs(text: str) -> tuple[int, ...]:
-    """The epochs, from 1, that a text such as `6` or `200 300` lists.
+    """Return the epochs, counted from 1, that a text such as `6` or `200 300` lists.
 
     Raises:
-        ValueError: if it is no such text, or they do not grow.
+        ValueError: if the text has another form, or the epochs do not increase.
     """
     parts = text.split()
     if not all(part.isdecimal() for part in parts):
@@ -87,7 +87,7 @@ _BLOCKS = {
     "pattern": rf"^({DENSE}|\s*{_BLOCK.pattern}(\s+{_BLOCK.pattern})*\s*)$",
     "examples": ["d/2 2d/2 4d/2", DENSE],
 }
-"""What editors check of two texts that are parsed."""
+"""JSON Schemas, for editors, of two fields that are parsed from text."""
 
 
 def _is_parsed_by(parse: Any) -> AfterValidator:
@@ -106,7 +106,7 @@ LOSS_FIELDS = (
     "kld_weight", "kld_warmup_epochs", "kld_cycle_epochs", "free_bits_nats", "likelihood", "sigma", "reduction",
     "binarise",
 )  # fmt: skip
-"""Fields that change what the training loss measures, so that losses under two values of one do not compare."""
+"""Fields that change what the training loss measures: losses under different values cannot be compared."""
 
 UNITS = {
     "d_size": "channels", "latent_size": "latents", "hidden_size": "units", "kernel_size": "pixels",
@@ -204,7 +204,7 @@ class TrialConfig(BaseModel):
 
 
 def meaning(name: str) -> str:
-    """What field `name` of `TrialConfig` is, in a sentence that starts small and has no full stop."""
+    """Return the meaning of a field of `TrialConfig`: a sentence that starts in lower case, without a full stop."""
     sentence = " ".join((TrialConfig.model_fields[name].description or "").split("\n\n")[0].split()).rstrip(".")
     return sentence[0].lower() + sentence[1:] if sentence[1:2].islower() else sentence
 
@@ -213,9 +213,9 @@ SHARED_FIELDS = (
     "d_size", "latent_size", "hidden_size", "conv_blocks", "kernel_size", "batch_norm", "negative_slope", "upsampling",
     "likelihood", "batch_size", "precision",
 )  # fmt: skip
-"""The fields of a trial that are of one value for all that are fused: they are the shape of its steps."""
+"""Fields that must agree in all trials that are fused, because they determine the shape of a training step."""
 
 
 def fusion_key(config: TrialConfig) -> Hashable:
-    """What is equal of two configurations if, and only if, they can be fused over the same images."""
+    """Return a key: two configurations with equal keys, and only these, can be fused over the same images."""
     return tuple(getattr(config, name) for name in SHARED_FIELDS)

@@ -1,8 +1,8 @@
-"""What a search space file without a `trial:` section searches, and how long its trials train on few images.
+"""The search space of a file without a `trial:` section, and how long its trials train on few images.
 
 A model needs steps, not epochs: 300 images in batches of 64 are four steps an epoch, and 40 steps leave a grey blur. So
-batch size, epochs and the first rung of such a file follow the number of training images. A file that has a `trial:`
-section means the same whatever its images are.
+batch size, epochs and the first rung of such a file follow the number of training images. A file with a `trial:`
+section means the same for any images.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from raysweep.spec.space import TrialSpace
 from raysweep.wording import counted
 
 STEPS = 1260
-"""Training steps of a trial of search_spaces/kld.yaml: 63 an epoch, 20 epochs. Its models are good after them."""
+"""Training steps of a trial of search_spaces/kld.yaml: 63 an epoch, 20 epochs. After them its models are good."""
 FIRST_RUNG_STEPS = 315
 """Steps after which early stopping first compares trials of kld.yaml: epoch 5 (docs/design.md says why)."""
 FEWEST_EPOCHS = 10
-"""Epochs however many images there are: early stopping needs several to choose by."""
+"""Fewest epochs for any number of images: early stopping needs several to choose by."""
 BATCH_SIZES = (64, 32, 16, 8)
 FEWEST_STEPS_AN_EPOCH = 15
-"""A smaller batch is taken until an epoch has so many steps: validation and a checkpoint follow each epoch."""
+"""Batches shrink until an epoch has this many steps, because validation and a checkpoint follow each epoch."""
 
 _EPOCHS_OF_KLD = 20
 
 
 def with_default_sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the sections of a file that says nothing of trials with defaults in them, and which of these are unsized.
+    """Fill in the defaults of a file without `trial:`; return its sections and the unsized keys.
 
-    Faulty sections are left as they are, for whoever checks them next.
+    Unsized keys depend on the number of training images (`sized`). Faulty sections stay as they are: validation, which
+    comes next, reports them.
     """
     data, search = raw.get("data"), {} if raw.get("search") is None else raw["search"]
     image_size = data.get("image_size") if isinstance(data, Mapping) else None
@@ -60,8 +61,8 @@ def with_default_sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
 def default_trial(image_size: int) -> dict[str, Any]:
     """Return the `trial:` section of a file that has none.
 
-    A weight in the convention `pixel_mean` is 2 sigma² / pixels for a Gaussian likelihood of standard deviation sigma:
-    what fits an image scales with its pixels. The range has sigma from 0.02 to 0.7.
+    In the convention `pixel_mean` the KLD weight is 2 sigma² / pixels for a Gaussian likelihood of standard deviation
+    sigma, so good weights scale with 1 / pixels. The range covers sigma from 0.02 to 0.7.
     """
     pixels = image_size**2
     return {
@@ -72,7 +73,7 @@ def default_trial(image_size: int) -> dict[str, Any]:
 
 
 def default_enqueue(image_size: int) -> list[dict[str, Any]]:
-    """Return the point that runs first: sigma 0.1, and what works for most images."""
+    """Return the point that runs first: sigma 0.1, and values that work for most images."""
     return [{"kld_weight": _round(2e-2 / image_size**2), "learning_rate": 1e-3, "latent_size": 16}]
 
 
@@ -82,13 +83,13 @@ def steps_an_epoch(train_images: int, batch_size: float) -> int:
 
 
 def batch_size_for(train_images: int) -> int:
-    """Return the largest batch of which an epoch has `FEWEST_STEPS_AN_EPOCH`; the smallest where none has."""
+    """Return the largest batch size that gives `FEWEST_STEPS_AN_EPOCH` steps; the smallest one if none does."""
     enough = [size for size in BATCH_SIZES if steps_an_epoch(train_images, size) >= FEWEST_STEPS_AN_EPOCH]
     return max(enough, default=min(BATCH_SIZES))
 
 
 def epochs_for(train_images: int, batch_size: float) -> int:
-    """Return the epochs in which a trial makes as many steps as one of kld.yaml, and `FEWEST_EPOCHS` at least."""
+    """Return the epochs that give a trial as many steps as one of kld.yaml; at least `FEWEST_EPOCHS`."""
     return max(FEWEST_EPOCHS, math.ceil(STEPS / steps_an_epoch(train_images, batch_size)))
 
 
@@ -98,7 +99,7 @@ def grace_epochs_for(epochs: int) -> int:
 
 
 def sized(spec: SweepSpec, train_images: int) -> SweepSpec:
-    """Return the specification with what its file leaves to the number of training images; explicit values stay."""
+    """Return the specification with its unsized keys set from the number of training images; explicit values stay."""
     if not spec.unsized:
         return spec
     constants = dict(spec.trial.constants)
@@ -112,7 +113,7 @@ def sized(spec: SweepSpec, train_images: int) -> SweepSpec:
 
 
 def sized_like(spec: SweepSpec, other: SweepSpec) -> SweepSpec:
-    """Return the specification with what its file leaves open as a sweep that was run already has it."""
+    """Return the specification with its unsized keys set as in an earlier sweep."""
     constants = dict(spec.trial.constants)
     for name in ("batch_size", "epochs"):
         if name in spec.unsized and name not in other.trial.searched:
@@ -121,10 +122,10 @@ def sized_like(spec: SweepSpec, other: SweepSpec) -> SweepSpec:
 
 
 def settled(spec: SweepSpec) -> SweepSpec:
-    """Return the specification with the sampler that `auto` takes, and why; one that names a sampler stays as it is.
+    """Return the specification with the sampler that `auto` takes, and why; a sampler that is named stays.
 
-    A grid has no more trials than points: the same point trained again comes to the same. Whoever wants one point
-    several times has them all the same.
+    A grid has no more trials than points, because training the same point again gives the same result. A space of one
+    point is not a grid: it gets all the trials that the file asks for.
     """
     search, space = spec.search, spec.trial
     if search.sampler != "auto":
@@ -142,7 +143,7 @@ def settled(spec: SweepSpec) -> SweepSpec:
 
 
 def settled_like(spec: SweepSpec, other: SweepSpec) -> SweepSpec:
-    """Return the specification with the sampler of a sweep that was run already, if its file leaves it to raysweep."""
+    """Return the specification with the sampler of an earlier sweep, if its file leaves it to raysweep."""
     if not spec.sampler_reason:
         return spec
     search = spec.search.model_copy(update={"sampler": other.search.sampler})

@@ -4,9 +4,9 @@
     likelihood in ("gaussian", "bernoulli") and not collapsed
     test_reconstruction_accuracy >= 0.95 * best(test_reconstruction_accuracy)
 
-An expression is parsed as Python writes expressions, checked against a closed list of nodes and the kinds of the
-columns, and computed with numpy for all rows at once. A value that is null, NaN, or has none (1 / 0, log(0)) is
-unknown, and truth has three values (Kleene): `false and unknown` is false, `true and unknown` is unknown.
+An expression has the syntax of Python. It is checked against a closed list of nodes and the kinds of the columns, and
+computed with numpy for all rows at once. A value that is null, NaN or undefined (1 / 0, log(0)) is unknown, and truth
+has three values (Kleene): `false and unknown` is false, `true and unknown` is unknown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kind = Literal["number", "text", "truth"]
 MAX_CHARACTERS = 500
 MAX_DEPTH = 24
 RELATIVE_TOLERANCE = 1e-9
-"""Numbers that differ by less than this share are equal: 0.1 + 0.2 == 0.3."""
+"""Numbers with a smaller relative difference are equal: 0.1 + 0.2 == 0.3."""
 
 KIND_NAMES: dict[Kind, str] = {"number": "a number", "text": "a text", "truth": "true or false"}
 _WORDS = {"true": True, "false": False}
@@ -41,7 +41,7 @@ _ALLOWED = (
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be used: what, at which character, what was found, what is allowed."""
+    """An expression that cannot be used; the message says what was found, at which character, and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Values:
 
     @classmethod
     def of(cls, data: NDArray[Any], known: NDArray[np.bool_] | None = None) -> Values:
-        """Numbers are known where they are not NaN; `known` marks what else is not null."""
+        """Wrap `data`. A value is known if `known` marks it (None marks all) and it is not NaN."""
         known = np.ones(data.shape, dtype=bool) if known is None else known
         if data.dtype.kind == "f":
             known = known & ~np.isnan(data)
@@ -61,14 +61,14 @@ class Values:
 
     @property
     def true(self) -> NDArray[np.bool_]:
-        """Where a truth is known and true."""
+        """Mask of the values that are known and true."""
         true: NDArray[np.bool_] = self.known & self.data.astype(bool)
         return true
 
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression that was checked: it has a value for any table that has its columns."""
+    """A checked expression: it has a value for any table that has its columns."""
 
     text: str
     kind: Kind
@@ -78,11 +78,11 @@ class Expression:
     _modes: Mapping[str, Mode]
 
     def evaluate(self, columns: Mapping[str, Values], shape: tuple[int, ...]) -> Values:
-        """Its value for every row.
+        """Return the value of the expression for every row.
 
         Args:
-            columns: each of `names`, of `shape` or one that broadcasts to it.
-            shape: of the answer; `best()` looks along the last axis.
+            columns: a column for each of `names`, of a shape that broadcasts to `shape`.
+            shape: shape of the result; `best()` looks along the last axis.
         """
         with np.errstate(all="ignore"):
             values = _evaluate(self._body, columns, self._modes)
@@ -92,15 +92,15 @@ class Expression:
 def parse_expression(
     text: str, columns: Mapping[str, Kind], kind: Kind | None = None, best: Mapping[str, Mode] | None = None
 ) -> Expression:
-    """Parses an expression over `columns`.
+    """Parse an expression over `columns`.
 
     Args:
-        columns: names that may stand in it, and the kind of each.
-        kind: what its value has to be; None for any.
-        best: the columns of which `best()` may be taken, and whether more or less is better; None forbids `best()`.
+        columns: the names that are allowed, and the kind of each.
+        kind: the kind that its value must have; None for any.
+        best: the columns that `best()` accepts, and whether more or less is better; None forbids `best()`.
 
     Raises:
-        ExpressionError: for anything that is no such expression; nothing else is raised, whatever the text.
+        ExpressionError: if the text is no such expression; no text raises anything else.
     """
     line = " ".join(text.splitlines()).strip()
     if not line:
@@ -108,7 +108,7 @@ def parse_expression(
     if len(line) > MAX_CHARACTERS:
         raise ExpressionError(f"has {len(line)} characters, at most {MAX_CHARACTERS} are allowed")
     try:
-        with warnings.catch_warnings():  # Python warns of odd escapes in texts; they stand for themselves here
+        with warnings.catch_warnings():  # unknown escapes in texts are plain characters here
             warnings.simplefilter("ignore")
             body = ast.parse(line, mode="eval").body
     except SyntaxError as error:
@@ -127,7 +127,7 @@ def _place(character: int) -> str:
 
 
 class _Checker:
-    """Walks over an expression once and says what kind of value each part has."""
+    """A walk over an expression that finds the kind of value of each part."""
 
     def __init__(self, text: str, columns: Mapping[str, Kind], best: Mapping[str, Mode] | None) -> None:
         self.text = text
@@ -136,7 +136,7 @@ class _Checker:
         self.names: set[str] = set()
 
     def fail(self, node: ast.expr, message: str) -> ExpressionError:
-        column = len(self.text.encode()[: node.col_offset].decode(errors="ignore"))  # Python counts bytes
+        column = len(self.text.encode()[: node.col_offset].decode(errors="ignore"))  # col_offset counts bytes
         return ExpressionError(_place(column + 1) + message)
 
     def kind_of(self, node: ast.expr, depth: int) -> Kind:
@@ -250,7 +250,7 @@ _MANY: dict[str, Callable[[Any, Any], Any]] = {"min": np.minimum, "max": np.maxi
 
 
 def _evaluate(node: ast.expr, columns: Mapping[str, Values], modes: Mapping[str, Mode]) -> Values:
-    """The value of a node that was checked."""
+    """Return the value of a checked node."""
 
     def value(part: ast.expr) -> Values:
         return _evaluate(part, columns, modes)
@@ -310,7 +310,7 @@ def _numbers(values: Values) -> NDArray[np.float64]:
 
 
 def _finite(data: NDArray[np.float64], known: NDArray[np.bool_]) -> Values:
-    """What has no finite value, such as 1 / 0, is unknown."""
+    """Mark values that are not finite, such as 1 / 0, as unknown."""
     return Values(data, known & np.isfinite(data))
 
 
@@ -329,7 +329,7 @@ def _compare(operator: ast.cmpop, a: Values, b: Values) -> Values:
 
 
 def _all(*truths: Values) -> Values:
-    """Conjunction of three-valued truths: one that is known and false decides."""
+    """Return the conjunction of three-valued truths: one that is known and false decides."""
     false, known = np.zeros((), dtype=bool), np.ones((), dtype=bool)
     for truth in truths:
         false = false | (truth.known & ~truth.data.astype(bool))
@@ -338,7 +338,7 @@ def _all(*truths: Values) -> Values:
 
 
 def _any(*truths: Values) -> Values:
-    """Disjunction of three-valued truths: one that is known and true decides."""
+    """Return the disjunction of three-valued truths: one that is known and true decides."""
     true, known = np.zeros((), dtype=bool), np.ones((), dtype=bool)
     for truth in truths:
         true = true | truth.true
@@ -347,7 +347,7 @@ def _any(*truths: Values) -> Values:
 
 
 def _best(values: Values, mode: Mode) -> Values:
-    """The best known value along the last axis."""
+    """Return the best known value along the last axis."""
     worst = -np.inf if mode == "max" else np.inf
     data = np.where(values.known, _numbers(values), worst)
     data = data.max(axis=-1, keepdims=True) if mode == "max" else data.min(axis=-1, keepdims=True)

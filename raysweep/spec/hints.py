@@ -1,4 +1,4 @@
-"""Which key or value of a search space file is meant by a name that other tools use: the one table of such names."""
+"""Hints in messages, and the one table of names that other tools use for our keys and values."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ KLD_WEIGHT = "trial.kld_weight"
 
 
 class _Row(NamedTuple):
-    """The names under which others know one key."""
+    """The names that other tools use for one key."""
 
     key: str
-    """Dotted path of the key; empty for a thing that raysweep has no key for."""
+    """Dotted path of the key; empty for something that raysweep has no key for."""
     names: str
     note: str = ""
-    """What differs from what the foreign name means elsewhere."""
+    """How the key differs from what the names mean in other tools."""
 
 
 _KEYS = (
@@ -238,7 +238,7 @@ _VALUES = {
     "data.broken_images": {"skip": "ignore drop warn", "error": "fail raise stop"},
     "evaluation.final_metrics": {"all": "true yes every", "none": "false no off", "best 5": "best top"},
 }  # fmt: skip
-"""For a key, the values that it takes, each with what others call it."""
+"""For each key its values, each with the names that other tools use."""
 
 _METRICS = {
     "elbo_nats": "elbo val_elbo bound lower_bound nll neg_elbo nelbo log_likelihood loglik logpx log_px "
@@ -259,7 +259,7 @@ _METRICS = {
     "test_probe_accuracy": "accuracy acc val_acc val_accuracy probe linear_probe",
     "test_silhouette": "silhouette cluster clustering",
 }
-"""For a metric, what others call it."""
+"""For each metric, the names that other tools use."""
 
 _CONTAINS_THE_WEIGHT = "which contains the KLD weight and compares only trials that have the same"
 
@@ -270,25 +270,25 @@ _DATASETS = (*_VALUES["data.dataset"], "digits", "mnist")
 
 
 def plain(name: object) -> str:
-    """Return a name without case, hyphens, underscores and spaces: `Z-Dim` and `z_dim` are one."""
+    """Return a name in lower case without hyphens, underscores, dots and spaces: `Z-Dim` and `z_dim` become equal."""
     return re.sub(r"[-_\s.]+", "", str(name)).lower()
 
 
 def keys_meant(name: object) -> list[str]:
-    """Return the dotted keys that others call `name`, in the table's order."""
+    """Return the dotted keys that other tools call `name`, in the table's order."""
     wanted = plain(name)
     return [row.key for row in _KEYS if row.key and wanted in map(plain, row.names.split())]
 
 
 def key_hint(key: object, section: str, allowed: Sequence[str], known: Iterable[str], conversion: str = "") -> str:
-    """Return the end of a message on an unknown key: what is meant, or what is allowed.
+    """Return the end of a message about an unknown key: which key is meant, or which are allowed.
 
     Args:
-        key: as the file has it.
-        section: dotted path of where it stands; empty at the top.
-        allowed: the keys that may stand there.
+        key: the key as written in the file.
+        section: dotted path of the key's section; empty at the top.
+        allowed: the keys of that section.
         known: dotted paths of all keys of a file.
-        conversion: what is said in addition where `kld_weight` is meant.
+        conversion: text to add if `kld_weight` is meant.
     """
     rows = _IN_DISTRIBUTIONS if "choices" in allowed or "low" in allowed else _KEYS
     here = {(f"{section}." if section and rows is _KEYS else "") + name: name for name in allowed}
@@ -309,7 +309,7 @@ def key_hint(key: object, section: str, allowed: Sequence[str], known: Iterable[
 
 
 def nearest_key(key: object, allowed: Sequence[str], known: Iterable[str]) -> str:
-    """Return the end of a message on a key that is misspelt: the nearest in its section, in any, or all allowed."""
+    """Return the end of a message about a misspelt key: the nearest here, the nearest elsewhere, or all allowed."""
     close = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
@@ -332,7 +332,7 @@ _WRITTEN = {
 
 
 def value_hint(key: str, value: object, allowed: Iterable[object]) -> str:
-    """Return the end of a message on a value that key `key` does not take; empty if nothing is known of it."""
+    """Return the end of a message about a value that `key` refuses; empty if there is no hint."""
     if key in _WRITTEN:
         return f"; write {_WRITTEN[key]}"
     if key == "evaluation.final_metrics" and isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -351,13 +351,13 @@ def value_hint(key: str, value: object, allowed: Iterable[object]) -> str:
 
 
 def truth_hint(value: object) -> str:
-    """Return the end of a message on a text where true or false should be."""
+    """Return the end of a message about a text where true or false is expected."""
     meant = next((word for word, names in _TRUTHS.items() if plain(value) in names), None)
     return f"; write {meant}" if meant else ""
 
 
 def number_hint(value: str) -> str:
-    """Return the end of a message on a text where a number should be: how the number is written that it means."""
+    """Return the end of a message about a text instead of a number: how to write that number."""
     bare = value.strip()
     if re.fullmatch(_NUMBER, bare):
         return "; numbers stand without quotes"
@@ -374,7 +374,7 @@ def number_hint(value: str) -> str:
 
 
 def section_hint(section: str, value: object) -> str:
-    """Return the end of a message on a section that has a bare value where keys and values should be."""
+    """Return the end of a message about a section that has a bare value instead of keys and values."""
     if section == "data" and isinstance(value, str):
         folder = "/" in value or value not in _DATASETS
         return f"; write data: {{dataset: {'folder, root: ' if folder else ''}{value}}}"
@@ -391,7 +391,7 @@ def section_hint(section: str, value: object) -> str:
 
 
 def metric_hint(name: str) -> str:
-    """Return the end of a message on an objective that is no metric of an epoch: what is meant, and what is nearest."""
+    """Return the end of a message about an objective that is no metric of an epoch: the likely one."""
     if name in FINAL_METRICS:
         return _final_hint(name)
     meant = [metric for metric, names in _METRICS.items() if plain(name) in map(plain, names.split())]
@@ -414,7 +414,7 @@ def metric_hint(name: str) -> str:
 
 
 def _final_hint(name: str) -> str:
-    """Say why a final metric is no objective, and which metric of an epoch comes nearest to it."""
+    """Say why a final metric cannot be the objective, and which metric of an epoch is nearest to it."""
     bare = name.removeprefix(FINAL_PREFIX)
     nearest = next(
         (metric for metric in METRICS if METRICS[metric].mode and (metric == bare or bare.endswith(f"_{metric}"))),
@@ -428,10 +428,10 @@ def _final_hint(name: str) -> str:
 
 
 def beta_conversion(value: Any, pixels: int, shape: str, trial: Mapping[Any, Any]) -> str:
-    """Say which KLD weight a beta is in the convention of the file, with its numbers.
+    """Say which KLD weight corresponds to a beta in the convention of the file, with its numbers.
 
-    `beta` is taken as published ones are: data term + beta KL, both summed, with squared error / (2 sigma^2) as the
-    data term of a Gaussian (docs/metrics.md). `trial` is the file's section: reduction, likelihood and sigma count.
+    A beta is used as in papers: data term + beta KL, both summed, with squared error / (2 sigma^2) as the data term of
+    a Gaussian (docs/metrics.md). `trial` is the file's section; its reduction, likelihood and sigma are used.
     """
     reduction, sigma, likelihood = trial.get("reduction"), trial.get("sigma"), trial.get("likelihood", "gaussian")
     is_gaussian = likelihood == "gaussian"
@@ -459,7 +459,7 @@ def beta_conversion(value: Any, pixels: int, shape: str, trial: Mapping[Any, Any
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    """Yield the numbers of a constant or a distribution, the first four of them; 1 if there are none."""
+    """Yield the first four numbers of a constant or a distribution; 1 if there are none."""
     items: list[Any] = [value]
     if isinstance(value, Mapping):
         items = [part for item in value.values() for part in (item if isinstance(item, list | tuple) else [item])]
@@ -470,7 +470,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def distribution_hint(value: str) -> str:
-    """Return how a call such as `loguniform(1e-4, 1)` is written here; empty if the text is no such call."""
+    """Return how to write a call such as `loguniform(1e-4, 1)` here; empty if the text is no such call."""
     call = re.fullmatch(r"(?:\w+\.)*(\w+)\s*\((.*)\)", value.strip())
     if call is None:
         return ""
@@ -485,5 +485,5 @@ def distribution_hint(value: str) -> str:
 
 
 def distribution_key(name: object) -> str:
-    """Return the key of a distribution that others call `name`; `name` itself if it is not known."""
+    """Return the key of a distribution that other tools call `name`; `name` itself if it is not known."""
     return next((row.key for row in _IN_DISTRIBUTIONS if plain(name) in map(plain, row.names.split())), str(name))

@@ -1,4 +1,4 @@
-"""Every key that a search space file may have, read off the models that validate it."""
+"""All keys that a search space file may have, read from the models that validate it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raysweep.spec.sections import DataSpec, EvaluationSpec, ResourcesSpec, Sear
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSpec, "search": SearchSpec, "resources": ResourcesSpec, "evaluation": EvaluationSpec,
 }  # fmt: skip
-"""The sections that a model validates as they stand; in `trial:` there are distributions besides values."""
+"""The sections that one model validates; `trial:` is not among them, because it may hold distributions too."""
 
 TOP_LEVEL = ("name", "data", "trial", "search", "resources", "evaluation", "claims")
 
@@ -28,7 +28,7 @@ TRIAL_MEANING = (
     "log: true and step may be added, or with {choices: [...]}; what is left out has its default."
 )
 CLAIMS_MEANING = "Statements about the results, which raysweep findings decides (docs/findings.md)."
-"""What a person is told of the keys that have no model of their own."""
+"""Descriptions, for users, of the keys that have no model of their own."""
 
 METRIC_OPTIONS = tuple(
     (name, f"{METRICS[name].meaning}; {'more' if mode == 'max' else 'less'} is better")
@@ -37,14 +37,14 @@ METRIC_OPTIONS = tuple(
 
 
 def models_in(annotation: object) -> list[type[BaseModel]]:
-    """Return the models that an annotation is, or is a union of."""
+    """Return the pydantic models in an annotation, which may be a union."""
     options = [annotation, *get_args(annotation)]
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 @cache
 def all_keys() -> tuple[str, ...]:
-    """Return the dotted path of every key but those of a claim: `data`, `data.dataset`, ..., section by section."""
+    """Return the dotted path of every key except those of claims, by section: `data`, `data.dataset`, ..."""
     found: list[str] = []
     for name in TOP_LEVEL:
         found.append(name)
@@ -66,18 +66,18 @@ def _keys_below(path: str, model: type[BaseModel]) -> list[str]:
 
 @dataclass(frozen=True)
 class Key:
-    """What a person has to know of one key to write it."""
+    """A key, described for users who write it."""
 
     path: str
-    """Dotted: `trial.kld_weight`; of a claim with the word under `test:`, as in `claims.compare.margin`."""
+    """Dotted, such as `trial.kld_weight`. A claim's keys have the word under `test:`, as in `claims.compare.margin`."""
     values: str
-    """What it takes, with bounds: `number above 0`; empty for what has keys of its own."""
+    """Allowed values with bounds, such as `number above 0`; empty for a key that has keys of its own."""
     unit: str
     default: str | None
-    """As a file would have it; None for a key that has none."""
+    """As written in a file; None for a key without a default."""
     meaning: str
     options: tuple[tuple[str, str], ...] = ()
-    """Values that need more than their names, each with its meaning."""
+    """Values whose names do not explain them, each with its meaning."""
 
     @property
     def name(self) -> str:
@@ -86,7 +86,7 @@ class Key:
 
 @cache
 def described_keys() -> tuple[Key, ...]:
-    """Return every key with its bounds, its default and its meaning, as the models and their docstrings have them."""
+    """Return every key with its bounds, default and meaning, as in the models and their docstrings."""
     found = [Key("name", "letters, digits, '.', '_' and '-'", "", "the file's name", NAME_MEANING)]
     for section in TOP_LEVEL[1:]:
         if section == "trial":
@@ -103,14 +103,14 @@ def described_keys() -> tuple[Key, ...]:
 
 
 def find_keys(wanted: str) -> list[Key]:
-    """Return the keys with that path or name and all below them; none if there is no such key."""
+    """Return the keys with that path or name, and all keys below them; empty if there are none."""
     keys = described_keys()
     paths = [key.path for key in keys if wanted in (key.path, key.name)]
     return [key for key in keys if any(key.path == path or key.path.startswith(f"{path}.") for path in paths)]
 
 
 def _doc(model: type[BaseModel]) -> str:
-    """Return the first paragraph of a model's docstring, without the name of the section that it begins with."""
+    """Return the first paragraph of a model's docstring, without the section name at its start."""
     text = " ".join((model.__doc__ or "").split("\n\n")[0].split())
     text = re.sub(r"^`[\w.]+:` ", "", text)
     return text[:1].upper() + text[1:]
@@ -138,7 +138,7 @@ def _described(path: str, model: type[BaseModel]) -> list[Key]:
 
 
 def as_yaml(value: object) -> str:
-    """Return a value as a search space file has it, in one line."""
+    """Return a value as written in a search space file, on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
@@ -151,7 +151,7 @@ def as_yaml(value: object) -> str:
 
 
 def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """Say what a JSON Schema allows."""
+    """Describe the values that a JSON Schema allows."""
     if "$ref" in schema:
         return _values(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "anyOf" in schema:

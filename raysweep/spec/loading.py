@@ -1,4 +1,4 @@
-"""From the text of a search space file to a `SweepSpec`, with every fault of the file in one error."""
+"""Loading of a search space file: from its text to a `SweepSpec`, with every fault in one error."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ from raysweep.wording import counted
 
 MAX_FILE_BYTES = 1 << 20
 MAPPING = "the mapping given to load_spec"
-"""What a message calls a search space that comes from no file."""
+"""The name, in messages, of a search space that comes from no file."""
 NEW_FILE = "my.yaml"
-"""The file that messages propose to write."""
+"""The file name that messages suggest."""
 _EFFECTIVE_WITH = (
     ("sigma", "likelihood", ("gaussian",)),
     ("learning_rate_epochs", "learning_rate_schedule", ("step",)),
     ("learning_rate_factor", "learning_rate_schedule", ("step", "plateau")),
     ("learning_rate_patience_epochs", "learning_rate_schedule", ("plateau",)),
 )
-"""Fields that mean something only with certain values of another one."""
+"""Fields that have an effect only with certain values of another field."""
 _LITERAL = re.compile(r"'([^']*)'")
-"""A value that is allowed, in pydantic's message on one that is not."""
+"""An allowed value in pydantic's message about one that is not allowed."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def load_spec(
     source: str | os.PathLike[str] | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> SweepSpec:
-    """Read and validate a search space: a file, the name of a shipped one, or the mapping that such a file would be.
+    """Read and validate a search space: a file, a shipped one by name, or a mapping.
 
-    What is in the working directory goes before what is shipped: `kld` is search_spaces/kld.yaml where there is no kld.
+    The working directory takes precedence: `kld` is the shipped search_spaces/kld.yaml only if there is no kld here.
 
-    `overrides` replaces keys of `search:`, such as `{"trials": 50}`; None leaves a key as the file has it.
+    `overrides` replaces keys of `search:`, such as `{"trials": 50}`; None leaves a key as it is in the file.
 
     Raises:
         SpecError: with every fault of the file.
@@ -118,16 +118,16 @@ def parse_spec(text: str, source: str = "<text>", overrides: Mapping[str, Any] |
         raise SpecError(source, [Fault(0, "", _is_a_sweep(str(folder), what, source))])
     faults = Faults(source, root, raw)
     check_unseen(root, (), faults.found)
-    if faults.found:  # what else is wrong follows from it
+    if faults.found:  # other faults may only follow from these
         raise SpecError(source, faults.found)
     check_duplicates(root, (), faults)
     return _spec_of(raw, faults, overrides, advice=None)
 
 
 def parse_mapping(mapping: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> SweepSpec:
-    """Validate what a search space file would say, given as a mapping; see `load_spec`.
+    """Validate a search space that is given as a mapping; see `load_spec`.
 
-    Tuples stand for lists, paths for their texts, and NumPy's numbers for Python's.
+    Tuples count as lists, paths as texts, and NumPy's numbers as Python's.
     """
     try:
         raw = as_written(mapping)
@@ -147,10 +147,10 @@ def _spec_of(raw: Any, faults: Faults, overrides: Mapping[str, Any] | None, advi
 
 
 def parse_data(section: Mapping[str, Any], source: str) -> DataSpec:
-    """Validates a `data:` section that does not come from a file.
+    """Validate a `data:` section that does not come from a file.
 
     Raises:
-        SpecError: with every fault of it.
+        SpecError: with every fault of the section.
     """
     try:
         return DataSpec.model_validate(section)
@@ -187,7 +187,7 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
             if key != "data" or "data" in raw:
                 faults.add_validation((key,), error, section, _hint_of)
             broken = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
-            if key == "search":  # what is sound of it is still checked against the space
+            if key == "search":  # its valid keys are still checked against the space
                 sections[key] = model.model_validate({k: v for k, v in section.items() if k not in broken})
     space, broken_fields = _parse_trial(raw.get("trial"), faults)
     search = sections.get("search", SearchSpec())
@@ -216,7 +216,7 @@ def _parse_sections(raw: dict[Any, Any], faults: Faults, overrides: Mapping[str,
 
 
 def _parse_trial(section: Any, faults: Faults) -> tuple[TrialSpace, set[str]]:
-    """What is sound of the `trial:` section, and the names of the fields that are not."""
+    """Return the valid part of the `trial:` section, and the names of its faulty fields."""
     if section is None:
         section = {}
     if not isinstance(section, dict):
@@ -255,7 +255,7 @@ def _parse_distribution(name: str, raw: dict[Any, Any], path: KeyPath, faults: F
     before = len(faults.found)
     raw = _known(raw, model, path, faults)
     if not raw and len(faults.found) > before:
-        return None  # what is missing has been said under another name
+        return None  # all keys were unknown, which is already reported
     if model is Range and field_kind(name) == "other":
         faults.add(path, "has values without an order; give it {choices: [...]}")
         return None
@@ -302,7 +302,7 @@ def _parse_claims(
     section: Any, space: TrialSpace, broken: set[str], faults: Faults, search: SearchSpec,
     evaluation: EvaluationSpec | None,
 ) -> tuple[Claim, ...]:  # fmt: skip
-    """What is sound of the `claims:` section."""
+    """Return the valid claims of the `claims:` section."""
     if section is None:
         return ()
     if not isinstance(section, list):
@@ -336,7 +336,7 @@ def _parse_claims(
 
 
 def _check_network(space: TrialSpace, data: DataSpec, faults: Faults) -> None:
-    """Checks the fields that make the network and its schedules against each other and against the images."""
+    """Check the fields of the network and its schedules against each other and against the images."""
     for text in space.choices("conv_blocks"):
         blocks = parse_conv_blocks(str(text))
         halvings = sum(block.halves for block in blocks)
@@ -368,7 +368,7 @@ def _check_network(space: TrialSpace, data: DataSpec, faults: Faults) -> None:
 
 
 def searched_in_the_loss(space: TrialSpace) -> list[str]:
-    """Return the searched fields that the loss itself contains: trials do not compare by `val_loss` where there are."""
+    """Return the searched fields that the loss contains; if there are any, `val_loss` cannot compare trials."""
     weights = [name for name in LOSS_FIELDS if name in space.searched]
     if "latent_size" in space.searched and "pixel_and_latent_mean" in space.choices("reduction"):
         weights.append("latent_size")  # that reduction divides the KL divergence by it
@@ -376,7 +376,7 @@ def searched_in_the_loss(space: TrialSpace) -> list[str]:
 
 
 def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> TrialSpace:
-    """Checks the fields of `trial:` and `search:` against each other, and returns the space with `epochs` resolved."""
+    """Check the fields of `trial:` and `search:` against each other; return the space with `epochs` resolved."""
     metric = search.objective.metric
     weights = searched_in_the_loss(space)
     if metric in ("val_loss", "train_loss") and weights:
@@ -436,7 +436,7 @@ def _cross_check(space: TrialSpace, search: SearchSpec, faults: Faults) -> Trial
 
 
 def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faults: Faults) -> SearchSpec:
-    """Checks the points that run first, and returns the section with their values as the fields have them."""
+    """Check the points that run first; return the section with their validated values."""
     points = [
         _checked_point(point, space, broken, ("search", "enqueue", index), "the point", faults)
         for index, point in enumerate(search.enqueue)
@@ -445,7 +445,7 @@ def _parse_enqueue(search: SearchSpec, space: TrialSpace, broken: set[str], faul
 
 
 def _parse_prior(search: SearchSpec, space: TrialSpace, broken: set[str], faults: Faults) -> SearchSpec:
-    """Check the values that are believed to be good; return the section with them as the fields have them."""
+    """Check the values that are believed to be good; return the section with the validated values."""
     prior = _checked_point(search.prior, space, broken, ("search", "prior"), "prior", faults)
     return search.model_copy(update={"prior": prior})
 
@@ -453,7 +453,7 @@ def _parse_prior(search: SearchSpec, space: TrialSpace, broken: set[str], faults
 def _checked_point(
     point: Mapping[str, Scalar], space: TrialSpace, broken: set[str], path: KeyPath, what: str, faults: Faults
 ) -> dict[str, Scalar]:
-    """Return values of searched fields as the fields have them; each that is none of the space becomes a fault."""
+    """Return the validated values of searched fields; each value outside the space becomes a fault."""
     checked: dict[str, Scalar] = {}
     for name, value in point.items():
         key = (*path, name)
@@ -472,12 +472,12 @@ def _checked_point(
 
 
 def _knowledge(search: SearchSpec) -> list[str]:
-    """Return the keys of `search:` by which a sampler knows something beforehand, of those that are given."""
+    """Return those given keys of `search:` that tell a sampler something beforehand."""
     return [key for key in ("start_from", "prior") if getattr(search, key)]
 
 
 def _known(raw: dict[Any, Any], model: type[BaseModel], path: KeyPath, faults: Faults) -> dict[str, Any]:
-    """`raw` and the sections in it without their unknown keys, each of which becomes a fault."""
+    """Return `raw` and its nested sections without unknown keys; each of these becomes a fault."""
     known = _without_unknown_keys(raw, tuple(model.model_fields), path, faults)
     for key, value in known.items():
         nested = next((arg for arg in models_in(model.model_fields[key].annotation)), None)
@@ -489,7 +489,7 @@ def _known(raw: dict[Any, Any], model: type[BaseModel], path: KeyPath, faults: F
 def _without_unknown_keys(
     raw: dict[Any, Any], allowed: tuple[str, ...], path: KeyPath, faults: Faults
 ) -> dict[str, Any]:
-    """Return `raw` without its unknown keys, each of which becomes a fault that says which key is meant."""
+    """Return `raw` without its unknown keys; each becomes a fault that says which key is meant."""
     section = ".".join(str(part) for part in path if not isinstance(part, int))
     for key, value in raw.items():
         if key not in allowed:
@@ -499,7 +499,10 @@ def _without_unknown_keys(
 
 
 def _conversion(beta: Any, raw: Mapping[Any, Any]) -> str:
-    """Say which KLD weight a published beta is for the images and in the convention of a file, maybe a faulty one."""
+    """Say which KLD weight corresponds to a published beta for the images and convention of a file.
+
+    The file, `raw`, may be faulty; return an empty text if its image size is.
+    """
     data, trial = _section(raw, "data"), _section(raw, "trial")
     size, channels = data.get("image_size", DataSpec.model_fields["image_size"].default), data.get("channels")
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -517,33 +520,33 @@ def _section(raw: Mapping[Any, Any], key: str) -> dict[Any, Any]:
 
 
 def _hint_of(key: str, value: Any, message: str) -> str:
-    """Return what a value that is refused may have been meant to be."""
+    """Return a hint on what a refused value may mean."""
     hint = value_hint(key, value, _LITERAL.findall(message))
     return hint or _bare_hint(value, message, "")
 
 
 def _bare_hint(value: Any, message: str, source: str) -> str:
-    """Return how a text is written that stands for a number, or for true or false."""
+    """Return a hint on how to write a text that means a number, true or false."""
     if not isinstance(value, str):
         return ""
     return truth_hint(value) if "boolean" in message else _quotes_hint(value, source)
 
 
 def _quotes_hint(value: str, source: str) -> str:
-    """Return the end of a message on a text where a number should be."""
+    """Return the end of a message about a text where a number is expected."""
     hint = number_hint(value)
-    if source == MAPPING and "quotes" in hint:  # as whoever parses a file by another loader meets it
+    if source == MAPPING and "quotes" in hint:  # another YAML loader probably read the file
         return "; a number is expected (yaml.safe_load takes 5e-6 for a text: load_spec(PATH) does not)"
     return hint
 
 
 def is_record(raw: Any) -> bool:
-    """Return whether a file's content is a sweep.yaml, in which the search space stands under `spec:`."""
+    """Return whether a file's content is a sweep.yaml, which has its search space under `spec:`."""
     return isinstance(raw, dict) and "spec" in raw and str(raw.get("format", "")).startswith("raysweep-sweep-")
 
 
 def _is_a_sweep(folder: str, what: str, record: str | None = None) -> str:
-    """Say that a search space file was asked for and the results of one were given, and what to type."""
+    """Say that the results of a sweep were given instead of a search space file, and what to type."""
     is_there = "://" in folder or SweepDirectory.at(folder).holds_a_sweep()
     go_on = f" To go on with it, type: raysweep resume {typed(folder)}." if is_there else ""
     copied = typed(folder if is_there else record or folder)
@@ -554,7 +557,7 @@ def _is_a_sweep(folder: str, what: str, record: str | None = None) -> str:
 
 
 def _not_there(source: str) -> str:
-    """Say that there is no such file, and what may have been meant."""
+    """Say that there is no such file, and which one may be meant."""
     if "://" in source:
         return _is_a_sweep(source, "is no file of this machine; at such an address is")
     nearby = _files_nearby(source)
@@ -563,7 +566,7 @@ def _not_there(source: str) -> str:
 
 
 def _files_nearby(source: str) -> str:
-    """The search space files where the user may have meant to look."""
+    """Return the end of a message that names the search space files in the folder of `source`."""
     folder = Path(source) if os.path.isdir(source) else Path(source).parent
     names = sorted(str(path) for path in folder.glob("*.yaml")) if folder.is_dir() else []
     if not names:

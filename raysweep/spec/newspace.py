@@ -1,6 +1,6 @@
-"""The text of a new search space file: what `raysweep new` writes, with a comment on each line that may be changed.
+"""The search space file that `raysweep new` writes, with a comment on each line that may be changed.
 
-It is the sweep that a file with nothing but its `data:` is, written out, with the numbers of spec/defaults.py.
+It describes the same sweep as a file that has only `data:`, with the defaults of spec/defaults.py written out.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from raysweep.spec.yamltext import Loader
 from raysweep.wording import counted
 
 _SIDES = ((12, 8), (24, 16), (44, 32))
-"""Image sizes: up to a side of so many pixels, images are brought to this size; above, to `_LARGE`."""
+"""Pairs (side, size): images whose shortest side is at most `side` pixels get `size`; others get `_LARGE`."""
 _LARGE = 64
 FEW = 500
-"""Images below which more of them are kept to compare trials on."""
+"""With fewer images than this, a larger share is kept for comparing trials."""
 _SQUARE = 1.1
-"""Largest ratio of an image's sides for which squeezing it into a square is not seen."""
+"""Largest ratio of an image's sides at which squeezing it into a square is not visible."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """What a search space has to know of the images that it is for."""
+    """The facts about images that a search space for them depends on."""
 
     dataset: str
     root: str | None
@@ -82,12 +82,15 @@ class Images:
 
 
 def validation_fraction(count: int) -> float:
-    """Return the share of so many images that trials are compared on: more of few, on which they differ by chance."""
+    """Return the share of `count` images that trials are compared on.
+
+    It is larger if there are few images, because on a small set trials differ by chance.
+    """
     return 0.2 if count < FEW else 0.1
 
 
 def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
-    """Return the text of a search space file for some images; `fits` are the ways of bringing them to one size."""
+    """Return the text of a search space file; `fits` lists the ways to bring images to one size."""
     size, epochs = images.image_size, images.epochs
     trial = {key: as_yaml(value) for key, value in default_trial(size).items()}
     kind = "in colour" if images.channels == 3 else "in grey"
@@ -142,7 +145,7 @@ def space_text(name: str, images: Images, fits: tuple[str, ...]) -> str:
 
 
 def record_text(name: str, spec: SweepSpec, origin: str) -> str:
-    """Return the text of a search space file that says what the record of a sweep says, without what is default."""
+    """Return the record of a sweep as the text of a search space file, without values at their default."""
     bare = {"data": _given(spec.data), "trial": _searched(spec), "search": _given(spec.search)}
     bare |= {"resources": _given(spec.resources), "evaluation": _given(spec.evaluation)}
     claims = [claim.model_dump(mode="json", exclude_defaults=True) | {"test": claim.test} for claim in spec.claims]
@@ -156,9 +159,9 @@ def record_text(name: str, spec: SweepSpec, origin: str) -> str:
 
 
 def renamed(text: str, name: str, origin: str) -> str:
-    """Return the text of a search space file under another name, so that its results have a directory of their own."""
+    """Return the text of a search space file with another name, so that its results get their own directory."""
     head = f"# A copy of {origin}.\n"
-    if text.lstrip().startswith("{"):  # all on one level of braces, where no line is the name's own
+    if text.lstrip().startswith("{"):  # in braces the name has no line of its own
         return head + text
     line = f"name: {_text(name)}"
     found = re.sub(r"(?m)^name:[^\n#]*?(?=\s*(?:#|$))", line, text, count=1)
@@ -178,13 +181,13 @@ def _searched(spec: SweepSpec) -> dict[str, Any]:
 
 
 def _entries(*entries: tuple[str, str, str], indent: int = 2) -> list[str]:
-    """Return lines of keys, values and comments, the comments below each other where values are short."""
+    """Return lines of keys, values and comments; the comments are aligned where values are short."""
     width = max(len(f"{key}: {value}") for key, value, _ in entries if len(value) < 40)
     return [f"{' ' * indent}{f'{key}: {value}':<{width}}   # {comment}" for key, value, comment in entries]
 
 
 def _text(value: str | None) -> str:
-    """Return a text as YAML has it: in quotes where it would be a number or something else."""
+    """Return a text as YAML: in quotes if YAML would otherwise read a number or another type."""
     if value is not None and re.fullmatch(r"[\w./~-]+", value):
         try:
             if yaml.load(value, Loader=Loader) == value:  # noqa: S506 (it is a SafeLoader)

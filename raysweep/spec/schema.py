@@ -1,7 +1,7 @@
 """The JSON Schema of a search space file, for editors that complete and check one while it is written.
 
-It is made of the models that validate the file. What needs several keys at once, such as low < high, `raysweep check`
-alone knows.
+It is built from the models that validate the file. Rules about several keys, such as low < high, are not in it: only
+`raysweep check` tests them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raysweep.spec.space import Choices, Range, field_kind
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_FILE = "raysweep.schema.json"
-"""The name under which the schema lies beside the files that refer to it."""
+"""The name of the schema file, next to the files that refer to it."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -69,12 +69,12 @@ def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bare(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a value without its description and default, for where it stands once more."""
+    """Return the schema of a value without its description, default and title, for use in another place."""
     return {key: part for key, part in value.items() if key not in ("description", "default", "title")}
 
 
 def _searchable(name: str, value: dict[str, Any], ranges: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a field of `trial:`: a value of it, choices of such, or a range if it is a number."""
+    """Return the schema of a field of `trial:`: a value, choices, or a range if it is a number."""
     bare = _bare(value)
     forms = [bare, {**choices, "properties": {"choices": {**choices["properties"]["choices"], "items": bare}}}]
     listed = forms[1]["properties"]["choices"]
@@ -87,7 +87,7 @@ def _searchable(name: str, value: dict[str, Any], ranges: dict[str, Any], choice
 
 
 def _without_titles(part: Any) -> Any:
-    """Return a schema without the titles that pydantic makes of the fields' names."""
+    """Return a schema without the titles that pydantic makes from field names."""
     if isinstance(part, dict):
         return {
             key: _without_titles(value)

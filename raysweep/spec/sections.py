@@ -1,4 +1,4 @@
-"""The model of a search space file: what to train on, which space to search, how, and with which resources."""
+"""The model of a search space file: the data, the space to search, how to search it, and the resources."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ BUNDLED: tuple[Dataset, ...] = ("mnist-5k", "digits")
 DEFAULT_TRIALS = 20
 MOST_TRIALS = 1_000_000
 MAX_GRID = 100_000
-"""Points of a grid."""
+"""Most points of a grid."""
 LONGEST_S = 1e9
-"""Of a time limit: 31 years. null is no limit."""
+"""Longest time limit: 31 years. null is no limit."""
 SMALLEST_SHARE = 0.01
-"""Of a CPU or a GPU that a process may ask for: a hundred on one device at most."""
+"""Smallest share of a CPU or a GPU for a process: at most 100 processes on one device."""
 MOST_FUSED = 64
+"""Most trials in one process, because their checkpoints are written one after another."""
 MOST_CONFIRMED = 100
-"""Trials in one process: their checkpoints are written one after another."""
 
 _DURATION = re.compile(r"^\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?\s*$")
 
 
 def parse_duration(raw: Any) -> Any:
-    """Seconds, from a number of seconds or a text such as `90s`, `45m`, `2h` or `1h30m`.
+    """Return seconds, from a number of seconds or a text such as `90s`, `45m`, `2h` or `1h30m`.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if a text has another form.
     """
     if isinstance(raw, str):
         match = _DURATION.match(raw)
@@ -90,7 +90,7 @@ _CONFIRM = {
     ]
 }
 _GPU = {"anyOf": [{"enum": ["auto"]}, {"type": "number", "minimum": 0, "maximum": 1}]}
-"""What editors check of values that validators take in several forms."""
+"""JSON Schemas, for editors, of values that validators accept in several forms."""
 _FINALISTS = r"^(all|none|best [1-9]\d{0,5})$"
 
 
@@ -193,7 +193,10 @@ class Asha(Section):
     """Trials pause on a rung and go on when they are among the best there; otherwise the poor ones stop for good."""
 
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
-        """The epochs at which trials are compared: grace, grace * factor, grace * factor^2, ... below `max_epochs`."""
+        """Return the epochs at which trials are compared.
+
+        They are grace, grace * factor, grace * factor^2, ... below `max_epochs`.
+        """
         rungs = []
         epoch = self.grace_epochs
         while epoch < max_epochs:
@@ -266,7 +269,7 @@ class SearchSpec(Section):
     @field_validator("fuse", mode="before")
     @classmethod
     def _is_a_way_to_fuse(cls, raw: Any) -> Any:
-        raw = "off" if raw is False else raw  # YAML reads an unquoted off as no
+        raw = "off" if raw is False else raw  # YAML reads an unquoted off as false
         is_number = isinstance(raw, int) and not isinstance(raw, bool)
         if raw not in ("auto", "off") and not (is_number and 1 <= raw <= MOST_FUSED):
             raise ValueError(f"must be auto, off or a number of trials from 1 to {MOST_FUSED}, got {raw!r}")
@@ -331,7 +334,7 @@ class EvaluationSpec(Section):
 
     @property
     def finalists(self) -> int | None:
-        """How many trials have their final metrics measured, the best first; None for all of them."""
+        """Number of trials whose final metrics are measured, the best first; None for all of them."""
         if self.final_metrics == "all":
             return None
         return 0 if self.final_metrics == "none" else int(self.final_metrics.removeprefix("best "))
@@ -361,7 +364,7 @@ class SweepSpec(Section):
         return stopping.asha if stopping else None
 
     def with_rule(self, *, promote: bool, rejudge: bool) -> SweepSpec:
-        """Return the specification with what its file leaves open of the form of `asha`; what it says stays."""
+        """Return the specification with `promote` and `rejudge` of `asha` set, each only if its file leaves it open."""
         if self.asha is None:
             return self
         form = {"promote": promote, "rejudge": rejudge}
@@ -370,31 +373,31 @@ class SweepSpec(Section):
         return self.model_copy(update={"search": self.search.model_copy(update={"early_stopping": stopping})})
 
     def with_kept(self, keep: Literal["best", "last"]) -> SweepSpec:
-        """Return the specification with `evaluation.keep`, if its file leaves that open; what it says stays."""
+        """Return the specification with `evaluation.keep` set, only if its file leaves it open."""
         if "keep" in self.evaluation.model_fields_set:
             return self
         return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"keep": keep})})
 
     @property
     def kept_by(self) -> Criterion | None:
-        """Return what the kept epoch of a trial is the best by; None if it is the last one."""
+        """Criterion by which the kept epoch of a trial is the best; None if the last epoch is kept."""
         objective = self.search.objective
         return Criterion(objective.metric, objective.direction) if self.evaluation.keep == "best" else None
 
     def with_confirmation(self, confirm: Confirm | Literal["auto"] | None) -> SweepSpec:
-        """Return the specification with `search.confirm`, if its file leaves that open; what it says stays."""
+        """Return the specification with `search.confirm` set, only if its file leaves it open."""
         if "confirm" in self.search.model_fields_set:
             return self
         return self.model_copy(update={"search": self.search.model_copy(update={"confirm": confirm})})
 
     @property
     def max_epochs(self) -> int:
-        """Epochs of the longest trial there can be."""
+        """Epochs of the longest possible trial."""
         return int(self.trial.ends("epochs")[1])
 
     @property
     def trials(self) -> int:
-        """How many trials the sweep runs in all."""
+        """Number of trials that the sweep runs in all."""
         if self.search.trials is not None:
             return self.search.trials
         if self.search.sampler == "grid":
@@ -402,7 +405,7 @@ class SweepSpec(Section):
         return DEFAULT_TRIALS
 
     def __repr__(self) -> str:
-        """Say on one line what would run; `as_mapping()` has all of it."""
+        """Say on one line what would run; `as_mapping()` returns all of it."""
         objective = self.search.objective
         return (
             f"<search space {self.name}: {self.trials} trials on {self.data.dataset}, {', '.join(self.trial.searched)} "
@@ -412,7 +415,7 @@ class SweepSpec(Section):
     __str__ = __repr__
 
     def as_mapping(self) -> dict[str, Any]:
-        """The file that would load as this specification, with every default written out."""
+        """Return the mapping of a file that would load as this specification, with every default written out."""
         search = self.search.model_dump(mode="json")
         search["trials"] = self.trials
         search["objective"]["mode"] = self.search.objective.direction
@@ -427,6 +430,6 @@ class SweepSpec(Section):
         }
 
     def fingerprint(self) -> str:
-        """A hash of everything the file says; two files with the same one run the same sweep."""
+        """Return a hash of everything the file says; files with the same hash run the same sweep."""
         canonical = json.dumps(self.as_mapping(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 _PLACES = (_PACKAGE / "search_spaces", _PACKAGE.parent / "search_spaces")
-"""Where an installed package has them, and where a clone does."""
+"""The folders of the search spaces: in an installed package, and in a clone."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -17,9 +17,10 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def find_shipped(source: str) -> Path | None:
-    """Return the shipped search space that `source` names; None if it names none, or something that is there.
+    """Return the shipped search space that `source` names.
 
-    A name is `kld`, without a directory or an ending: what lies in the working directory under it goes first.
+    A name has no directory and no ending, such as `kld`. Return None if (a) no shipped space has this name, or (b) the
+    working directory has something of this name, which takes precedence.
     """
     if Path(source).exists() or Path(source).name != source:
         return None
@@ -27,7 +28,7 @@ def find_shipped(source: str) -> Path | None:
 
 
 def shipped_hint(source: str) -> str:
-    """Return the end of a message on a search space file that is not there: the shipped one that may be meant."""
+    """Return the end of a message about a missing search space file: the shipped one that may be meant."""
     stem = Path(source).name.removesuffix(".yaml").removesuffix(".yml")
     names = list(shipped_spaces())
     if stem in names:

@@ -20,7 +20,7 @@ Number = Annotated[int, Strict()] | Annotated[float, Strict()]
 Scalar = bool | int | float | str | None
 Kind = Literal["int", "float", "other"]
 MOST_STEPS = 1e9
-"""Of a range with a step."""
+"""Most steps of a range that has a step."""
 
 
 class Range(BaseModel):
@@ -105,14 +105,14 @@ Distribution = Range | Choices
 
 
 def ordered_choices(choices: Sequence[Scalar]) -> tuple[int | float, ...] | None:
-    """Return choices by size if all of them are numbers; otherwise they have no order, and this is None."""
+    """Return the choices sorted if all are numbers; otherwise None, because they have no order."""
     numbers = [c for c in choices if isinstance(c, int | float) and not isinstance(c, bool) and math.isfinite(c)]
     return tuple(sorted(numbers)) if len(numbers) == len(choices) else None
 
 
 @cache
 def field_adapter(name: str) -> TypeAdapter[Any]:
-    """Validates one value of a field of `TrialConfig`, with the field's own bounds."""
+    """Return a validator for values of one field of `TrialConfig`, with the field's bounds."""
     info = TrialConfig.model_fields[name]
     annotation: Any = info.annotation
     return TypeAdapter(Annotated[annotation, *info.metadata] if info.metadata else annotation)
@@ -120,7 +120,7 @@ def field_adapter(name: str) -> TypeAdapter[Any]:
 
 @cache
 def field_kind(name: str) -> Kind:
-    """Whether a field of `TrialConfig` is a whole number, a number, or something that only choices can vary."""
+    """Return the kind of a field of `TrialConfig`: int, float, or other, which only choices can vary."""
     annotation: Any = TrialConfig.model_fields[name].annotation
     options = [arg for arg in get_args(annotation) if arg is not type(None)] or [annotation]
     bare = {getattr(option, "__origin__", option) for option in options}
@@ -128,7 +128,7 @@ def field_kind(name: str) -> Kind:
 
 
 def optuna_distribution(name: str, distribution: Distribution) -> BaseDistribution:
-    """The Optuna distribution that samples field `name` of `TrialConfig`."""
+    """Return the Optuna distribution that samples field `name` of `TrialConfig`."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(distribution, Choices):
@@ -147,18 +147,18 @@ class TrialSpace:
     searched: Mapping[str, Distribution]
 
     def config(self, params: Mapping[str, Scalar]) -> TrialConfig:
-        """The configuration at one point of the space."""
+        """Return the configuration at one point of the space."""
         return TrialConfig.model_validate({**self.constants, **params})
 
     def choices(self, name: str) -> tuple[Scalar, ...]:
-        """The values field `name` can take, where it is a constant or has choices; none for a range."""
+        """Return the values that field `name` can take if it is constant or has choices; empty for a range."""
         distribution = self.searched.get(name)
         if distribution is None:
             return (self.constants.get(name, TrialConfig.model_fields[name].default),)
         return distribution.choices if isinstance(distribution, Choices) else ()
 
     def ends(self, name: str) -> tuple[float, float]:
-        """The smallest and the largest value of field `name`, which is a number."""
+        """Return the smallest and the largest value of field `name`, which must be a number."""
         distribution = self.searched.get(name)
         if isinstance(distribution, Range):
             return distribution.low, distribution.high
@@ -166,7 +166,7 @@ class TrialSpace:
         return min(numbers), max(numbers)
 
     def _grid_values(self, name: str) -> Sequence[Scalar]:
-        """The values field `name` takes in a grid; `is_finite` holds."""
+        """Return the values of field `name` in a grid; `is_finite` must hold."""
         distribution = self.searched[name]
         if isinstance(distribution, Choices):
             return distribution.choices
@@ -183,24 +183,24 @@ class TrialSpace:
         return round((distribution.high - distribution.low) / (distribution.step or 1)) + 1
 
     def is_finite(self, name: str) -> bool:
-        """Whether a grid can visit every value of field `name`."""
+        """Return whether a grid can visit every value of field `name`."""
         distribution = self.searched.get(name)
         if not isinstance(distribution, Range):
             return True
         return distribution.step is not None or (field_kind(name) == "int" and not distribution.log)
 
     def grid_size(self) -> int:
-        """How many points the grid over the searched fields has; each is finite."""
+        """Return the number of points of the grid over the searched fields, which must all be finite."""
         return math.prod(self._grid_count(name) for name in self.searched)
 
     def grid(self) -> Iterator[dict[str, Scalar]]:
-        """Every point of the grid; the last field named varies fastest."""
+        """Yield every point of the grid; the last field named varies fastest."""
         names = list(self.searched)
         for point in product(*(self._grid_values(name) for name in names)):
             yield dict(zip(names, point, strict=True))
 
     def as_mapping(self) -> dict[str, Any]:
-        """The section as a file would have it: what is searched, in its order, then every other field."""
+        """Return the section as written in a file: searched fields in their order, then every other field."""
         section: dict[str, Any] = {}
         for name, distribution in self.searched.items():
             dumped = distribution.model_dump(exclude_defaults=True)

@@ -1,4 +1,4 @@
-"""The text of a search space file: YAML without its surprises, and its faults with the lines that they stand in."""
+"""The text of a search space file: YAML without its surprises, and its faults with their line numbers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from raysweep.storage.plaintext import unseen
 from raysweep.wording import counted
 
 KeyPath = tuple[str | int, ...]
-"""Where a key stands: `("claims", 0, "where")`."""
+"""The path of a key: `("claims", 0, "where")`."""
 
 MAX_DEPTH = 32
-"""Of keys and values within each other; a search space file has 5."""
+"""Deepest nesting of keys and values; a search space file has 5 levels."""
 
 
 class Loader(yaml.SafeLoader):
     """YAML's safe subset, in which `5e-6` is a number and `yes`, `012` and `1:30` are not booleans, octals or times.
 
-    Without aliases, by which a small file describes a huge value, without tags, and no deeper than `MAX_DEPTH`.
+    It refuses (a) aliases, with which a small file could describe a huge value, (b) tags, and (c) nesting deeper than
+    `MAX_DEPTH`.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -63,7 +64,7 @@ for _tag, _pattern, _first in (
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
 MOST_DIGITS = 100
-"""Of a whole number: what has more is no number that a machine could count to, or take for a fraction."""
+"""Most digits of a whole number: a longer one is no sensible count, and may overflow a float."""
 
 
 def _whole_number(loader: Any, node: Any) -> int:
@@ -92,11 +93,11 @@ _IN_PLAIN_WORDS = {
     **dict.fromkeys(("too_long", "string_too_long"), "must have at most {max_length}"),
     **dict.fromkeys(("string_pattern_mismatch", "string_unicode"), "must be a text of another form"),
 }  # fmt: skip
-"""What pydantic calls by the names of its own classes and of Python's, by its kinds of errors."""
+"""Messages by pydantic's error types, for errors that it describes by names of its own or Python's classes."""
 
 
 def in_plain_words(detail: Mapping[str, Any]) -> str:
-    """Return what an error of pydantic says, in the words of a search space file."""
+    """Return the message of a pydantic error in the words of a search space file."""
     plain = _IN_PLAIN_WORDS.get(detail["type"])
     if plain is not None:
         noun = "character" if detail["type"].startswith("string") else "item"
@@ -114,7 +115,7 @@ class Faults:
         self.source = source
         self.root = root
         self.raw: Mapping[Any, Any] = raw if isinstance(raw, Mapping) else {}
-        """The whole file as it was read, faulty or not: for messages that need another of its keys."""
+        """The whole file as read, faulty or not, for messages that need other keys of it."""
         self.found: list[Fault] = []
 
     def add(self, path: KeyPath, message: str) -> None:
@@ -123,7 +124,10 @@ class Faults:
     def add_validation(
         self, path: KeyPath, error: ValidationError, raw: Any, hint: Callable[[str, Any, str], str] | None = None
     ) -> None:
-        """Add what pydantic found below `path`; `hint` ends the message on a key, its value, and pydantic's message."""
+        """Add the faults that pydantic found below `path`.
+
+        `hint` returns the end of a message, given the key, its value and pydantic's message.
+        """
         found: dict[KeyPath, list[str]] = {}
         ends: dict[KeyPath, str] = {}
         for detail in error.errors(include_url=False):
@@ -139,7 +143,7 @@ class Faults:
                 ends[key] = f", got {shown(detail['input'])}"
                 ends[key] += hint(dotted(key), detail["input"], detail["msg"]) if hint is not None else ""
         for key, messages in found.items():
-            # One message for each member of a union, of which any would do.
+            # A union has one message for each member. Join them, because a value of any member would be valid.
             self.add(
                 key,
                 " or ".join([messages[0], *(text.removeprefix("must be ") for text in messages[1:])])
@@ -147,7 +151,7 @@ class Faults:
             )
 
     def _line(self, path: KeyPath) -> int:
-        """The line of the deepest part of `path` that the file has."""
+        """Return the line of the deepest part of `path` that the file has; 0 if it has none."""
         node, line = self.root, 0
         for part in path:
             if isinstance(node, yaml.MappingNode):
@@ -166,7 +170,7 @@ class Faults:
 def as_written(value: Any) -> Any:
     """Return a value from Python as a file would have it, with lists for tuples and texts for paths.
 
-    What no file can have stays as it is: the model of its key refuses it.
+    A value that no file can have stays as it is: the model of its key refuses it.
     """
     if isinstance(value, Mapping):
         return {key: as_written(item) for key, item in value.items()}
@@ -180,7 +184,7 @@ def as_written(value: Any) -> Any:
 
 
 def yaml_fault(error: Exception, text: str) -> Fault:
-    """Return the fault of a text that is not YAML: its line, and in plain words what is often the reason."""
+    """Return the fault of a text that is not YAML: its line, and the likely reason in plain words."""
     mark: Any = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     if isinstance(error, yaml.reader.ReaderError):
@@ -192,16 +196,16 @@ def yaml_fault(error: Exception, text: str) -> Fault:
     if "'\\t' that cannot start any token" in problem:
         return Fault(mark.line + 1, "", "is not YAML: has a tab for a blank; indent with blanks alone")
     said = [n for n, line in enumerate(lines[: mark.line + 1]) if line.strip() and not line.lstrip().startswith("#")]
-    for number in reversed(said[-2:]):  # YAML notices a line later that something was no blank
+    for number in reversed(said[-2:]):  # YAML may notice such a character only one line later
         for _, name in unseen(lines[number].lstrip("\ufeff")):
             return Fault(number + 1, "", f"is not YAML: has a {name}, which is no blank; type a blank in its place")
     return Fault(mark.line + 1, "", f"is not YAML: {problem}")
 
 
 def check_unseen(node: Any, path: KeyPath, found: list[Fault]) -> None:
-    """Add a fault for each key or bare value below `node` with a character that looks like a blank and is none.
+    """Add a fault for each key or bare value with a character that only looks like a blank.
 
-    Within a value it may be meant, as in `10\u00a0nats`; at its ends, and in a key, it is a slip.
+    Inside a value it may be intended, as in `10\u00a0nats`; at its ends, and in a key, it is a mistake.
     """
     waiting = [(path, node)]
     while waiting:
@@ -224,7 +228,7 @@ def _add_unseen(node: yaml.Node, path: KeyPath, text: str, found: list[Fault]) -
 
 
 def check_duplicates(node: Any, path: KeyPath, faults: Faults) -> None:
-    """Adds a fault for each key that stands twice below `node`; YAML itself keeps the last in silence."""
+    """Add a fault for each key that stands twice below `node`; YAML itself silently keeps the last one."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -238,7 +242,7 @@ def check_duplicates(node: Any, path: KeyPath, faults: Faults) -> None:
 
 
 def _exists(raw: Any, part: str | int, loc: tuple[str | int, ...]) -> bool:
-    """Whether `part` of a pydantic location is a key of the file, rather than the name of a union's member."""
+    """Return whether `part` of a pydantic location is a key of the file, not a union's member."""
     node = raw
     for step in loc:
         if isinstance(node, Mapping) and step in node:
@@ -253,12 +257,12 @@ def _exists(raw: Any, part: str | int, loc: tuple[str | int, ...]) -> bool:
 
 
 def dotted(path: KeyPath) -> str:
-    """A key as messages have it: `claims[0].where`."""
+    """Return a key as messages show it: `claims[0].where`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def shown(value: Any) -> str:
-    """What a file has in some place, short enough for a message."""
+    """Return a value of a file as text that is short enough for a message."""
     text = repr(value) if isinstance(value, str) else str(value)
     kind = "keys and values" if isinstance(value, dict) else "a list" if isinstance(value, list) else None
     text = text if len(text) <= 60 else text[:57] + "..."
@@ -266,6 +270,6 @@ def shown(value: Any) -> str:
 
 
 def nearest(got: Any, allowed: tuple[str, ...]) -> str:
-    """The end of a message on an unknown name: the one that was meant, or all there are."""
+    """Return the end of a message about an unknown name: the likely one, or all that are allowed."""
     close = difflib.get_close_matches(str(got), allowed, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"

@@ -1,4 +1,4 @@
-"""Where things are kept: paths of a sweep, files written whole or not at all, locks, buckets as directories.
+"""Storage: paths of a sweep, files written whole or not at all, locks, buckets as directories.
 
-Nothing here knows what a trial or a sweep is made of.
+Nothing here knows what a trial or a sweep consists of.
 """

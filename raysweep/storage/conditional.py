@@ -1,7 +1,7 @@
-"""One object of a bucket that is written only if it is still as one has seen it: conditional writes, through obstore.
+"""Conditional writes through obstore: an object in a bucket is written only if unchanged since it was seen.
 
-S3, Google Cloud Storage and Azure have them (If-None-Match and If-Match); pyarrow, through which all else goes, does
-not offer them, and some stores that call themselves S3 take the conditions and ignore them.
+S3, Google Cloud Storage and Azure have them (If-None-Match and If-Match). pyarrow, which does everything else, does
+not offer them. Some stores that call themselves S3 accept the conditions and ignore them.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 10.0
 RETRY_S = 20.0
-"""How long a request is tried again; with the last one's time limit well below the life of a lease."""
+"""How long a request is retried. Together with the last try's time limit, this is well below the life of a lease."""
 
 
 _NOT_OFFERED = ("501 ", "NotImplemented", "400 Bad Request", "169.254.169.254", "metadata", "redential", "az account")
-"""In errors of a store that refuses conditions, or of a search for rights that found none."""
+"""Parts of error messages if (a) the store refuses conditions, or (b) no credentials were found."""
 
 
 class Changed(Exception):
-    """The object is another one than was expected."""
+    """The object is not the expected version."""
 
 
 class NoConditions(Exception):
-    """The store has no conditional writes, or lets this process make none; the message says why."""
+    """The store has no conditional writes, or does not let this process make them; the message says why."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """An object as it was seen."""
+    """One version of an object, as it was seen."""
 
     content: bytes
     modified: datetime
-    """By the clock of the other side."""
+    """By the store's clock."""
     tag: Mapping[str, str]
-    """By which the other side knows this version of it."""
+    """How the store identifies this version."""
 
 
 class ConditionalObject:
-    """An object that several processes write, each only what it has seen.
+    """An object that several processes write, each only if the object is still as this process saw it.
 
-    Every method raises StorageError if the other side does not answer, and NoConditions if it cannot be asked this way.
+    Every method raises StorageError if the store does not answer, and NoConditions if it cannot be asked this way.
     """
 
     def __init__(self, store: ObjectStore, path: str, uri: str) -> None:
@@ -75,7 +75,7 @@ class ConditionalObject:
         """Make the object.
 
         Raises:
-            Changed: if it is there.
+            Changed: if it is there already.
         """
         return self._put(content, None)
 
@@ -83,12 +83,15 @@ class ConditionalObject:
         """Replace the object.
 
         Raises:
-            Changed: if it is another one by now, or gone.
+            Changed: if it has changed, or is gone.
         """
         return self._put(content, before)
 
     def minds_conditions(self, current: Version) -> bool:
-        """Try to write over the object as if it were absent, and as if it were another one; True if neither works."""
+        """Return whether the store respects conditions: a write with a false condition must fail.
+
+        Tries two conditions: that the object is absent, and that it is another version.
+        """
         other = {"e_tag": '"00000000000000000000000000000000"'} | ({"version": "1"} if "version" in current.tag else {})
         for wrong in (None, Version(b"", current.modified, other)):
             try:
@@ -99,7 +102,7 @@ class ConditionalObject:
         return True
 
     def delete(self) -> None:
-        """Remove the object, whatever it is."""
+        """Remove the object, whatever its version."""
         import obstore
 
         with self._errors():
@@ -121,7 +124,7 @@ class ConditionalObject:
                 except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
                     raise Changed(str(error).splitlines()[0]) from error
         except (Changed, StorageError):
-            # An answer can get lost, and the request that is then sent again finds what the first one wrote.
+            # If an answer is lost, the request is sent again and finds what the first one wrote.
             found = self.read()
             if found is not None and found.content == content:
                 return found
@@ -143,7 +146,7 @@ class ConditionalObject:
 
 
 def _tag(meta: Any) -> dict[str, str]:
-    """Return what identifies a version; GCS has a number besides the tag."""
+    """Return what identifies a version; GCS has a number in addition to the tag."""
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
 
 
@@ -154,10 +157,10 @@ def _brief(error: Exception) -> str:
 def conditional_object(
     uri: str, scheme: str, bucket: str, path: str, account: str, options: Mapping[str, str], region: str | None
 ) -> ConditionalObject:
-    """Return an object of a bucket for conditional writes, with the rights that pyarrow would have; asks nobody.
+    """Return an object for conditional writes, with the credentials that pyarrow would use; send no request.
 
     Raises:
-        NoConditions: if these rights cannot be had this way.
+        NoConditions: if these credentials cannot be obtained this way.
     """
     from obstore.exceptions import BaseError
 
@@ -194,10 +197,11 @@ def _s3(bucket: str, account: str, options: Mapping[str, str], region: str | Non
 
 
 def _aws_rights() -> dict[str, Any]:
-    """Return the keys of a profile, which obstore does not look for; none where it finds its own.
+    """Return the keys of a profile, which obstore does not look for; none if obstore finds its own.
 
     Raises:
-        NoConditions: where only Amazon's own library knows a way, and it is not installed.
+        NoConditions: if (a) the credential files cannot be read, (b) only Amazon's own library can get the keys, and it
+            is not installed, or (c) there are no keys.
     """
     environment = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
                    "AWS_CONTAINER_CREDENTIALS_FULL_URI")  # fmt: skip
@@ -227,13 +231,13 @@ def _aws_rights() -> dict[str, Any]:
         return {"credential_provider": Boto3CredentialProvider(boto3.Session(profile_name=profile))}
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise NoConditions("there are no AWS credentials")
-    return {}  # those of the machine
+    return {}  # obstore uses those of the machine
 
 
 def _gcs(bucket: str, account: str, options: Mapping[str, str], region: str | None) -> ObjectStore:
     from obstore.store import GCSStore
 
-    emulator = os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT")  # which pyarrow goes to as well
+    emulator = os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT")  # pyarrow uses it as well
     settings: dict[str, Any] = {"base_url": emulator, "skip_signature": True} if emulator else {}
     return GCSStore(bucket, **settings, **_client(emulator))
 
@@ -251,7 +255,7 @@ def _azure(bucket: str, account: str, options: Mapping[str, str], region: str | 
     if key := os.environ.get("AZURE_STORAGE_KEY"):
         settings["account_key"] = key
     elif shutil.which("az") and not any(os.environ.get(name) for name in _AZURE_IDENTITIES):
-        settings["use_azure_cli"] = True  # as whoever is logged in there
+        settings["use_azure_cli"] = True  # as the user who is logged in there
     return AzureStore(bucket, **settings, **_client(endpoint))
 
 

@@ -1,4 +1,4 @@
-"""Paths that begin with `~`, also for a user without a home directory: `docker run --user 12345`, a bare service."""
+"""Paths that begin with `~`, also for users without a home directory (`docker run --user 12345`, a bare service)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return `path` with its `~` replaced, as it is if nobody knows what `~` stands for: then no such file exists."""
+    """Return `path` with its `~` replaced; unchanged if `~` has no meaning here, so that no such file exists."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # neither HOME nor an account says it
+    except RuntimeError:  # neither HOME nor an account names it
         return Path(path)
 
 
 def home_directory() -> Path | None:
-    """Return the user's home directory, None if there is none."""
+    """Return the user's home directory; None if there is none."""
     found = expanded("~")
     return found if found.is_absolute() else None
 
 
 def is_own(directory: Path) -> bool:
-    """Make a directory that nobody else can write; return False if somebody else has made it."""
+    """Make a directory that only this user can write; return False if that cannot be ensured."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         status = directory.lstat()
@@ -33,9 +33,9 @@ def is_own(directory: Path) -> bool:
 
 
 def give_a_home() -> None:
-    """Set HOME, if this user has no home directory, to one for this user alone among the temporary files.
+    """Set HOME to a private temporary directory if this user has no home directory.
 
-    Ray Tune and others cannot be imported without one. Processes that this one starts inherit it.
+    Ray Tune and others cannot be imported without HOME. Processes that this one starts inherit it.
     """
     if home_directory() is None:
         directory = Path(tempfile.gettempdir()) / f"raysweep-home-{os.getuid()}"

@@ -1,4 +1,4 @@
-"""The files of a sweep: where each of them is, and how a file is written so that no reader sees half of it."""
+"""The files of a sweep: where each is, and how to write one so that no reader sees half."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from urllib.parse import unquote
 from raysweep.errors import StorageError, SweepDirectoryError
 
 _MARKS = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".directory"}
-"""What lies in a directory that nobody has put anything into."""
+"""Files that file systems and desktops put into an empty directory."""
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESTALE}
-"""What a file system answers that was unmounted, unplugged or moved away."""
+"""Errors of a file system that was unmounted, unplugged or moved away."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class SweepDirectory:
 
     root: Path
     origin: str | None = None
-    """The URI of the sweep, if it is in a bucket and `root` is this machine's copy of it (bucket/workingcopy.py)."""
+    """The URI of a sweep in a bucket, if `root` is this machine's copy of it (bucket/workingcopy.py)."""
 
     @classmethod
     def at(cls, location: str | os.PathLike[str]) -> SweepDirectory:
-        """The sweep directory at a path, whether there is anything yet or not.
+        """Return the sweep directory at a path, whether or not anything is there yet.
 
         Raises:
-            SweepDirectoryError: for an address of another file system than this machine's, or an impossible path.
+            SweepDirectoryError: if it is an address outside this machine's file system, or an impossible path.
         """
         text = os.fspath(location)
         if text.startswith("file://"):
@@ -69,7 +69,7 @@ class SweepDirectory:
 
     @property
     def unreported(self) -> Path:
-        """Is there while the report may be behind the ledger: from the start of a session until it has written it."""
+        """Exists while the report may be behind the ledger: from a session's start until its report is written."""
         return self.root / ".unreported"
 
     @property
@@ -123,60 +123,60 @@ class SweepDirectory:
         return self.root / "trials"
 
     def trial(self, number: int) -> Path:
-        """The directory of one trial: its checkpoints and pictures."""
+        """Return the directory of one trial, with its checkpoints and pictures."""
         return self.trials / f"{number:04d}"
 
     def reconstructions(self, number: int) -> Path:
-        """A grid of validation images above their reconstructions."""
+        """Return the path of a grid of validation images above their reconstructions."""
         return self.trial(number) / "reconstructions.png"
 
     def samples(self, number: int) -> Path:
-        """A grid of decoded draws from the prior."""
+        """Return the path of a grid of decoded draws from the prior."""
         return self.trial(number) / "samples.png"
 
     def epoch_reconstructions(self, number: int, epoch: int) -> Path:
-        """A row of validation images' reconstructions after an epoch; of the images themselves for epoch 0."""
+        """Return the path of a row of reconstructed validation images after an epoch; for epoch 0, of the images."""
         return self.trial(number) / "epochs" / f"{epoch:06d}.png"
 
     def interpolations(self, number: int) -> Path:
-        """A grid whose rows lead from one test image to another."""
+        """Return the path of a grid whose rows lead from one test image to another."""
         return self.trial(number) / "interpolations.png"
 
     def traversals(self, number: int) -> Path:
-        """A grid whose rows vary one latent each, the one with the most KL divergence first."""
+        """Return the path of a grid that varies one latent per row, the one with most KL divergence first."""
         return self.trial(number) / "traversals.png"
 
     def shifted_samples(self, number: int) -> Path:
-        """A grid of decoded draws from a shifted Gaussian."""
+        """Return the path of a grid of decoded draws from a shifted Gaussian."""
         return self.trial(number) / "samples_shifted.png"
 
     def mixture_samples(self, number: int) -> Path:
-        """A grid of decoded draws from a mixture fitted to the latents."""
+        """Return the path of a grid of decoded draws from a mixture fitted to the latents."""
         return self.trial(number) / "samples_mixture.png"
 
     def sampled_reconstructions(self, number: int) -> Path:
-        """A grid of test images, their reconstructions, and those sampled pixel by pixel: a row each."""
+        """Return the path of a grid in rows: test images, reconstructions, and those sampled pixel by pixel."""
         return self.trial(number) / "reconstructions_sampled.png"
 
     def latents(self, number: int) -> Path:
-        """A table of posterior means, with split and label."""
+        """Return the path of a table of posterior means, with split and label."""
         return self.trial(number) / "latents.parquet"
 
     def sprites(self, number: int) -> Path:
-        """The images of `latents`, in its order, in one square picture without gaps."""
+        """Return the path of one square picture without gaps: the images of `latents`, in its order."""
         return self.trial(number) / "sprites.png"
 
     def hang(self, number: int) -> Path:
-        """Where each thread of a trial's process stood when it had hung for too long."""
+        """Return the path of a text: where each thread of a trial's process stood when it hung too long."""
         return self.trial(number) / "hang.txt"
 
     def holds_a_sweep(self) -> bool:
         return self.spec.exists() or self.journal.exists()
 
     def foreign_entries(self) -> list[str]:
-        """Return the names below the root that are of no sweep: what a person or another program has put there.
+        """Return the names below the root that a person or another program has put there.
 
-        A start that failed leaves its lock and its log, and file systems and desktops leave marks of their own.
+        Left out are the lock and log of a failed start, and the marks that file systems and desktops leave.
         """
         own = {self.driver_lock.name, self.driver_lock.with_suffix(".json").name, self.log.name, self.unreported.name}
         if not self.root.is_dir():
@@ -185,27 +185,27 @@ class SweepDirectory:
         return [name for name in names if name not in own | _MARKS and not (name[0] == "." and name.endswith(".tmp"))]
 
     def require_present(self) -> None:
-        """Raises StorageError if the sweep that was here is gone: its disk unmounted, or the directory moved away.
+        """Raise StorageError if the sweep that was here is gone: its disk unmounted, or the directory moved away.
 
-        Whoever has begun to write a sweep asks this before making a directory or appending to a file: below an empty
-        mount point both would succeed, and the sweep would be in two places.
+        Code that writes a sweep already begun calls this before it makes a directory or appends to a file. Below an
+        empty mount point both would succeed, and the sweep would be in two places.
         """
         if not self.holds_a_sweep():
             raise StorageError(f"{self.root}: the sweep is no longer there; was it moved, or its disk taken away?")
 
     def refuse_foreign(self) -> None:
-        """Raises SweepDirectoryError if something below the root leads elsewhere, or is no file to read or write.
+        """Raise SweepDirectoryError if something below the root leads elsewhere, or is neither file nor directory.
 
-        A sweep directory may come from someone else: through a link in it, a write would land wherever it points, and
-        a pipe would be waited for without end. The root itself may be a link. A journal's lock is one, too; it is
-        taken away before the journal is written, and never followed.
+        A sweep directory may come from someone else: a write through a link in it would go wherever the link points,
+        and a read from a pipe would wait forever. The root itself may be a link. A journal's lock is also a link; it
+        is removed before the journal is written, and never followed.
         """
         root = self.root.resolve()
         waiting = [self.root]
         while waiting:
             try:
                 entries = list(os.scandir(waiting.pop()))
-            except FileNotFoundError:  # dropped by a driver at work
+            except FileNotFoundError:  # removed by a driver at work
                 continue
             for entry in entries:
                 if entry.name.startswith(f"{self.journal.name}.lock"):
@@ -224,9 +224,9 @@ class SweepDirectory:
                     raise SweepDirectoryError(f"{shown(path)}: is neither a file nor a directory; remove it")
 
     def remove_leftovers(self) -> None:
-        """Removes what processes that were killed had begun to write beside the files that it would have become.
+        """Remove temporary files that killed processes had begun to write.
 
-        Only who drives the sweep may ask for it.
+        Only the driver of the sweep may call this.
         """
         for path in self.root.glob(".tensorboard.*"):
             shutil.rmtree(path, ignore_errors=True)
@@ -234,7 +234,7 @@ class SweepDirectory:
             path.unlink(missing_ok=True)
 
     def require_sweep(self) -> None:
-        """Raises SweepDirectoryError if there is no sweep here."""
+        """Raise SweepDirectoryError if there is no sweep here."""
         if self.root.is_file():
             raise SweepDirectoryError(f"{self.address}: is a file, not the directory of a sweep{self._sweep_nearby()}")
         if not self.root.is_dir():
@@ -247,7 +247,7 @@ class SweepDirectory:
             )
 
     def _sweep_nearby(self) -> str:
-        """Return the end of a message on what is no sweep: the sweep that it lies in, or that was run from it."""
+        """Return the end of a message that this is no sweep: a sweep around it or run from it."""
         root = self.root
         for folder in (*root.parents[:3], Path("results", root.stem).absolute(), Path("results", root.name).absolute()):
             if SweepDirectory(folder).holds_a_sweep():
@@ -256,7 +256,7 @@ class SweepDirectory:
 
 
 def listed_names(names: Sequence[str], most: int = 5) -> str:
-    """Return the first of some names of files, and how many there are more."""
+    """Return the first of some file names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
@@ -264,13 +264,13 @@ def listed_names(names: Sequence[str], most: int = 5) -> str:
 def printable(text: str | Path) -> str:
     """Return a path or name as text that any terminal, file and table takes.
 
-    A byte that is no UTF-8, such as Latin-1's e with an accent, becomes `\\udce9`.
+    A byte that is not UTF-8, such as Latin-1's e with an accent, becomes `\\udce9`.
     """
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def shown(path: Path) -> str:
-    """A path as a person would type it: relative to the working directory where it is below it."""
+    """Return a path as a person would type it: relative to the working directory if it is below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, FileNotFoundError):  # elsewhere, or the working directory was removed
@@ -278,23 +278,23 @@ def shown(path: Path) -> str:
 
 
 def typed(path: Path | str) -> str:
-    """A path as it goes into a command that one can copy."""
+    """Return a path quoted for a command that one can copy."""
     return shlex.quote(path if isinstance(path, str) and "://" in path else shown(Path(path)))
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turns every way in which writing at or below `path` fails into a StorageError: full, read-only, vanished."""
+    """Turn every failure to write at or below `path` into a StorageError: disk full, read-only or vanished."""
     try:
         yield
-    except TimeoutError:  # of a lock that someone else holds
+    except TimeoutError:  # another process holds the lock
         raise
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
 def _reason(error: OSError) -> str:
-    # pyarrow and Pillow raise OSErrors without a number, whose text is all there is.
+    # pyarrow and Pillow raise OSErrors that have no number, only a text.
     if error.errno is None:
         return str(error).partition("\n")[0] or type(error).__name__
     reason = os.strerror(error.errno)
@@ -305,12 +305,14 @@ def _reason(error: OSError) -> str:
 
 @contextmanager
 def replacing(path: Path, durable: bool = True, parents: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there becomes `path` at once, and only if all went well.
+    """Yield a temporary path beside `path`; if the block succeeds, it replaces `path` in one step.
 
-    If it is `durable` the content is on the disk before the name changes, so after a crash of the machine `path` is the
-    old file or the new one; else it may then be empty, which only what can be drawn again should risk. It is faster.
-    Without `parents` the directory of `path` may be missing, but not the one above: where a sweep has vanished, none of
-    it is made anew.
+    Args:
+        durable: put the content on the disk before the name changes. After a crash of the machine, `path` is then the
+            old file or the new one. Otherwise it may be empty after a crash, but writing is faster: use that only for
+            files that can be made again.
+        parents: make all missing directories. Otherwise only the directory of `path` may be missing, not the one above
+            it, so that no part of a sweep that has vanished is made again.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -332,21 +334,21 @@ def replacing(path: Path, durable: bool = True, parents: bool = True) -> Iterato
             finally:
                 os.close(directory)
         finally:
-            with suppress(OSError):  # what keeps a file from being written also keeps its beginning from being removed
+            with suppress(OSError):  # if the file cannot be written, its temporary may not be removable either
                 temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True, parents: bool = True) -> None:
-    """Writes a whole file; see `replacing`."""
+    """Write a whole file; see `replacing`."""
     with replacing(path, durable, parents) as temporary:
         temporary.write_bytes(content)
 
 
 def read_bounded(path: Path | str, limit_bytes: int) -> bytes:
-    """The whole of a file that is not larger than `limit_bytes`.
+    """Return the content of a file that is not larger than `limit_bytes`.
 
     Raises:
-        OSError: if it cannot be read, is larger, or is no file: a pipe in its place is not waited for.
+        OSError: if it cannot be read, is larger, or is not a file; a pipe in its place is not waited for.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
@@ -356,4 +358,4 @@ def read_bounded(path: Path | str, limit_bytes: int) -> bytes:
             raise OSError(kind, os.strerror(kind) if kind == errno.EISDIR else "is not a file", str(path))
         if status.st_size > limit_bytes:
             raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes, at most {limit_bytes:,} are read", str(path))
-        return file.read(status.st_size)  # no more, where it grows meanwhile
+        return file.read(status.st_size)  # not more, even if it grows meanwhile

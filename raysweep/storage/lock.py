@@ -1,4 +1,4 @@
-"""Who writes a sweep: one driver at a time, which holds a lock that goes with its process."""
+"""The lock of a sweep: one driver writes at a time, and its lock ends with its process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from raysweep.storage.layout import SweepDirectory, storage_errors, write_atomic
 
 @contextmanager
 def locked(directory: SweepDirectory) -> Iterator[None]:
-    """The right to write the sweep, held by one process at a time and gone with it.
+    """Hold the sweep's lock during a block: one process at a time may write; the lock ends with it.
 
     Raises:
-        SweepDirectoryError: naming the process that holds it, or what in the directory leads out of it.
+        SweepDirectoryError: if another process holds it, or something in the directory leads out of it; says which.
     """
     if directory.origin is not None:
         with storage_errors(directory.root):
@@ -33,7 +33,7 @@ def locked(directory: SweepDirectory) -> Iterator[None]:
     lock = FileLock(directory.driver_lock)
     try:
         with storage_errors(directory.root):
-            lock.acquire(timeout=1)  # a reader that looks whether a driver is at work holds it for an instant
+            lock.acquire(timeout=1)  # a reader that checks for a driver holds it for an instant
     except Timeout:
         holder = _holder(identity)
         raise SweepDirectoryError(
@@ -53,7 +53,7 @@ def locked(directory: SweepDirectory) -> Iterator[None]:
 
 
 def _holder(identity: Path) -> dict[str, Any]:
-    """What the driver at work wrote of itself; nothing if that cannot be read."""
+    """Return what the driver at work wrote about itself; nothing if that cannot be read."""
     try:
         holder = json.loads(identity.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -62,16 +62,16 @@ def _holder(identity: Path) -> dict[str, Any]:
 
 
 def has_driver(directory: SweepDirectory) -> bool:
-    """Whether a driver holds the sweep on this machine."""
+    """Return whether a driver holds the sweep on this machine."""
     if not directory.driver_lock.exists():
         return False
     try:
         file = open(directory.driver_lock, "rb")  # noqa: SIM115 (closed below)
-    except PermissionError:  # of a sweep of somebody else, which this user does not drive
+    except PermissionError:  # another user's sweep, which this user does not drive
         return False
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not take each other for a driver
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: a reader is not mistaken for a driver
         except BlockingIOError:
             return True
     return False

@@ -1,4 +1,4 @@
-"""Text files as they are: in which encoding, and with which characters that nobody sees and programs stumble over."""
+"""Checks of text files: their encoding, and invisible characters that programs fail on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _WIDE = {
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
-"""Marks at a file's start, the longer ones first."""
+"""Byte order marks at a file's start, the longer ones first."""
 _NAMES = {"\ufeff": "byte order mark"}
 _PLAIN = " \t\n\r"
 
 
 class NotPlainText(ValueError):
-    """A file that is no text in UTF-8; the message says what it is and what to type."""
+    """A file that is not UTF-8 text; the message says what it is and what to type."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ def _converted(encoding: str, source: str) -> str:
 
 
 def unseen(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the place and the name of each character that looks like a blank, or like nothing, and is no blank."""
+    """Yield the position and name of each character that is invisible or only looks like a blank."""
     for match in re.finditer(r"[^\x20-\x7e\t\n\r]", text):
         character = match[0]
         if unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cf", "Cc") and character not in _PLAIN:

@@ -1,10 +1,11 @@
-"""Directories in buckets: s3://, gs:// and abfss:// through pyarrow.fs, with one clear error for what goes wrong there.
+"""Directories in buckets: s3://, gs:// and abfss:// through pyarrow.fs, with one clear error for each failure.
 
-An object appears whole or not at all, which is all that raysweep asks of a file system. A URI is read as `aws s3` reads
-it: what stands after the bucket is the name itself, blanks and umlauts included, and not percent-encoded. S3 beside
-Amazon's: `AWS_ENDPOINT_URL` in the environment of every machine, or `?endpoint_override=http://host:9000` in the URI.
-A container of Azure is `abfss://container@account.dfs.core.windows.net`; whoever is logged in there or has an identity
-is let in, or who has the account's key in `AZURE_STORAGE_KEY`.
+An object appears whole or not at all, and raysweep requires no more of a file system. A URI is read as `aws s3` reads
+it: the text after the bucket is the name itself, with blanks and umlauts, and is not percent-encoded. For an S3 store
+other than Amazon's, set `AWS_ENDPOINT_URL` in the environment of every machine, or add
+`?endpoint_override=http://host:9000` to the URI. A container of Azure is
+`abfss://container@account.dfs.core.windows.net`; access needs (a) a login there, (b) an identity, or (c) the account's
+key in `AZURE_STORAGE_KEY`.
 """
 
 from __future__ import annotations
@@ -45,22 +46,22 @@ _REFUSALS = (
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
-    """Return whether this is a directory in a bucket, or some other URI, rather than a path on this machine."""
+    """Return whether a location is a URI, such as a bucket's, and not a path on this machine."""
     text = os.fspath(location)
     return "://" in text and not text.startswith("file://")
 
 
 def local_path(location: str | os.PathLike[str], purpose: str, advice: str, given_as: str = "") -> Path:
-    """Return a path on this machine; an address that begins with file:// is one, too.
+    """Return a path on this machine, also from an address that begins with file://.
 
     Args:
         location: a path or an address.
         purpose: what it is for, in a clause: `a model is written to a folder of this machine`.
         advice: what to do instead, in a clause or a sentence.
-        given_as: the option that was given it, if there was one: `--data`.
+        given_as: the option that gave the location, if there was one: `--data`.
 
     Raises:
-        ArgumentError: if it is the address of a bucket, or of something else that is not on this machine.
+        ArgumentError: if it is the address of a bucket, or of anything else outside this machine.
     """
     text = os.fspath(location)
     if is_remote(text):
@@ -70,7 +71,7 @@ def local_path(location: str | os.PathLike[str], purpose: str, advice: str, give
 
 
 def to_copy(source: str, target: str) -> str:
-    """Say how a folder is copied from or to a bucket, in a clause."""
+    """Return a clause that says how to copy a folder from or to a bucket."""
     for scheme, tool in (("s3", "aws s3 cp"), ("gs", "gcloud storage cp")):
         if f"{scheme}://" in source + target:
             return f"type: {tool} --recursive {typed(source)} {typed(target)}"
@@ -84,13 +85,13 @@ class RemoteFile:
     size: int
     """Bytes."""
     modified: datetime
-    """By the clock of the other side."""
+    """By the store's clock."""
 
 
 class RemoteDirectory:
     """A directory in a bucket. `name` in its methods is a path below it, with slashes.
 
-    Every method raises StorageError, which names the URI, if the other side does not answer or refuses.
+    Every method raises StorageError, which names the URI, if the store does not answer or refuses.
     """
 
     def __init__(self, uri: str, files: FileSystem, base: str) -> None:
@@ -100,10 +101,10 @@ class RemoteDirectory:
 
     @classmethod
     def at(cls, uri: str) -> RemoteDirectory:
-        """The directory that a URI names, whether there is anything yet or not; asks nobody.
+        """Return the directory that a URI names, whether or not it exists; send no request.
 
         Raises:
-            SweepDirectoryError: if the URI is none that can be used.
+            SweepDirectoryError: if the URI cannot be used.
         """
         scheme, _, rest = uri.partition("://")
         if scheme not in SCHEMES:
@@ -138,10 +139,10 @@ class RemoteDirectory:
         return cls(uri, _s3(uri, options) if scheme == "s3" else _gcs(), posixpath.join(*parts))
 
     def require_access(self) -> None:
-        """Looks whether the bucket is there and lets itself be read.
+        """Check that the bucket exists and can be read.
 
         Raises:
-            SweepDirectoryError: if it is not there, or refuses.
+            SweepDirectoryError: if it does not exist, or refuses.
             StorageError: if it does not answer.
         """
         from pyarrow.fs import FileSelector, FileType
@@ -150,7 +151,7 @@ class RemoteDirectory:
             with self._errors():
                 try:
                     self._files.get_file_info(FileSelector(self._base, recursive=False))
-                except FileNotFoundError:  # no such directory yet; of a container that is not there Azure says the same
+                except FileNotFoundError:  # no such directory yet; Azure says the same of a missing container
                     container = self._base.split("/")[0]
                     if (
                         self.uri.startswith("abfss://")
@@ -161,7 +162,7 @@ class RemoteDirectory:
             raise SweepDirectoryError(str(error)) from error
 
     def list(self, below: str = "") -> dict[str, RemoteFile]:
-        """All objects of the directory, or of one below it, by name; hidden ones too."""
+        """Return all objects of the directory, or of one below it, by name; also hidden ones."""
         from pyarrow.fs import FileSelector, FileType
 
         with self._errors():
@@ -174,7 +175,7 @@ class RemoteDirectory:
         }
 
     def top_names(self) -> tuple[str, ...]:
-        """Return the names of the objects and directories right below the directory, without what lies in these."""
+        """Return the names of the objects and directories directly below the directory, but not deeper."""
         from pyarrow.fs import FileSelector
 
         with self._errors():
@@ -182,7 +183,7 @@ class RemoteDirectory:
         return tuple(sorted(name for info in found if (name := info.path.removeprefix(self._base).strip("/"))))
 
     def find(self, name: str) -> RemoteFile | None:
-        """One object; None if it is not there."""
+        """Return one object; None if it is not there."""
         from pyarrow.fs import FileType
 
         with self._errors(name):
@@ -190,7 +191,7 @@ class RemoteDirectory:
         return RemoteFile(info.size, _utc(info.mtime)) if info.type == FileType.File else None
 
     def read(self, name: str) -> bytes | None:
-        """The content of an object; None if it is not there."""
+        """Return the content of an object; None if it is not there."""
         with self._errors(name):
             try:
                 with self._files.open_input_stream(self._path(name)) as stream:
@@ -199,12 +200,14 @@ class RemoteDirectory:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Makes an object, or replaces it: who reads it sees the old one or the new one."""
+        """Make or replace an object; a reader sees the old one or the new one."""
         with self._errors(name), self._files.open_output_stream(self._path(name)) as stream:
             stream.write(content)
 
     def fetch(self, name: str, path: Path) -> bool:
-        """Copies an object to a file, which appears whole and is as old as the object; False if it is not there.
+        """Copy an object to a file; return False if the object is not there.
+
+        The file appears whole, with the object's time of modification.
 
         Raises:
             StorageError: also if the file cannot be written.
@@ -220,7 +223,7 @@ class RemoteDirectory:
         return True
 
     def upload(self, path: Path, name: str) -> None:
-        """Makes an object of a file, however large, or replaces it."""
+        """Make or replace an object from a file of any size."""
         with open(path, "rb") as file, self._errors(name), self._files.open_output_stream(self._path(name)) as stream:
             while block := file.read(BLOCK_BYTES):
                 stream.write(block)
@@ -240,7 +243,7 @@ class RemoteDirectory:
                 file.write(block)
 
     def delete(self, name: str) -> None:
-        """Removes an object; nothing if it is not there."""
+        """Remove an object; do nothing if it is not there."""
         with self._errors(name):
             try:
                 self._files.delete_file(self._path(name))
@@ -248,7 +251,7 @@ class RemoteDirectory:
                 return
 
     def conditional(self, name: str) -> ConditionalObject:
-        """Return an object for writes under the condition that it is still as it was seen.
+        """Return an object for writes on condition that it has not changed since it was seen.
 
         Raises:
             NoConditions: if this process cannot make such writes there.
@@ -277,19 +280,19 @@ class RemoteDirectory:
 
 
 class _Refused(StorageError):
-    """The other side answers, and says no: to wait does not help."""
+    """The store answers and refuses, so waiting does not help."""
 
 
 def is_final(error: StorageError) -> bool:
-    """Return whether trying the same again is of no use."""
+    """Return whether it is useless to try the same again."""
     return isinstance(error, _Refused)
 
 
 def below(root: Path, name: str) -> Path:
-    """The file of an object in a copy of the directory on this machine.
+    """Return the file of an object in a copy of the directory on this machine.
 
     Raises:
-        StorageError: if the name leads out of it: someone else's object.
+        StorageError: if the name leads out of the copy, as only someone else's object can.
     """
     if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name:
         raise StorageError(f"{name}: the name of an object that is no file of a sweep; nothing was fetched")
@@ -315,7 +318,7 @@ def _s3(uri: str, options: dict[str, str]) -> FileSystem:
     import pyarrow as pa
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
-    # The constructor, unlike from_uri, takes time limits, and looks at no variable of the environment.
+    # Unlike from_uri, the constructor takes time limits, but it reads no environment variables.
     endpoint = (
         options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     )

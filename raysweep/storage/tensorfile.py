@@ -1,8 +1,8 @@
-"""Tensors in a safetensors file: written whole or not at all, and read as data from a stranger.
+"""Tensors in a safetensors file: written whole or not at all, and read as untrusted data.
 
-A file is read into memory rather than mapped: a mapped file that shrinks, or whose disk fails, ends the process with a
-signal that nothing can catch. Nothing in such a file can run code, and no number in its header is believed before it
-has been compared with the file's length.
+A file is read into memory, not mapped: if a mapped file shrinks or its disk fails, the process ends with a signal that
+nothing can catch. Nothing in such a file can run code. No number in its header is trusted before it has been compared
+with the file's length.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _MAX_DIMENSIONS = 8
 
 
 class TensorFileError(ValueError):
-    """A file of tensors that is missing, torn, or not what it says; the message is the reason."""
+    """A file of tensors that is missing, damaged, or of another kind; the message is the reason."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None = None) -> None:
-    """Writes contiguous tensors, with `header` as JSON beside them, whole or not at all.
+    """Write contiguous tensors, with `header` as JSON beside them, whole or not at all.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -39,15 +39,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     from safetensors.torch import save
 
     metadata = None if header is None else {_KEY: json.dumps(header)}
-    # Not safetensors' own save_file, whose errors on a full disk have no number and are no OSErrors.
+    # Not safetensors' own save_file: its errors on a full disk are not OSErrors and have no number.
     write_atomically(path, save(dict(tensors), metadata), parents=False)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file, each in memory of its own, and its header; the file may have none.
+    """Return the tensors of a file, each in its own memory, and its header, empty if it has none.
 
     Raises:
-        TensorFileError: if it cannot be read, is torn, or holds something else.
+        TensorFileError: if it cannot be read, is damaged, or holds something else.
     """
     import torch
     from safetensors import SafetensorError
@@ -73,7 +73,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _checked_header(content: bytes) -> dict[str, Any]:
-    """What stands before the tensors: the bytes of each lie within the file, and its shape is small enough to name."""
+    """Return the header, after checks that it lies within the file and that the file can hold each shape."""
     if len(content) < 8:
         raise TensorFileError(f"it has {len(content)} bytes")
     length = struct.unpack_from("<Q", content)[0]
@@ -96,5 +96,5 @@ def _checked_header(content: bytes) -> dict[str, Any]:
 
 
 def _memory_bytes() -> int:
-    """Of this machine: what is larger is refused before it is read."""
+    """Return the memory of this machine; a larger file is refused before it is read."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""The ledger: an Optuna study on a journal file, the one record of a sweep, and what can be read off it.
+"""The ledger (an Optuna study in a journal file, a sweep's only record) and everything computed from it.
 
-Optuna's storage is imported here alone. No Ray.
+Only this package imports Optuna's storage. No Ray.
 """

@@ -1,4 +1,4 @@
-"""What may change of a sweep's specification while its trials stay comparable, and how a difference is shown."""
+"""Changes of a sweep's specification: which of them keep its trials comparable, and how they are shown."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COMPATIBLE = (
     "search.fuse", "resources", "evaluation.final_metrics", "evaluation.keep", "claims", "data.root", "data.download",
     "data.broken_images",
 )  # fmt: skip
-"""Keys that no trial's outcome depends on. The images are compared by their checksum, however they were found."""
+"""Keys that do not affect any trial's outcome. Images are compared by their checksum, wherever they come from."""
 _ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Change:
-    """One key of a specification whose value is another one now."""
+    """One key of a specification whose value has changed."""
 
     key: str
     """Dotted path, such as `trial.kld_weight.low`."""
@@ -35,14 +35,14 @@ class Change:
 
     @property
     def is_compatible(self) -> bool:
-        """Whether trials from before and after it compare, and none is taken away."""
+        """Return whether trials from before and after the change can be compared, and no trial is removed."""
         if self.key == "search.trials":
             return isinstance(self.now, int) and isinstance(self.before, int) and self.now > self.before
         return any(self.key == key or self.key.startswith((f"{key}.", f"{key}[")) for key in COMPATIBLE)
 
 
 def changes_between(before: SweepSpec, now: SweepSpec) -> list[Change]:
-    """Every key at which two resolved specifications differ, in the order of the file."""
+    """Return every key at which two resolved specifications differ, in the order of the file."""
     return list(_changes("", before.as_mapping(), now.as_mapping()))
 
 
@@ -82,12 +82,12 @@ def _is_of_objective(change: Change) -> bool:
 
 
 def _objective_among(changes: Sequence[Change]) -> Change | None:
-    """Return the change of the metric that trials are compared by, if it is among them."""
+    """Return the change of the metric that trials are compared by; None if it has not changed."""
     return next((change for change in changes if change.key == "search.objective.metric"), None)
 
 
 def _rerank_advice(directory: SweepDirectory, metric: str) -> str:
-    """Say how the trials that there are, are ranked and reported by another metric: it was measured in every epoch."""
+    """Say how to rank and report the existing trials by another metric, which was measured in every epoch."""
     name = directory.address
     if is_python():
         sweep = f"raysweep.open_sweep({name!r})"
@@ -99,7 +99,7 @@ def _rerank_advice(directory: SweepDirectory, metric: str) -> str:
 
 
 def taken_message(directory: SweepDirectory, before: SweepSpec, now: SweepSpec, source: str | None = None) -> str:
-    """Say why `run` refuses a directory with a sweep, how what it was to run differs, and what to type next."""
+    """Say why `run` refuses a directory that holds a sweep, what differs, and what to type next."""
     name = directory.address
     changes = changes_between(before, now)
     otherwise = f"For a new one, give another directory with {option('output')}, or move {name} away"

@@ -1,8 +1,8 @@
-"""A journal in fewer lines: one for each trial, with all that the many lines about it came to.
+"""A shorter journal: one line for each trial, instead of a line for every change.
 
-Every epoch and every end of a trial is a line or more, which Optuna replays one by one when a study is opened. A driver
-that opens a long journal writes it anew, so that what a sweep was is read in a line a trial by all who come after. The
-format stays Optuna's, and Optuna writes it: optuna-dashboard opens it as before.
+Every epoch and every end of a trial is at least one line. Optuna replays these lines one by one when a study is opened.
+A driver that opens a long journal rewrites it, so that every later reader reads one line per trial. Optuna writes the
+new journal in its own format, so optuna-dashboard opens it as before.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from raysweep.storage.layout import write_atomically
 from raysweep.study.journal import Journal, as_lines
 
 FROM_LINES = 20_000
-"""Lines from which on it is worth its time: opening a journal of so many takes about half a second."""
+"""Least number of lines that is worth compacting: opening a journal of this length takes about 0.5 s."""
 LEAST_GAIN = 2
-"""How many times as many lines as trials and attributes there must be."""
+"""Least ratio of the number of lines to the number of trials and attributes."""
 
 
 class _Memory(BaseJournalBackend):
-    """A journal that is nowhere but here."""
+    """A journal that exists only in memory."""
 
     def __init__(self) -> None:
         self.logs: list[dict[str, Any]] = []
@@ -37,7 +37,7 @@ class _Memory(BaseJournalBackend):
 
 
 def is_worth_compacting(lines: int, study: optuna.Study) -> bool:
-    """Whether a journal of so many lines should be written anew before it is worked on."""
+    """Return whether a journal with this many lines should be rewritten before it is used."""
     if lines < FROM_LINES:
         return False
     attributes = len(study.user_attrs) + len(_system_attributes(study))
@@ -45,15 +45,15 @@ def is_worth_compacting(lines: int, study: optuna.Study) -> bool:
 
 
 def compact(journal: Journal, study: optuna.Study) -> None:
-    """Writes the journal of a study anew. It is the old one or the new one, whole, at every moment.
+    """Rewrite the journal of a study. At every moment the file is the whole old one or the whole new one.
 
-    The caller holds the driver lock, and opens the journal again. A dashboard that has it open has to be started again.
+    The caller holds the driver lock, and opens the journal again. A dashboard that has it open must be restarted.
 
     Raises:
         StorageError: if it cannot be written.
     """
     with journal.locked():
-        logs = _in_fewer_lines(study)  # which Optuna brings up to date as it is asked
+        logs = _in_fewer_lines(study)  # Optuna reads new lines first, whenever the study is asked
         write_atomically(journal.path, as_lines(logs))
 
 
@@ -71,5 +71,5 @@ def _in_fewer_lines(study: optuna.Study) -> list[dict[str, Any]]:
 
 
 def _system_attributes(study: optuna.Study) -> dict[str, Any]:
-    """What Optuna and its dashboard keep with a study."""
+    """Return the attributes that Optuna and its dashboard store with a study."""
     return study._storage.get_study_system_attrs(study._study_id)

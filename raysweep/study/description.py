@@ -1,4 +1,4 @@
-"""sweep.yaml: the resolved specification of a sweep, and what one needs to know to repeat it."""
+"""sweep.yaml: the resolved specification of a sweep, and what is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ _VERSIONS = ("raysweep", "torch", "ray", "optuna", "pyarrow", "numpy")
 
 
 def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
-    """The specification that the sweep was run with last, and the whole of its description.
+    """Return the specification that the sweep last ran with, and its whole description.
 
-    It is the ledger's; sweep.yaml may have been edited since. Sweeps whose ledger does not have it have sweep.yaml's.
+    The specification is the ledger's copy, because sweep.yaml may have been edited since. If the ledger has no copy,
+    it is the one in sweep.yaml.
 
     Raises:
         SweepDirectoryError: if sweep.yaml is damaged or of another version, or missing without a copy in the ledger.
@@ -57,7 +58,7 @@ def read_spec(directory: SweepDirectory) -> tuple[SweepSpec, dict[str, Any]]:
 
 
 def edited_spec(directory: SweepDirectory) -> SweepSpec | None:
-    """The specification in sweep.yaml, which a person may have edited; None if there is no such file.
+    """Return the specification in sweep.yaml, which a person may have edited; None if there is no such file.
 
     Raises:
         SweepDirectoryError: if it is damaged, or does not describe a sweep.
@@ -67,7 +68,7 @@ def edited_spec(directory: SweepDirectory) -> SweepSpec | None:
 
 
 def read_description(directory: SweepDirectory) -> dict[str, Any] | None:
-    """All of sweep.yaml; None if there is no such file.
+    """Return all of sweep.yaml; None if there is no such file.
 
     Raises:
         SweepDirectoryError: if the file is damaged or of another version.
@@ -94,7 +95,7 @@ def read_description(directory: SweepDirectory) -> dict[str, Any] | None:
 
 
 def images_checksum(directory: SweepDirectory, description: Mapping[str, Any]) -> str:
-    """The checksum of the images that a sweep was begun with.
+    """Return the checksum of the images that a sweep started with.
 
     Raises:
         SweepDirectoryError: if its description does not have it.
@@ -110,10 +111,10 @@ def images_checksum(directory: SweepDirectory, description: Mapping[str, Any]) -
 
 
 def recorded_description(journal: Path) -> dict[str, Any] | None:
-    """What the ledger says of the sweep as sweep.yaml does; None if it does not say it.
+    """Return the ledger's copy of sweep.yaml; None if it has none.
 
     Raises:
-        SweepDirectoryError: if that is damaged.
+        SweepDirectoryError: if the copy is damaged.
     """
     attributes = study_attributes(journal, (SPEC, DESCRIPTION))
     if SPEC not in attributes:
@@ -126,8 +127,8 @@ def recorded_description(journal: Path) -> dict[str, Any] | None:
 
 def _parsed(mapping: Any, source: Path) -> SweepSpec:
     try:
-        # A record that does not say whether trials pause, are judged again or confirmed, or keep their best epoch is of
-        # a raysweep whose trials did not.
+        # If a record does not say whether trials pause, are judged again, are confirmed, or keep their best epoch, it
+        # is from an older raysweep, whose trials did none of these.
         read = parse_spec(yaml_text(mapping), str(source)).with_rule(promote=False, rejudge=False)
         return read.with_confirmation(None).with_kept("last")
     except SpecError as error:
@@ -142,7 +143,7 @@ def describe_sweep(
     spec: SweepSpec, info: CacheInfo, slots: Slots, nodes: Sequence[Mapping[str, float]],
     prediction: Preflight | Unpredictable, train_images: int, past: Sequence[PastSweep] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """What sweep.yaml says of a new sweep."""
+    """Return the content of sweep.yaml for a new sweep."""
     spans = None if info.spans is None else [None if span is None else list(span) for span in info.spans]
     return {
         "format": FORMAT,
@@ -175,7 +176,7 @@ def _hardware(node: Mapping[str, float]) -> dict[str, float]:
 
 
 def _git_revision() -> str | None:
-    """The commit of the repository in which raysweep was called, marked if files differ; None outside of one."""
+    """Return the commit of the repository in which raysweep was called, marked if files differ; None outside one."""
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
@@ -187,7 +188,7 @@ def _git_revision() -> str | None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML's safe subset without aliases, which the reader does not take."""
+    """A writer of YAML's safe subset without aliases, because the reader does not accept them."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -198,7 +199,7 @@ def yaml_text(mapping: Any) -> str:
 
 
 def described_spec(path: Path) -> SweepSpec | None:
-    """Return the specification in a sweep.yaml, wherever the file lies; None if the file is none."""
+    """Return the specification in a sweep.yaml, wherever the file is; None if it is not a sweep.yaml."""
     try:
         with open(path, "rb") as file:
             raw = yaml.load(file.read(MAX_DESCRIPTION_BYTES).decode("utf-8"), Loader=Loader)  # noqa: S506 (a SafeLoader)

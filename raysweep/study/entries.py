@@ -1,7 +1,7 @@
-"""The entries of the ledger as they stand in the study, and back: attributes of an Optuna trial, a `TrialRecord`.
+"""Conversion between the ledger's entries (attributes of an Optuna trial) and `TrialRecord`s.
 
-What is read back is believed only if it is what was written: a journal is a file that a disk can damage and a person
-can edit, and a wrong value would go on into tables, rungs and the sampler's next suggestion.
+Everything that is read is checked, because a disk can damage a journal and a person can edit it. A wrong value would
+get into tables, rungs and the sampler's next suggestion.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ TOLD = {
     TrialState.OUT_OF_MEMORY: optuna.trial.TrialState.FAIL,
     TrialState.FAILED: optuna.trial.TrialState.FAIL,
 }
-"""As what a trial's end is told to Optuna; see the ledger for the reasons."""
+"""The state that Optuna is told when a trial ends; ledger.py has the reasons."""
 _NOTHING: dict[Any, Any] = {}
-"""One for all."""
+"""One empty mapping that all trials share."""
 Row = Mapping[str, Any]
 Metrics = TypeVar("Metrics", EpochMetrics, FinalMetrics)
 
@@ -60,10 +60,10 @@ def read_trial(
     frozen: FrozenTrial, spec: SweepSpec, distributions: Mapping[str, BaseDistribution], unfinished: TrialState,
     tested: FinalMetrics | None,
 ) -> TrialRecord:  # fmt: skip
-    """The record of a trial of the study; `unfinished` is the state of one that has not ended.
+    """Return the record of a trial of the study; `unfinished` is its state if it has not ended.
 
     Raises:
-        LedgerError: naming the trial and what of it is missing, unknown or impossible.
+        LedgerError: naming the trial and what in it is missing, unknown or impossible.
     """
     number, attributes = frozen.number, frozen.user_attrs
     ended = frozen.state.is_finished()
@@ -111,9 +111,9 @@ def read_trial(
 
 
 def lighten(frozen: FrozenTrial, record: TrialRecord, epochs_kept: Collection[int] = ()) -> None:
-    """Take from a trial of the study that has ended what samplers do not look at: its record has it.
+    """Remove from an ended trial of the study what samplers do not read; its record has it.
 
-    `epochs_kept` are those whose values they look at, besides the last one of a trial that was stopped.
+    `epochs_kept` are the epochs whose values samplers read, besides the last one of a stopped trial.
     """
     if frozen.params == record.params:
         frozen._params = record.params
@@ -129,9 +129,9 @@ def lighten(frozen: FrozenTrial, record: TrialRecord, epochs_kept: Collection[in
 
 
 def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
-    """The epochs of a trial, from 1 without a gap.
+    """Return the epochs of a trial, from 1 without a gap.
 
-    What has been read takes the place of its row in `frozen`: it needs a fraction of the memory, and no second reading.
+    Each parsed epoch replaces its row in `frozen`: it takes a fraction of the memory, and is not parsed again.
 
     Raises:
         LedgerError: naming the epoch that is missing or damaged.
@@ -147,7 +147,7 @@ def read_epochs(frozen: FrozenTrial) -> tuple[EpochRecord, ...]:
         if row.value("epoch") != epoch:
             _refuse(frozen.number, f"{key} is epoch {row.metrics.epoch}")
         epochs.append(row)
-    last = max(1, len(epochs))  # a trial that diverged before its first epoch has a step all the same
+    last = max(1, len(epochs))  # a trial that diverged before its first epoch has a step, too
     odd = [step for step in frozen.intermediate_values if not 1 <= step <= last]
     if odd:
         _refuse(frozen.number, f"has a value for epoch {odd[0]}, whose metrics are missing")
@@ -167,10 +167,10 @@ def _read_epoch(row: Any, number: int, key: str) -> EpochRecord:
 
 
 def read_outcome(frozen: FrozenTrial) -> tuple[TrialState, str | None, str | None] | None:
-    """State, cause and traceback with which a trial ended or was about to end; None if it goes on.
+    """Return state, cause and traceback of a trial that ended or was about to; None if it goes on.
 
     Raises:
-        LedgerError: if it is none of the states in which a trial ends.
+        LedgerError: if the state is not one in which a trial ends, or the cause is not text.
     """
     outcome = frozen.user_attrs.get(OUTCOME)
     if outcome is None:
@@ -186,9 +186,9 @@ def read_outcome(frozen: FrozenTrial) -> tuple[TrialState, str | None, str | Non
 
 
 def read_tested(attributes: Mapping[str, Any], trials: int) -> dict[int, FinalMetrics]:
-    """Final metrics by trial number, from the attributes of a study that has so many trials.
+    """Return the final metrics by trial number, from the attributes of a study with `trials` trials.
 
-    What was written by a raysweep that knew fewer or other metrics is read without those.
+    Rows of a raysweep with fewer or other metrics can be read, too: see `_read_metrics`.
 
     Raises:
         LedgerError: naming the trial whose final metrics are damaged.
@@ -205,7 +205,7 @@ def read_tested(attributes: Mapping[str, Any], trials: int) -> dict[int, FinalMe
 
 
 def _read_metrics(kind: type[Metrics], row: Any, number: int, key: str) -> Metrics:
-    """The metrics in a row. One that this version does not know is left aside, one that may be None may be missing."""
+    """Return the metrics in a row. Unknown metrics are ignored, and metrics that may be None may be missing."""
     if not isinstance(row, dict):
         _refuse(number, f"{key}: is no row of metrics")
     values: dict[str, Any] = {}
@@ -224,7 +224,7 @@ def _read_metrics(kind: type[Metrics], row: Any, number: int, key: str) -> Metri
 
 
 def _convert(value: Any, wanted: str) -> Any:
-    """`value` as a field with the annotation `wanted` has it; TypeError if it is something else."""
+    """Convert `value` to the type that the annotation `wanted` names; raise TypeError if it is of another type."""
     if value is None and wanted.endswith("| None"):
         return None
     bare = wanted.removesuffix("| None").strip()
@@ -240,7 +240,7 @@ def _convert(value: Any, wanted: str) -> Any:
 def _read_params(
     frozen: FrozenTrial, spec: SweepSpec, distributions: Mapping[str, BaseDistribution]
 ) -> dict[str, Scalar]:
-    """The point of a trial, as far as it is set, with its values as the search space file has them."""
+    """Return the parameters of a trial that are set, with their values as in the search space file."""
     params: dict[str, Scalar] = {}
     for name, value in frozen.params.items():
         distribution = distributions.get(name)
@@ -258,7 +258,7 @@ def _read_params(
 
 
 def _as_written(spec: SweepSpec, name: str, value: Any) -> Scalar:
-    """A parameter as the search space file has it: Optuna gives back a choice's own object, a range's plain number."""
+    """Return a value as in the search space file: the file's own choice, or a range's plain number."""
     distribution = spec.trial.searched.get(name)
     if isinstance(distribution, Choices):
         return next(choice for choice in distribution.choices if choice == value and type(choice) is type(value))
@@ -266,9 +266,9 @@ def _as_written(spec: SweepSpec, name: str, value: Any) -> Scalar:
 
 
 def _printable(text: str | None) -> str | None:
-    """The text without halves of characters, which JSON can hold and a file in UTF-8 cannot: a path may bring them.
+    """Return the text without lone surrogates: a path may contain them, JSON can hold them, a UTF-8 file cannot.
 
-    Machines and causes are the same for many trials: one text for all.
+    Many trials have the same machine or cause, so they share one string.
     """
     return None if text is None else sys.intern(text.encode("utf-8", "replace").decode())
 
@@ -283,7 +283,7 @@ def _shortened(value: Any) -> str:
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    """Optuna's times are naive and local."""
+    """Convert a time of Optuna's, which is naive and local, to UTC."""
     return None if moment is None else moment.astimezone(UTC)
 
 

@@ -1,8 +1,8 @@
-"""The journal: the file that the ledger's study is kept in, one line of JSON for each change of it.
+"""The journal: the file that holds the ledger's study, one line of JSON for each change.
 
-Its format is that of Optuna's journal storage, so that optuna-dashboard opens it. What is added here: every line is
-checked before Optuna sees it, since Optuna passes over many damaged ones in silence; several changes are written at
-once; and a write that failed leaves no half line behind, which the next one would be appended to.
+Its format is that of Optuna's journal storage, so that optuna-dashboard opens it. This module adds three things:
+(a) Every line is checked before Optuna sees it, because Optuna silently skips many damaged ones. (b) Several changes
+are written at once. (c) A failed write leaves no half line, to which the next one would be appended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    """Whether it is a number that a float can hold, NaN and the infinities among them."""
+    """Return whether a value is a number that a float can hold, including NaN and the infinities."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isinstance(value, float) or abs(value) < 1 << 1023
@@ -67,7 +67,7 @@ _FIELDS: dict[int, dict[str, Callable[[Any], bool]]] = {
     8: {"trial_id": _is_count, "user_attr": _is_attribute},
     9: {"trial_id": _is_count, "system_attr": _is_attribute},
 }
-"""What each of Optuna's operations must have, by its number: those of studies, then those of trials."""
+"""The fields that each of Optuna's operations must have, by its number: first those of studies, then of trials."""
 
 
 def _is_optional_mapping(value: Any) -> bool:
@@ -98,15 +98,15 @@ _TEMPLATE: dict[str, Callable[[Any], bool]] = {
     "values": _is_nothing,
     "datetime_complete": _is_optional_text,
 }
-"""What a new trial may have besides: its point, and its results where the journal was compacted."""
+"""The fields that a new trial may also have: its point and, in a compacted journal, its results."""
 
 
 class Journal(BaseJournalBackend):
-    """A journal file as Optuna's `JournalStorage` wants it. It writes nothing unless it is asked to.
+    """A journal file for Optuna's `JournalStorage`. It writes only if it is asked to.
 
     Raises:
-        LedgerError: naming the line that cannot be read; from whatever of Optuna's makes it read.
-        StorageError: if the file cannot be written; then nothing of what was to be written is in it.
+        LedgerError: naming the line that cannot be read; from any call of Optuna's that reads the journal.
+        StorageError: if the file cannot be written; then it contains none of the new lines.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,7 +121,7 @@ class Journal(BaseJournalBackend):
         self._lock = JournalFileSymlinkLock(str(path))
 
     def read_logs(self, log_number_from: int) -> Iterator[Operation]:
-        """The operations from one on; Optuna goes on where it stopped."""
+        """Yield the operations from number `log_number_from` on; Optuna always continues where it stopped."""
         assert log_number_from == self.line, "one storage reads a journal, in order"
         with storage_errors(self.path), open(self.path, "rb") as file:
             file.seek(self._offset)
@@ -141,17 +141,17 @@ class Journal(BaseJournalBackend):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps all others who write as Optuna does from writing: its dashboard, for one."""
+        """Keep all programs that write with Optuna's lock, such as its dashboard, from writing."""
         with storage_errors(self.path):
             self._lock.acquire()
             try:
                 yield
             finally:
-                with suppress(RuntimeError):  # a lock that somebody took for stale
+                with suppress(RuntimeError):  # another process may have removed the lock as stale
                     self._lock.release()
 
     def _append(self, lines: bytes) -> None:
-        # Without O_CREAT: a journal that vanished must not begin anew in the middle.
+        # Without O_CREAT: if the journal has been deleted, a new one must not start in the middle.
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             size = os.fstat(descriptor).st_size
@@ -169,9 +169,9 @@ class Journal(BaseJournalBackend):
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Writes what is changed within together, with one wait for the disk; nothing if an error ends it.
+        """Write all changes of the context together, with one wait for the disk; none after an error.
 
-        What is read within is as it was before.
+        Reads in the context return the state before it.
         """
         held: list[Operation] = []
         self._held = held
@@ -183,7 +183,7 @@ class Journal(BaseJournalBackend):
             self.append_logs(held)
 
     def refuse(self, reason: str) -> NoReturn:
-        """Raises the error that names the line which was read last."""
+        """Raise the error that names the line which was read last."""
         raise LedgerError(
             f"{shown(self.path)}: line {self.line} is damaged: {reason}; restore the file from a copy"
         ) from None
@@ -203,7 +203,7 @@ class Journal(BaseJournalBackend):
         for name in _TEMPLATE if code == CREATE_TRIAL else ():
             if not _TEMPLATE[name](operation.get(name)):
                 self.refuse(f"{name} is not what it should be")
-        # Optuna passes over operations on what is not there; but then the line that made it is lost.
+        # Optuna skips operations on a study or trial that does not exist. But then the line that created it is lost.
         if "study_id" in fields and operation["study_id"] >= self._studies:
             self.refuse(f"there is no study {operation['study_id']} before it")
         if "trial_id" in fields and operation["trial_id"] >= self._trials:
@@ -216,14 +216,14 @@ class Journal(BaseJournalBackend):
 
 
 def as_lines(logs: Sequence[Operation]) -> bytes:
-    """Operations as they stand in a journal."""
+    """Return operations as lines of a journal."""
     return b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
 
 
 def sound_length(content: bytes) -> int:
-    """Bytes of a journal up to the end of the last line that was written whole.
+    """Return the number of bytes of a journal up to the end of its last complete line.
 
-    A crash leaves half a line at the end; one of the machine may also leave zeros there, or an empty line.
+    A crash leaves half a line at the end. A crash of the machine may also leave zeros there, or an empty line.
     """
     end = content.rfind(b"\n") + 1
     while end:
@@ -236,7 +236,9 @@ def sound_length(content: bytes) -> int:
 
 
 def study_attributes(journal: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The last values of these attributes of the study, without reading the rest; what is damaged is left to `Journal`.
+    """Return the last values of these attributes of the study, without parsing the rest.
+
+    Damaged lines are skipped; `Journal` reports them.
 
     Raises:
         LedgerError: if the file cannot be read.
@@ -262,9 +264,10 @@ def study_attributes(journal: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def repair_journal(journal: Path) -> bytes:
-    """Cuts off what a crash left half-written, and removes the lock of a writer that is gone; what was cut off.
+    """Cut off a half-written end, remove the lock of a dead writer, and return what was cut off.
 
-    The caller holds the driver lock, so no writer is at work. Optuna would append the next line to the half one.
+    The caller holds the driver lock, so no writer is at work. Otherwise Optuna would append the next line to the half
+    one.
 
     Raises:
         StorageError: if it cannot be written.
@@ -285,6 +288,6 @@ def repair_journal(journal: Path) -> bytes:
 
 
 def described_cut(cut: bytes) -> str:
-    """What was cut off a journal, short enough for a log."""
+    """Describe what was cut off a journal, in a text short enough for a log."""
     rest = f" and {len(cut) - SHOWN_BYTES} bytes more" if len(cut) > SHOWN_BYTES else ""
     return f"{len(cut)} bytes of an unfinished line were cut off: {cut[:SHOWN_BYTES]!r}{rest}"

@@ -1,15 +1,15 @@
-"""The ledger: an Optuna study on a journal file, the one record of what was tried and what came of it.
+"""The ledger: an Optuna study in a journal file, the only record of the trials and their results.
 
-Every transition of a trial stands in this module. A trial is RUNNING in the study from `ask` until `finish`; whatever
-the study says is RUNNING when a driver opens it was left unfinished and goes on. An epoch's metrics are a user
-attribute of its trial, its objective an intermediate value; reports, early stopping and resuming follow from these.
-Final metrics are user attributes of the study, since Optuna closes a trial once it is told. A trial that early stopping
-pauses has no entry that says so: it is RUNNING, and its last epoch is a rung (`scheduler.Pausing`).
+Every change of a trial's state is made in this module. A trial is RUNNING in the study from `ask` until `finish`. If a
+trial is RUNNING when a driver opens the study, it was left unfinished and goes on. An epoch's metrics are a user
+attribute of its trial, and its objective is an intermediate value. Reports, early stopping and resuming follow from
+these. Final metrics are user attributes of the study, because Optuna closes a trial once it is told the result. No
+entry says that early stopping has paused a trial: it is RUNNING, and its last epoch is a rung (`scheduler.Pausing`).
 
     state            told to Optuna as   why
     completed        COMPLETE            value: the objective of the last epoch
-    pruned           PRUNED              after its last value is reported, so that TPE knows how far it came
-    diverged         PRUNED              infeasible, with a NaN step: TPE moves away; a FAIL would be forgotten
+    pruned           PRUNED              after its last value is reported, so that TPE knows how far it got
+    diverged         PRUNED              infeasible, with a NaN step: TPE moves away; it would forget a FAIL
     out_of_memory    FAIL                says nothing about the objective
     failed           FAIL                likewise
 """
@@ -65,16 +65,16 @@ if TYPE_CHECKING:
 
 STUDY = "raysweep"
 SPEC, DESCRIPTION, CHOICES, PAST = "spec", "description", "choices", "past"
-"""Attributes of the study: the specification the sweep is run with, what else sweep.yaml says of it, whether TPE takes
-numbers among choices in their order, and what was taken over from earlier sweeps."""
+"""Attributes of the study: the specification that the sweep runs with, the rest of sweep.yaml, whether TPE treats
+numeric choices as ordered, and what was taken over from earlier sweeps."""
 ORDERED = "ordered"
-"""What `CHOICES` is in a sweep that does; sweeps of earlier versions do not have it, and go on as they began."""
+"""Value of `CHOICES` if TPE treats them as ordered. Sweeps of earlier versions lack it, and go on as they began."""
 CONSTRAINT = "diverged"
 _log = logging.getLogger("raysweep")
 
 
 class Ledger:
-    """The trials of one sweep. One process writes it at a time: the holder of the directory's driver lock."""
+    """The trials of one sweep. Only one process at a time writes it: the holder of the directory's driver lock."""
 
     def __init__(
         self, journal: Journal, study: optuna.Study, spec: SweepSpec, unfinished: TrialState, writable: bool = True
@@ -89,11 +89,11 @@ class Ledger:
         """Optuna's ids of the trials that have not ended, by number."""
         for frozen in study.get_trials(deepcopy=False):
             if frozen.distributions == self._distributions:
-                frozen._distributions = self._distributions  # one for all, not one for each
+                frozen._distributions = self._distributions  # one object that all trials share
             if not frozen.state.is_finished():
                 self._open[frozen.number] = frozen._trial_id
         self._rungs: dict[int, dict[int, float]] = {}
-        """Those that were asked for, by epoch."""
+        """The rungs that were asked for so far, by epoch."""
         self._trial_ids: dict[int, int] = {}
         self._records: dict[int, TrialRecord] = {}
         self._are_choices_ordered = study.user_attrs.get(CHOICES) == ORDERED or not study.get_trials(deepcopy=False)
@@ -109,18 +109,18 @@ class Ledger:
         for frozen in trials:
             missing = sorted(set(self._distributions) - set(frozen.params))
             if missing and not frozen.state.is_finished() and not writable:
-                continue  # an `ask` of a raysweep that wrote points value by value, cut short or under way
+                continue  # an unfinished `ask` of an older raysweep, which wrote points value by value
             if missing:
                 raise LedgerError(f"trial {frozen.number}: has no value of {', '.join(missing)}")
             self._trial_ids[frozen.number] = frozen._trial_id
             self._take(self._read(frozen, unfinished))
-        for number in self.unfinished():  # once all are known: whether one pauses depends on the others
+        for number in self.unfinished():  # after all are read: whether one pauses depends on the others
             self.pause(number)
 
     @classmethod
     @timed(DriverPart.LEDGER)
     def create(cls, directory: SweepDirectory, spec: SweepSpec, description: Mapping[str, Any] | None = None) -> Ledger:
-        """A new study in an empty journal; `description` is what else sweep.yaml says of the sweep.
+        """Create a study in an empty journal; `description` is the rest of sweep.yaml.
 
         Raises:
             StorageError: if the journal cannot be written.
@@ -141,13 +141,13 @@ class Ledger:
     @classmethod
     @timed(DriverPart.LEDGER)
     def open(cls, directory: SweepDirectory, spec: SweepSpec, *, writable: bool, running: bool = True) -> Ledger:
-        """The study of a sweep. `writable` repairs the journal first: the caller holds the driver lock.
+        """Open the study of a sweep. `writable` repairs the journal first, so the caller must hold the driver lock.
 
-        `running` says whether a driver is at work, which makes unfinished trials running ones rather than interrupted.
+        `running` says whether a driver is at work: if so, unfinished trials are running, otherwise interrupted.
 
         Raises:
-            LedgerError: if the journal is missing, holds no study of raysweep, or cannot be read; with the line, or the
-                trial, that is damaged.
+            LedgerError: if the journal is missing, holds no study of raysweep, or cannot be read; naming the damaged
+                line or trial.
             StorageError: if the journal cannot be repaired.
         """
         _quiet()
@@ -161,14 +161,14 @@ class Ledger:
             found = "is empty" if directory.journal.exists() else "is missing"
             raise LedgerError(f"{shown(directory.journal)}: {found}; bring it back, it is the record of the sweep")
         journal, study = _open_study(directory)
-        # In a bucket there is a copy, and which of the two is newer is told by what the one begins with.
+        # Not if a bucket has a copy: the newer one of the two is the one that begins with the other.
         if writable and directory.origin is None and is_worth_compacting(journal.line, study):
             journal, study = _compacted(directory, journal, study)
         try:
             return cls(journal, study, spec, TrialState.RUNNING if running else TrialState.INTERRUPTED, writable)
         except StorageError:
             raise
-        except Exception as error:  # whatever a journal from someone else can hold
+        except Exception as error:  # a journal from someone else can hold anything
             if isinstance(error, LedgerError) and str(error).startswith(shown(directory.journal)):
                 raise
             raise LedgerError(
@@ -176,7 +176,7 @@ class Ledger:
             ) from error
 
     def records(self) -> list[TrialRecord]:
-        """Every trial so far, by number."""
+        """Return every trial so far, by number."""
         return [self._records[number] for number in sorted(self._records)]
 
     def record(self, number: int) -> TrialRecord:
@@ -184,48 +184,48 @@ class Ledger:
 
     @property
     def searched(self) -> int:
-        """How many trials of the search there are: without those that confirm others."""
+        """Number of trials of the search, without those that confirm others."""
         return len(self._records) - len(self._confirming)
 
     @property
     def ended(self) -> int:
-        """How many trials of the search have ended."""
+        """Number of trials of the search that have ended."""
         return self.searched - len(self._open.keys() - self._confirming)
 
     def unfinished(self) -> list[int]:
-        """Numbers of the trials that have not ended."""
+        """Return the numbers of the trials that have not ended."""
         return [number for number, record in sorted(self._records.items()) if record.ended_at is None]
 
     @property
     def paused(self) -> Mapping[int, int]:
-        """The epoch at which each paused trial stands, by number; the mapping is the ledger's own."""
+        """The epoch at which each paused trial stands, by number; this is the ledger's own mapping, not a copy."""
         return self._paused
 
     def pause(self, number: int) -> bool:
-        """Take note that no process trains a trial; return whether it pauses where it stands."""
+        """Record that no process trains a trial; return whether it pauses at its last epoch."""
         record = self._records[number]
         if self._pausing is None or record.ended_at is not None or record.confirms is not None or not record.epochs:
             return False
-        if diverged_by(record.epochs[-1], self._metric) is not None:  # its driver died before it said so
+        if diverged_by(record.epochs[-1], self._metric) is not None:  # its driver died before it recorded this
             return False
         if not self._pausing.holds(number, len(record.epochs), self.values_at):
             return False
         self._paused[number] = len(record.epochs)
         self._records[number] = dataclasses.replace(record, state=TrialState.PAUSED)
-        read_epochs(self._frozen(number))  # Puts its epochs in their short form: it may have to wait for long.
+        read_epochs(self._frozen(number))  # Converts its epochs to their compact form: it may wait for a long time.
         return True
 
     def go_on(self, number: int) -> TrialRecord:
-        """Take note that a paused trial is handed to a process."""
+        """Record that a paused trial is handed to a process."""
         del self._paused[number]
         self._records[number] = dataclasses.replace(self._records[number], state=TrialState.RUNNING)
         return self._records[number]
 
     @timed(DriverPart.LEDGER)
     def ask(self) -> TrialRecord:
-        """Starts the next trial: the next enqueued point or grid point, else what the sampler suggests.
+        """Start the next trial: the next enqueued point or grid point, otherwise what the sampler suggests.
 
-        The trial is one line of the journal, with its whole point: it is there or it is not.
+        The trial is one line of the journal with its whole point, so it is never there in part.
 
         Raises:
             StorageError: if the journal cannot be written.
@@ -235,7 +235,7 @@ class Ledger:
 
     @timed(DriverPart.LEDGER)
     def confirm(self, confirmation: Confirmation) -> TrialRecord:
-        """Starts a trial that trains the configuration of another one again, with another seed.
+        """Start a trial that trains the configuration of another one again, with another seed.
 
         Raises:
             StorageError: if the journal cannot be written.
@@ -245,7 +245,7 @@ class Ledger:
         return self._begin(params, told)
 
     def _begin(self, params: Mapping[str, Any], attributes: dict[str, Any]) -> TrialRecord:
-        """Write the line of a trial that starts."""
+        """Write the journal line of a trial that starts."""
         begun = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
             params=dict(params),
@@ -254,12 +254,12 @@ class Ledger:
         )
         storage, number = self._study._storage, len(self._records)
         frozen = storage.get_trial(storage.create_new_trial(self._study._study_id, template_trial=begun))
-        frozen._distributions = self._distributions  # the same ones; Optuna has read them back from the journal
+        frozen._distributions = self._distributions  # the shared object; Optuna has parsed its own copy
         self._trial_ids[number] = self._open[number] = frozen._trial_id
         return self._take(self._read(frozen, TrialState.RUNNING))
 
     def _take(self, record: TrialRecord) -> TrialRecord:
-        """Keep a record as it now is, and beside the trial that it confirms."""
+        """Store a record, also in the record of the trial that it confirms."""
         before = self._records.get(record.number)
         if before is not None and before.confirmed_by:
             record = dataclasses.replace(record, confirmed_by=before.confirmed_by)
@@ -274,7 +274,7 @@ class Ledger:
 
     @timed(DriverPart.LEDGER)
     def describe(self, description: Mapping[str, Any]) -> None:
-        """Takes down the specification that the sweep is run with from here on, and what else sweep.yaml says of it.
+        """Record the specification that the sweep runs with from now on, and the rest of sweep.yaml.
 
         Raises:
             StorageError: if the journal cannot be written.
@@ -290,17 +290,17 @@ class Ledger:
 
     @property
     def past(self) -> tuple[PastSweep, ...]:
-        """What was taken over from earlier sweeps."""
+        """The trials that were taken over from earlier sweeps."""
         return self._past
 
     @property
     def lacks_past(self) -> bool:
-        """Whether the earlier sweeps that the sweep starts from are still to be taken over: it has not begun."""
+        """Return whether the sweep must still take over earlier sweeps: it starts from some, but has no trial yet."""
         return bool(self._spec.search.start_from) and not self._past and not self._records
 
     @timed(DriverPart.LEDGER)
     def start_from(self, past: tuple[PastSweep, ...]) -> None:
-        """Take down what the sampler is to know of earlier sweeps, before the first trial.
+        """Record what the sampler should know of earlier sweeps, before the first trial.
 
         Raises:
             StorageError: if the journal cannot be written.
@@ -311,7 +311,7 @@ class Ledger:
 
     @timed(DriverPart.LEDGER)
     def add_epoch(self, number: int, metrics: EpochMetrics, node: str, device: str) -> TrialRecord:
-        """Takes the result of one epoch. One that is here already, re-sent after a crash, changes nothing.
+        """Record the result of one epoch. A known result, sent again after a crash, changes nothing.
 
         Raises:
             LedgerError: if an epoch before this one is missing.
@@ -340,7 +340,7 @@ class Ledger:
 
     @timed(DriverPart.LEDGER)
     def finish(self, number: int, state: TrialState, cause: str, error: str | None = None) -> TrialRecord:
-        """Ends a trial, after its last epoch is in, and tells the sampler.
+        """End a trial whose last epoch is recorded, and tell the sampler.
 
         Raises:
             StorageError: if the journal cannot be written.
@@ -351,7 +351,7 @@ class Ledger:
 
     @timed(DriverPart.LEDGER)
     def add_tested(self, number: int, metrics: FinalMetrics) -> TrialRecord:
-        """Takes the final metrics of a trial that has ended; those that were there are replaced.
+        """Record the final metrics of a trial that has ended; they replace earlier ones.
 
         Raises:
             StorageError: if the journal cannot be written.
@@ -362,7 +362,7 @@ class Ledger:
         return self._records[number]
 
     def values_at(self, epoch: int) -> Mapping[int, float]:
-        """The objective of every trial of the search that has reached `epoch`, by number: a rung, whoever stands on it.
+        """Return a rung: the objective of every trial of the search that has reached `epoch`, by number.
 
         The mapping is the ledger's own, and grows as trials arrive.
         """
@@ -375,9 +375,9 @@ class Ledger:
         return self._rungs[epoch]
 
     def _settle(self) -> None:
-        """Does to the end what a driver that died had begun: an `ask`, an `add_epoch`, or a `finish`.
+        """Complete what a driver that died had begun: an `ask`, an `add_epoch`, or a `finish`.
 
-        It happens before any trial goes on, since what the sampler suggests depends on how far the others are.
+        This happens before any trial goes on, because the sampler's suggestion depends on how far the others are.
         """
         storage = self._study._storage
         for frozen in self._study.get_trials(deepcopy=False):
@@ -402,7 +402,7 @@ class Ledger:
             if outcome is not None:
                 state, cause, error = outcome
                 self._end(trial_id, epochs, state, cause, error)
-        vars(self).pop("_ranking", None)  # made before the last of these were settled
+        vars(self).pop("_ranking", None)  # it was made before all trials were settled
 
     def _objective(self, metrics: EpochMetrics) -> float:
         return float(getattr(metrics, self._metric))
@@ -416,7 +416,7 @@ class Ledger:
     def _end(
         self, trial_id: int, epochs: tuple[EpochRecord, ...], state: TrialState, cause: str | None, error: str | None
     ) -> None:
-        """Tells how a trial ended: the outcome first, so that what a crash cuts off can be told again."""
+        """Tell Optuna how a trial ended: the outcome first, so that `_settle` can complete what a crash cuts off."""
         storage, told = self._study._storage, TOLD[state]
         last = self._objective(epochs[-1].metrics) if epochs else math.nan
         values = None
@@ -424,7 +424,7 @@ class Ledger:
             storage.set_trial_user_attr(trial_id, OUTCOME, {"state": state.value, "cause": cause, "error": error})
             if state is TrialState.DIVERGED:
                 storage.set_trial_intermediate_value(trial_id, max(1, len(epochs)), math.nan)
-                # Else Optuna ranks pruned trials by their last step, and one that diverged late before others.
+                # Otherwise Optuna ranks pruned trials by their last step, and puts a late divergence before others.
                 if CONSTRAINT not in storage.get_trial(trial_id).constraints:
                     optuna.trial.Trial(self._study, trial_id).set_constraint(CONSTRAINT, 1.0)
             elif told is not optuna.trial.TrialState.FAIL and math.isfinite(last):
@@ -439,7 +439,7 @@ class Ledger:
 
     @timed(DriverPart.SAMPLER)
     def _suggest(self, number: int) -> dict[str, Any]:
-        """The point of trial `number`, a function of the specification and of what the other trials came to."""
+        """Return the point of trial `number`, a function of the specification and the other trials' results."""
         given = self._point(number) or {}
         trials = self._study.get_trials(deepcopy=False)
         running = [trials[open_number] for open_number in self._open if open_number not in self._ranking]
@@ -455,14 +455,14 @@ class Ledger:
 
     @cached_property
     def _ranking(self) -> Ranking:
-        """What the sampler learns from; made when it is first asked, for who only reads needs none."""
+        """The trials that the sampler learns from; built on first use, because readers do not need them."""
         ranking = ranking_for(self._spec)
         for frozen in self._study.get_trials(deepcopy=False):
             ranking.add(frozen)
         return ranking
 
     def _point(self, number: int) -> dict[str, Scalar] | None:
-        """The point that trial `number` must have, if the file gives one."""
+        """Return the point that trial `number` must have; None if the file gives none."""
         search = self._spec.search
         place = number - self._repeats_before(number)
         if place < len(search.enqueue):
@@ -486,7 +486,7 @@ class Ledger:
 
 
 def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:
-    """The journal and the study in it, every line of which has been read."""
+    """Open the journal, read every line, and return it with its study."""
     journal = Journal(directory.journal)
     try:
         return journal, optuna.load_study(study_name=STUDY, storage=JournalStorage(journal))
@@ -503,13 +503,13 @@ def _open_study(directory: SweepDirectory) -> tuple[Journal, optuna.Study]:
 
 
 def _compacted(directory: SweepDirectory, journal: Journal, study: optuna.Study) -> tuple[Journal, optuna.Study]:
-    """The journal and the study with a line for each trial; as they were if that cannot be written."""
+    """Return the journal and the study with a line for each trial; unchanged if that cannot be written."""
     lines = journal.line
     try:
         compact(journal, study)
     except StorageError as error:
         _log.warning("the journal could not be compacted: %s", error)
-    journal, study = _open_study(directory)  # also then: a disk can fail when the new one has taken the old one's place
+    journal, study = _open_study(directory)  # after an error too: the new journal may already be in place
     if journal.line < lines:
         _log.info("the journal was compacted: %d lines before, %d now", lines, journal.line)
     return journal, study

@@ -1,4 +1,4 @@
-"""Where a sweep stands, as one value computed from its trials: what the terminal shows and `raysweep status` prints."""
+"""The status of a sweep, computed from its trials: what the terminal shows and `raysweep status` prints."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ class SweepStatus:
     """Counts of trials and epochs, and the best trial so far."""
 
     trials: int
-    """Trials of the search in all; those that confirm the best of them are counted apart."""
+    """Total trials of the search; those that confirm the best of them are counted separately."""
     by_state: dict[TrialState, int]
     """How many trials of the search are in each state."""
     epochs_done: int
     epochs_saved: int
-    """Epochs that pruned and diverged trials would still have trained; what paused ones are spared shows at the end."""
+    """Epochs that pruned and diverged trials would still have trained; a paused trial counts once it is pruned."""
     images_per_s: float
     """Training throughput of the running trials together, from their last epochs."""
     best: TrialRecord | None
-    """The first by `ranked`: trials that ran to their end come before all others."""
+    """The first trial by `ranked`, which puts trials that ran to their end before all others."""
     best_ended: TrialRecord | None
     leader: TrialRecord | None
-    """The best one, by its latest value, of the best trial that has ended and those that run or are paused."""
+    """The trial with the best latest value among `best_ended` and the trials that run or are paused."""
     running: tuple[TrialRecord, ...]
     paused: tuple[TrialRecord, ...]
-    """The trials that wait on a rung of early stopping; the others that have not ended run, or were interrupted."""
+    """The trials that wait on a rung of early stopping. The other unfinished trials run, or were interrupted."""
     confirming: tuple[TrialRecord, ...]
-    """The trials that confirm the best ones: trained again, with other seeds."""
+    """The trials that confirm the best ones by training them again with other seeds."""
     to_confirm: int
-    """How many more of these there are to be, as far as that is known: nothing is until the search is over."""
+    """How many more of these will start, as far as that is known; 0 until the search is over."""
     finalists: tuple[TrialRecord, ...]
-    """The trials whose final metrics are measured, the best first: chosen on validation, measured on the test split."""
+    """The trials whose final metrics are measured on the test split, the best first by validation."""
 
     def __repr__(self) -> str:
-        """Say the counts and the best trial on one line."""
+        """Return the counts and the best trial on one line."""
         states = ", ".join(f"{count} {state.value}" for state, count in self.by_state.items())
         return (
             f"<{self.ended} of {self.trials} trials ended ({states or 'none started'}), {self.epochs_done} epochs "
@@ -78,12 +78,12 @@ class SweepStatus:
 
     @property
     def unconfirmed(self) -> int:
-        """Return how many trainings are still to end that confirm the best trials."""
+        """Return how many of the trials that confirm others have not ended, including those not started."""
         return len(self.confirming) - self.confirmed + self.to_confirm
 
     @property
     def left(self) -> int:
-        """Return how many trials are still to end, those that confirm others among them."""
+        """Return how many trials have not ended, including those that confirm others and those not started."""
         return max(0, self.trials - self.ended) + self.unconfirmed
 
     @property
@@ -93,13 +93,13 @@ class SweepStatus:
 
     @property
     def saved_share(self) -> float:
-        """Share that early stopping has spared of the epochs trained and spared."""
+        """Epochs that early stopping saved, as a share of the epochs trained and saved."""
         total = self.epochs_done + self.epochs_saved
         return self.epochs_saved / total if total else 0.0
 
 
 def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus:
-    """Return where the sweep of `spec` stands with these trials."""
+    """Return the status of the sweep of `spec` with these trials."""
     metric = spec.search.objective.metric
     best = ranked(list(records), metric)
     ended = [record for record in best if record.ended_at is not None]
@@ -130,7 +130,7 @@ def sweep_status(records: Sequence[TrialRecord], spec: SweepSpec) -> SweepStatus
 
 
 def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, at_once: int) -> float | None:
-    """Return how long the rest will take if epochs cost what they have cost so far; None before the first."""
+    """Estimate the seconds left from the mean time of the epochs so far; None before the first epoch."""
     epochs = [epoch.value("epoch_s") for record in records for epoch in record.epochs]
     if not epochs:
         return None
@@ -140,12 +140,12 @@ def remaining_seconds(records: Sequence[TrialRecord], spec: SweepSpec, at_once: 
 
 
 def epochs_to_come(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
-    """Return how many epochs the sweep is expected to train still.
+    """Estimate how many epochs the sweep still has to train.
 
-    Where trials pause, the rule says how many pass each rung. Otherwise a trial to come is expected to train as many
-    epochs as the ended ones did, seen together with `PRIOR_TRIALS` that early stopping treats as its rule says: the
-    first trials of a sweep pass every rung and say little of the others. What confirms the best trials counts once the
-    search is over.
+    If trials pause, the rule says how many pass each rung. Otherwise a future trial is expected to train as many epochs
+    as the mean of the ended ones and of `PRIOR_TRIALS` imaginary ones that early stopping treats as its rule says. The
+    latter are needed because the first trials of a sweep pass every rung, which says little about the others.
+    Confirming trials count once the search is over.
     """
     of = {record.number: record for record in records}
     confirming = [record for record in records if record.confirms is not None and record.ended_at is None]
@@ -155,7 +155,7 @@ def epochs_to_come(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
 
 
 def _epochs_to_search(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
-    """Return how many epochs the search is expected to train still."""
+    """Estimate how many epochs the search still has to train."""
     if spec.asha is not None and spec.asha.promote:
         return _epochs_to_promote(records, spec)
     ended = [len(record.epochs) for record in records if record.state in ENDED]
@@ -165,9 +165,10 @@ def _epochs_to_search(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
 
 
 def _epochs_to_promote(records: Sequence[TrialRecord], spec: SweepSpec) -> float:
-    """Return the epochs to come of a sweep whose trials pause: one in `reduction_factor` passes each rung, or more.
+    """Estimate the epochs left in a search whose trials pause: at least one in `reduction_factor` passes each rung.
 
-    The first to arrive at a rung are sent on before the best have come. At least one trial passes all rungs.
+    More may pass, because the first to arrive at a rung go on before the best have come. At least one trial passes all
+    rungs.
     """
     assert spec.asha is not None
     if len(records) >= spec.trials and all(record.state in ENDED for record in records):
@@ -184,7 +185,7 @@ def _epochs_to_promote(records: Sequence[TrialRecord], spec: SweepSpec) -> float
 
 
 def remaining_test_seconds(status: SweepStatus, at_once: int) -> float | None:
-    """Return how long the untested finalists will take if they cost what the tested ones did; None before the first."""
+    """Estimate the seconds that testing still takes from the mean of the tested finalists; None before the first."""
     costs = [record.tested.measured_s for record in status.finalists if record.tested is not None]
     if not costs:
         return None
@@ -196,7 +197,7 @@ PRIOR_TRIALS = 3
 
 
 def _expected_epochs(spec: SweepSpec) -> float:
-    """Epochs of a trial of which one in `reduction_factor` passes each rung."""
+    """Return the expected epochs of a trial if one in `reduction_factor` trials passes each rung."""
     most = spec.max_epochs
     if spec.asha is None:
         return float(most)

@@ -1,1 +1,1 @@
-"""What is seen of a sweep in a terminal, or as JSON: live display, tables, lines."""
+"""Output on a sweep for a terminal or as JSON: live display, tables, lines."""

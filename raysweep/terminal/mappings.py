@@ -1,4 +1,4 @@
-"""A trial and the standing of a sweep as mappings of plain values: what `--format json` prints, by the same names."""
+"""Trials and the status of a sweep as mappings of plain values, with the names that `--format json` prints."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from raysweep.review.sweep import Sweep
 
 RIVALS = 10
-"""Trials that an explanation compares with the best one."""
+"""Most trials that an explanation compares with the best one."""
 
 
 def trial_mapping(sweep: Sweep, record: TrialRecord, metric: str | None = None) -> dict[str, Any]:
-    """Return what is known of a trial, but for its epochs; `metric` is what it was ranked by, if not the objective."""
+    """Return what is known about a trial, without its epochs; `metric` is what ranked it, if not the objective."""
     objective = sweep.objective
     return {
         "sweep": sweep.name,
@@ -50,7 +50,7 @@ def trial_mapping(sweep: Sweep, record: TrialRecord, metric: str | None = None) 
 
 
 def _confirmed_mapping(sweep: Sweep, record: TrialRecord, metric: str | None) -> dict[str, Any] | None:
-    """Return what a trial came to when it was trained again; None if it was not."""
+    """Return the results of a trial's further trainings; None if it was not trained again."""
     found = [row for row in confirmed(sweep.records, sweep.spec, metric) if row.trial == record.number]
     if not found:
         return None
@@ -60,13 +60,13 @@ def _confirmed_mapping(sweep: Sweep, record: TrialRecord, metric: str | None) ->
 
 
 def explanation_mapping(explanation: Explanation, sweep: str) -> dict[str, Any]:
-    """Return why the best trial is the best, with the first of the trials that are compared with it."""
+    """Return why the best trial is the best, with the first `RIVALS` trials that are compared with it."""
     mapping = dataclasses.asdict(explanation)
     return {**mapping, "rivals": mapping["rivals"][:RIVALS], "said": sentences(explanation, sweep)}
 
 
 def story_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
-    """Return all that is known of a trial: what early stopping decided of it and its epochs, too."""
+    """Return all that is known about a trial, including early stopping's decisions, its epochs and its files."""
     rungs = [
         {
             "epoch": decision.epoch,
@@ -82,7 +82,7 @@ def story_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
 
 
 def status_mapping(sweep: Sweep) -> dict[str, Any]:
-    """Return where a sweep stands; times are in seconds, and null where nobody can know them."""
+    """Return the status of a sweep; times are in seconds, and None if they are unknown."""
     status = sweep.status()
     return {
         "sweep": sweep.name,
@@ -111,7 +111,7 @@ def status_mapping(sweep: Sweep) -> dict[str, Any]:
 
 
 def _standing_mapping(sweep: Sweep, record: TrialRecord) -> dict[str, Any]:
-    """Return how far a trial has come that has not ended."""
+    """Return the progress of a trial that has not ended."""
     return {
         "trial": record.number,
         "epochs_done": record.epochs_done,

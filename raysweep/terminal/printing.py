@@ -1,4 +1,4 @@
-"""Lines that say how a sweep goes: for a program's reader, and for a terminal that cannot redraw."""
+"""Lines that report the progress of a sweep: for a program's user, and for a terminal that cannot redraw."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from raysweep.vae.preflight import Preflight, Unpredictable
 
 QUIET_S = 30.0
-"""Seconds without a line after which one says that the sweep goes on."""
+"""After this many seconds without a line, one says that the sweep goes on."""
 IMAGES_EVERY_S = 5.0
 _OUTLOOK_SHARE = 0.05
-"""Most of the driver's time that the outlook in these lines takes: it looks at every epoch of every trial."""
+"""Largest share of the driver's time for the outlook in these lines: it reads every epoch of every trial."""
 _OUTLOOK_TRIFLE_S = 0.01
 
 
 class ProgressLines:
-    """Writes a line when a trial ends, pauses or is tested, one for the first result, and one after half a minute.
+    """Lines on the progress of a sweep, one for each event.
+
+    The events are (a) a trial ends, pauses or is tested, (b) the first result, (c) half a minute without a line.
 
     Args:
         write: prints a line.
@@ -96,7 +98,7 @@ class ProgressLines:
         self._write(line)
 
     def _outlook(self, session: Session) -> str:
-        """Say which trial is ahead and how long the rest takes; of thousands of trials only now and then."""
+        """Say which trial is ahead and how long the rest takes; with thousands of trials only now and then."""
         begun = time.monotonic()
         if begun < self._outlook_due:
             return ""
@@ -108,20 +110,20 @@ class ProgressLines:
 
 
 class Printing(ProgressLines):
-    """Prints all that a program's reader is told of a sweep: what runs, how it goes, and what came of it."""
+    """All lines that a program's user sees of a sweep: what runs, its progress, and its results."""
 
     def __init__(self) -> None:
         super().__init__(_print)
         self._spec: SweepSpec | None = None
 
     def begin(self, spec: SweepSpec, done: int = 0) -> None:
-        """Say what runs, of which `done` trials have ended before."""
+        """Say what runs; `done` trials have ended before."""
         self._spec = spec
         before = f", {done} of them done" if done else ""
         self._say(f"{spec.name}  {what_runs(spec)}{before}")
 
     def images(self, done: int, total: int) -> None:
-        """Say how far the data cache is."""
+        """Say how many images the data cache has."""
         if self._quiet_s > IMAGES_EVERY_S:
             self._say(f"data cache: {done:,} of {total:,} images")
 
@@ -139,14 +141,14 @@ class Printing(ProgressLines):
         self._say(f"warning  {warning}")
 
     def idle(self, sweep: Sweep) -> None:
-        """Say that nothing was left to do, and how more is done."""
+        """Say that nothing is left to do, and how to add trials."""
         more = to_type("resume", sweep.directory.address, trials="+10")
         self._say(
             f"{sweep.name}  all {sweep.status().ended} trials have ended; nothing is left to do. Ten more: {more}"
         )
 
     def conclude(self, sweep: Sweep) -> None:
-        """Say what came of it and what to call next."""
+        """Say how the sweep ended and what to call next."""
         status, place = sweep.status(), sweep.directory.address
         self._say(f"{sweep.name}  {sweep.standing}: {summary_lines(status)}; {status.epochs_done} epochs trained")
         for cause in causes(sweep.records):
@@ -165,7 +167,7 @@ class Printing(ProgressLines):
 
 
 class Silence:
-    """Nobody watches."""
+    """An observer that prints nothing."""
 
     def idle(self, sweep: Sweep) -> None: ...
 
@@ -210,7 +212,7 @@ def _outlook(session: Session, status: SweepStatus) -> list[str]:
 
 
 def result_text(record: TrialRecord, spec: SweepSpec) -> str:
-    """Write the objective after the last epoch of a trial."""
+    """Return the objective after the last epoch of a trial, as text."""
     metric = spec.search.objective.metric
     return f"{metric} {value_text(record.last(metric))}" if record.epochs else "no result"
 

@@ -1,4 +1,4 @@
-"""The terminal during a sweep: one live display, or plain lines where the output is no terminal."""
+"""The terminal during a sweep: one live display, or plain lines if the output cannot be redrawn."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 
 _REDRAW_S = 0.25
 _REDRAW_SHARE = 0.05
-"""Most of the driver's time that redrawing takes: with ten thousand trials a look at all of them is no trifle."""
+"""Largest share of the driver's time for redrawing: with ten thousand trials, reading all of them is slow."""
 _FIXED_LINES = 11
-"""Lines of a terminal that the view keeps for everything but the running trials: more than it has, it would cut."""
+"""Lines that the view keeps for everything except the running trials. The terminal would cut a longer view."""
 
 
 class LiveDisplay:
-    """Redraws the state of the sweep in place."""
+    """A display that redraws the state of the sweep in place."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -74,16 +74,16 @@ class LiveDisplay:
     def tick(self, session: Session) -> None:
         now = time.monotonic()
         if now >= self._due:
-            self._live.start()  # on the first tick: until then the bar of the data cache may have the terminal
+            self._live.start()  # on the first tick: until then the bar of the data cache may use the terminal
             self._live.update(_live_view(session, self._console.height), refresh=True)
             self._due = now + max(_REDRAW_S, (time.monotonic() - now) / _REDRAW_SHARE)
 
 
 class PlainDisplay(ProgressLines):
-    """Prints lines where nothing can be redrawn: in a pipe, on a terminal with TERM=dumb, or beside a debugger."""
+    """Lines for output that cannot be redrawn: a pipe, a terminal with TERM=dumb, or one shared with a debugger."""
 
     def __init__(self, console: Console) -> None:
-        is_pipe = not console.is_terminal  # where a line stays a line
+        is_pipe = not console.is_terminal  # which does not wrap lines
         super().__init__(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=is_pipe))
 
     def __enter__(self) -> PlainDisplay:
@@ -142,9 +142,9 @@ def _live_view(session: Session, height: int) -> RenderableType:
 
 
 def _training_done(status: SweepStatus, records: Sequence[TrialRecord], spec: SweepSpec) -> tuple[float, float]:
-    """Return how much training a sweep is in all, and how much of it is done: trials, or epochs where trials pause.
+    """Return a sweep's total training and the part done: in trials, or in epochs if trials pause.
 
-    Nearly all of those that pause end together, when nothing is left to train.
+    Paused trials would not show the progress, because nearly all of them end together when nothing is left to train.
     """
     if spec.asha is None or not spec.asha.promote:
         of = status.trials + len(status.confirming) + status.to_confirm
@@ -153,7 +153,7 @@ def _training_done(status: SweepStatus, records: Sequence[TrialRecord], spec: Sw
 
 
 def _left(session: Session, status: SweepStatus, records: Sequence[TrialRecord]) -> str:
-    """Return how long the rest of the present phase will take; nothing before the first measurement of it."""
+    """Return how long the rest of the current phase will take, as text; empty before its first measurement."""
     if session.testing:
         rest = remaining_test_seconds(status, session.slots.count)
     else:
@@ -178,7 +178,7 @@ def _counts(session: Session, status: SweepStatus) -> Text:
 
 
 def _leaders(status: SweepStatus) -> list[TrialRecord]:
-    """Return the trial that is ahead now and, if that one still runs, the best of those that have ended."""
+    """Return the trial that is ahead now and, if it has not ended, the best ended one."""
     return [record for record in (status.leader, status.best_ended) if record is not None][
         : 1 if status.leader is status.best_ended else 2
     ]

@@ -1,4 +1,4 @@
-"""What the commands print of a sweep: tables and lines for a person."""
+"""Tables and lines for people that the commands print about a sweep."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ SHOWN_FINALS = {
     "reconstruction_accuracy": "floor_reconstruction_accuracy",
     "silhouette": None,
 }
-"""The final metrics that say most, each with its floor."""
+"""The most informative final metrics, each with its floor: the value of real images."""
 _LEAST_NEEDED_FINALS = ("silhouette", "reconstruction_accuracy", "mixture_kid", "coverage", "elbo_nats", "iwae_nats")
-"""Those that a narrow terminal does without, the first to go first."""
+"""Final metrics that are left out on a narrow terminal, in this order."""
 
 GAP = 2
-"""Blanks between two columns, and between two parts of a line."""
+"""Spaces between two columns, and between two parts of a line."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Column:
 
 
 class FittingTable:
-    """A table of numbers that leaves out whole columns where the terminal is narrow, and never cuts a digit."""
+    """A table of numbers that leaves out whole columns on a narrow terminal, and never cuts a digit."""
 
     def __init__(
         self, columns: Sequence[Column], least_needed: Sequence[str], row_styles: Sequence[str], elsewhere: str
@@ -86,7 +86,7 @@ class FittingTable:
         self._elsewhere = elsewhere
 
     def fitting(self, width: int) -> list[Column]:
-        """Return the columns that fit into `width` cells; those of `least_needed` go, in that order, until they do."""
+        """Return the columns that fit into `width` cells, after leaving out `least_needed` ones in that order."""
         kept = list(self._columns)
         for name in self._least_needed:
             if sum(column.width for column in kept) + GAP * (len(kept) - 1) <= width:
@@ -109,7 +109,7 @@ class FittingTable:
 
 
 class FittingLine:
-    """Parts of one line, which may end in blanks to align; those that do not fit are counted instead of cut."""
+    """Parts of one line, which may end in spaces to align. Parts that do not fit are counted instead of cut."""
 
     def __init__(self, parts: Sequence[Text | str]) -> None:
         self._parts = [Text(part) if isinstance(part, str) else part for part in parts]
@@ -139,14 +139,14 @@ def param_texts(params: dict[str, Scalar]) -> list[str]:
 
 
 def value_text(value: Scalar) -> str:
-    """A number as a person reads it: four significant digits, no trailing zeros."""
+    """Format a number for people: four significant digits, no trailing zeros; one decimal from 1,000 to a million."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     return f"{value:.1f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds as `42s`, `3m 07s` or `2h 05m`."""
+    """Format seconds as `42s`, `3m 07s` or `2h 05m`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -187,7 +187,7 @@ def _mean_text(row: Confirmed | None) -> str:
 
 
 def confirmed_text(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSpec) -> str:
-    """Say what a trial came to when it was trained again: `841.2 ± 23.1 over 3 other seeds`; "" if it was not."""
+    """Return the result of a trial's further trainings: `841.2 ± 23.1 over 3 other seeds`; "" if there are none."""
     row = next((row for row in confirmed(records, spec) if row.trial == record.number), None)
     if row is None:
         return ""
@@ -199,7 +199,7 @@ def _state_text(record: TrialRecord) -> Text:
 
 
 def ranking_view(ranking: Ranking, limit: int) -> FittingTable:
-    """Return the table of a ranking: the sweep of each trial if they are several, and what any of them searched."""
+    """Return the table of a ranking, with each trial's sweep if there are several, and all searched parameters."""
     rows = ranking.rows[:limit]
     extra = [name for name in ("elbo_nats", "bits_per_dim", "psnr_db", "active_units") if name != ranking.metric]
     searched = list(dict.fromkeys(name for sweep, _ in ranking.rows for name in sweep.spec.trial.searched))
@@ -225,16 +225,16 @@ def ranking_view(ranking: Ranking, limit: int) -> FittingTable:
 
 
 def _confirmed_in(sweep: Sweep, record: TrialRecord, metric: str) -> Confirmed | None:
-    """Return what a trial of a sweep came to when it was trained again; None if it was not."""
+    """Return the result of the further trainings of a sweep's trial; None if there are none."""
     if not record.confirmed_by:
         return None
     return next((row for row in confirmed(sweep.records, sweep.spec, metric) if row.trial == record.number), None)
 
 
 def explanation_view(explanation: Explanation, limit: int = 3) -> FittingTable:
-    """Return the table of parameters: how important each is, where the model sees its best value, and what trials have.
+    """Return the table of parameters: their importances, the model's best values, and the values of trials.
 
-    `limit` is how many trials have a column, the best one among them.
+    `limit` is how many trials have a column, including the best one.
     """
     names, found, slices = list(explanation.params), explanation.importances.of, explanation.model.slices
     names.sort(key=lambda name: -found[name].share if name in found else 0.0)
@@ -262,15 +262,15 @@ def explanation_view(explanation: Explanation, limit: int = 3) -> FittingTable:
 
 
 def _as_measured(record: TrialRecord, metric: str) -> Scalar:
-    """Return a metric of the last epoch, or of the test split, in its own type: active units are whole numbers."""
+    """Return a metric of the last epoch or the test split in its own type: active units are integers."""
     value = record.last(metric)
     return int(value) if metric.endswith("active_units") and value == value // 1 else value
 
 
 def finals_view(finalists: Sequence[TrialRecord], limit: int = 5) -> FittingTable:
-    """Return the table of final metrics of the best tested trials, with what real images come to below them.
+    """Return the table of final metrics of the best tested trials, with the values of real images below them.
 
-    A metric that was measured of none of them, such as an accuracy of images without labels, has no column.
+    A metric that none of them has, such as an accuracy on images without labels, has no column.
     """
     tested = [(record, record.tested) for record in finalists if record.tested is not None][:limit]
     columns = [Column("trial", (*(str(record.number) for record, _ in tested), "real"))]
@@ -285,18 +285,18 @@ def finals_view(finalists: Sequence[TrialRecord], limit: int = 5) -> FittingTabl
 
 
 def finals_text(record: TrialRecord) -> str:
-    """Return the final metrics that say most, on one line."""
+    """Return the most informative final metrics, on one line."""
     return "  ".join(finals_texts(record))
 
 
 def finals_texts(record: TrialRecord) -> list[str]:
-    """Return the final metrics that say most, each as its name and value."""
+    """Return the most informative final metrics, each as its name and value."""
     values = [(name, getattr(record.tested, name)) for name in SHOWN_FINALS]
     return [f"{name} {value_text(value)}" for name, value in values if value is not None]
 
 
 def summary_lines(status: SweepStatus) -> str:
-    """The counts by state on one line."""
+    """Return the counts by state on one line."""
     order = [*ENDED, TrialState.RUNNING, TrialState.PAUSED, TrialState.INTERRUPTED]
     parts = [f"{status.by_state[state]} {state.value}" for state in order if status.by_state.get(state)]
     if status.to_do:
@@ -307,7 +307,7 @@ def summary_lines(status: SweepStatus) -> str:
 
 
 def profile_lines(sweep: Sweep) -> list[str]:
-    """Where the time of a run went, in three lines; none if it was not profiled."""
+    """Return how a run spent its time, in three lines; none if it was not profiled."""
     from raysweep.report.profile.sentences import overview, sentences
 
     if sweep.profile is None:
@@ -317,7 +317,7 @@ def profile_lines(sweep: Sweep) -> list[str]:
 
 
 def causes(records: list[TrialRecord]) -> list[str]:
-    """Why trials ended without a result, each cause once, with the trials it ended."""
+    """Return why trials ended without a result: each cause once, with the trials it ended."""
     found: dict[tuple[str, str], list[int]] = {}
     for record in records:
         if record.state in WITHOUT_RESULT:
@@ -329,13 +329,13 @@ def causes(records: list[TrialRecord]) -> list[str]:
 
 
 def what_runs(spec: SweepSpec) -> str:
-    """Say how many trials run, on what, and which sampler chooses them; if that was left to `auto`, why this one."""
+    """Say how many trials run, on which data, and which sampler chooses them; with `auto` also why this one."""
     reason = f" (auto: {spec.sampler_reason})" if spec.sampler_reason else ""
     return f"{counted(spec.trials, 'trial')} on {spec.data.dataset}, sampled by {spec.search.sampler}{reason}"
 
 
 def data_lines(data: DataDescription, remarks: Sequence[Note]) -> Iterator[tuple[str, str]]:
-    """Say what the classes are, how the files were understood, and what is left out: subject and text of each line."""
+    """Yield subject and text of lines on the classes, how files were read, and what is left out."""
     if data.class_counts:
         pairs = [f"{name} {count:,}" for name, count in zip(data.classes, data.class_counts, strict=True)]
         more = f", and {len(pairs) - SHOWN_CLASSES:,} more" if len(pairs) > SHOWN_CLASSES else ""
@@ -362,11 +362,11 @@ def plan_view(
     spec: SweepSpec, data: DataDescription, collapse: Sequence[str], slots: Slots, where: str,
     remarks: Sequence[Note] = (), past: Sequence[PastSweep] = (),
 ) -> Table:  # fmt: skip
-    """Show what a search space file would run, a row a subject.
+    """Return a table of what a search space file would run, with a row per subject.
 
     Args:
         collapse: at which KLD weight collapse is predicted.
-        remarks: what preparing the images did to them.
+        remarks: how preparing the images changed them.
         past: what is taken over from earlier sweeps.
     """
     table = Table.grid(padding=(0, 2))

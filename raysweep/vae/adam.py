@@ -1,4 +1,4 @@
-"""Adam (arXiv:1412.6980), all parameters in one fused operation, and that of several trials at once."""
+"""Adam (arXiv:1412.6980) with all parameters in one fused operation, for one trial or several at once."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ EPSILON = 1e-8
 
 
 class Adam:
-    """The same numbers, bit by bit, as `torch.optim.Adam(fused=True)`.
+    """Adam with the same results, bit by bit, as `torch.optim.Adam(fused=True)`.
 
-    It does not import torch's compiler, which torch's own optimiser does at its first step: over a second of a short
-    trial's life.
+    torch's own optimiser imports torch's compiler at its first step, which takes over a second of a short trial. This
+    one does not import it.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
         self.parameters = list(parameters)
         self.learning_rate = learning_rate
-        # In the memory format of their parameter: the fused step walks both in memory order.
+        # Same memory format as their parameter, because the fused step walks both in memory order.
         self._means = [torch.zeros_like(parameter) for parameter in self.parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self.parameters]
-        # One for each parameter, as checkpoints have them; all step at once, so they are equal.
+        # One count per parameter, as in checkpoints. All parameters step at once, so the counts are equal.
         self._steps = torch.zeros(len(self.parameters), device=self.parameters[0].device)
 
     def zero_grad(self) -> None:
-        """Forgets the gradients."""
+        """Forget the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves each parameter by its gradient, which every one must have, from autograd."""
+        """Move each parameter by its gradient, which autograd must have set for every parameter."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self._steps.add_(1)
         steps = [self._steps[0]] * len(gradients)
         _fused_adam(self.parameters, gradients, self._means, self._squares, steps, self.learning_rate)
 
     def state(self) -> dict[str, Tensor]:
-        """The moments and the count of steps of each parameter, by its position: `0.exp_avg`, `0.exp_avg_sq`, `0.step`.
+        """Return each parameter's moments and step count by position: `0.exp_avg`, `0.exp_avg_sq`, `0.step`.
 
-        The tensors are the optimiser's own.
+        The tensors are the optimiser's own, not copies.
         """
         moments = {"exp_avg": self._means, "exp_avg_sq": self._squares, "step": self._steps.unbind()}
         return {
@@ -52,45 +52,49 @@ class Adam:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state` gave, in whatever memory format."""
+        """Copy in a state that `state` returned, in any memory format."""
         for key, value in self.state().items():
             value.copy_(state[key])
 
     @torch.no_grad()
     def move_state(self, means: Sequence[Tensor], squares: Sequence[Tensor], steps: Tensor) -> None:
-        """Keeps its state in these tensors from now on: a mean and a square shaped like each parameter, and `steps`
-        [parameters].
+        """Move the state into these tensors and keep it there.
 
-        The moments must be in the memory format of their parameter.
+        Args:
+            means: one for each parameter, of its shape and memory format.
+            squares: likewise.
+            steps: [parameters].
         """
         for place, value in zip((*means, *squares, steps), (*self._means, *self._squares, self._steps), strict=True):
             place.copy_(value)
         self._means, self._squares, self._steps = list(means), list(squares), steps
 
     def own(self) -> None:
-        """Gives its state memory of its own again."""
+        """Move the state back into memory of its own."""
         self._means, self._squares = ([value.clone() for value in values] for values in (self._means, self._squares))
         self._steps = self._steps.clone()
 
 
 class StackedAdam:
-    """The steps of several trials' `Adam` in one, each at its own learning rate.
+    """The `Adam` steps of several trials in one operation, each at its own learning rate.
 
-    It moves their state into common tensors, of which they keep views: their states stay what they would be.
+    It moves the trials' states into common tensors and leaves views of these with the trials, so each state stays what
+    it would be alone.
     """
 
     def __init__(
         self, rows: Tensor, optimizers: Sequence[Adam], views: Callable[[Tensor], Sequence[Sequence[Tensor]]]
     ) -> None:
-        """
+        """Move the state of `optimizers` into common tensors.
+
         Args:
             rows: [members, parameters of one], a leaf with the gradients of all.
             optimizers: of the members.
-            views: what gives the members' parameters as views of a tensor like `rows`.
+            views: returns the members' parameters as views of a tensor like `rows`.
         """
         self.rows = rows
         self.learning_rates = torch.zeros(len(optimizers), 1, dtype=rows.dtype, device=rows.device)
-        """[members, 1]; may be written to."""
+        """[members, 1]; callers may write to it."""
         self._means, self._squares, self._moves = (torch.zeros_like(rows, requires_grad=False) for _ in range(3))
         self._steps = torch.zeros(len(optimizers), len(optimizers[0].parameters), device=rows.device)
         places = zip(optimizers, views(self._means), views(self._squares), self._steps, strict=True)
@@ -98,26 +102,27 @@ class StackedAdam:
             optimizer.move_state(means, squares, steps)
 
     def zero_grad(self) -> None:
-        """Forgets the gradients."""
+        """Forget the gradients."""
         self.rows.grad = None
 
     @torch.no_grad()
     def clip(self, longest: Tensor) -> None:
-        """Scales down each member's gradient to its L2 norm in `longest` [members, 1], as `clip_grad_norm_` does."""
+        """Scale each member's gradient down to the L2 norm in `longest` [members, 1], as `clip_grad_norm_` does."""
         gradients = self.rows.grad
         assert gradients is not None
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         scales = (longest / (norms + 1e-6)).clamp(max=1.0)
-        # An infinite gradient that nothing limits stays what it is: inf / inf would make all of it NaN.
+        # Leave a gradient without a limit as it is: if it were infinite, inf / inf would make all of it NaN.
         gradients.mul_(torch.where(longest.isinf(), 1.0, scales))
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves each member's parameters by its gradient."""
+        """Move each member's parameters by its gradient."""
         gradients = self.rows.grad
         assert gradients is not None
         self._steps.add_(1)
-        # The fused operation knows one learning rate: at 1 it turns zeros into the moves, which take each its own.
+        # The fused operation takes one learning rate: at 1 it turns zeros into moves, then each member's rate scales
+        # its own move.
         self._moves.zero_()
         moves, means, squares = self._moves.unbind(), self._means.unbind(), self._squares.unbind()
         _fused_adam(moves, gradients.unbind(), means, squares, self._steps[:, 0].unbind(), learning_rate=1.0)
@@ -142,10 +147,11 @@ def _fused_adam(
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """A tensor without gaps, on a CPU as one row if it is not contiguous.
+    """View a tensor without gaps as one row if it is on a CPU and not contiguous.
 
-    Autograd gives a gradient the strides of its parameter, and the moments have them too, so all four come in the same
-    order. torch's fused step on a CPU walks them as they lie, but first makes a contiguous copy of the gradient.
+    torch's fused step on a CPU walks tensors as they lie in memory, but first makes a contiguous copy of the gradient.
+    Autograd gives a gradient the strides of its parameter, and the moments have them too, so all four rows come in the
+    same order.
     """
     if tensor.is_contiguous() or tensor.device.type != "cpu":
         return tensor

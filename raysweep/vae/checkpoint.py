@@ -1,9 +1,8 @@
-"""Checkpoints of a trial in training: one safetensors file an epoch, with the epoch's result inside it.
+"""Checkpoints of a trial in training: one safetensors file per epoch, with the epoch's result inside it.
 
 The file holds the model's and the optimiser's tensors; its header holds the configuration, the epoch's metrics and the
-validation losses of all epochs as JSON. Nothing in it can run code. Because the result travels with the state that
-follows from it, a trial that dies between writing its checkpoint and reporting emits the same result again instead of
-training the epoch twice.
+validation losses of all epochs as JSON. Nothing in it can run code. Because state and result are in one file, a trial
+that dies between writing its checkpoint and reporting emits the same result again instead of training the epoch twice.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _log = logging.getLogger("raysweep")
 
 
 class Checkpoint(NamedTuple):
-    """What one checkpoint holds."""
+    """The contents of one checkpoint."""
 
     tensors: dict[str, torch.Tensor]
     config: TrialConfig
@@ -51,11 +50,10 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics, best_epoch: int | None = None) -> Path:
-    """Write the state after the epoch that `metrics` is of, whole or not at all, and drop all but the last two.
+    """Write the state after the epoch of `metrics`, whole or not at all, and drop older checkpoints.
 
-    That of `best_epoch` is kept besides.
-
-    Makes `directory` where it is missing but not the one above: below an empty mount point a trial is not continued.
+    The last two and that of `best_epoch` are kept. A missing `directory` is made, but not its parent: a trial must not
+    continue below an empty mount point.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -76,9 +74,10 @@ def save_checkpoint(directory: Path, training: Training, metrics: EpochMetrics, 
 
 
 def drop_checkpoints(directory: Path, epoch: int, best_epoch: int | None = None) -> None:
-    """Drop what a trial no longer needs: older checkpoints than that of `epoch`, but the one before and the best.
+    """Drop the checkpoints before that of `epoch`, except the latest of them and the best.
 
-    After a restore too: the process that wrote the checkpoint may have died before it dropped the others.
+    This is needed after a restore too, because the process that wrote the checkpoint may have died before dropping the
+    others.
 
     Raises:
         StorageError: if the file system is read-only or gone.
@@ -91,16 +90,16 @@ def drop_checkpoints(directory: Path, epoch: int, best_epoch: int | None = None)
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints of a trial, the newest first."""
+    """Return the checkpoints of a trial, the newest first."""
     found = [path for path in directory.glob("epoch-*.safetensors") if _NAME.fullmatch(path.name)]
     return sorted(found, reverse=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The whole of a checkpoint.
+    """Read a checkpoint.
 
     Raises:
-        CheckpointError: if the file is missing, torn, or no checkpoint of raysweep.
+        CheckpointError: if the file is missing, torn, or not a checkpoint of raysweep.
     """
     try:
         tensors, header = read_tensors(path)
@@ -121,10 +120,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def kept_checkpoint(directory: Path, kept_by: Criterion | None) -> Checkpoint:
-    """Return the checkpoint of a trial that is the best by a criterion, the later of equal ones; else the newest.
+    """Return a trial's best whole checkpoint by `kept_by`, or the newest if that is None.
+
+    Of equally good ones it is the later.
 
     Raises:
-        CheckpointError: if there is no whole one.
+        CheckpointError: if no checkpoint is whole.
     """
     best: Checkpoint | None = None
     faults = []
@@ -146,9 +147,9 @@ def kept_checkpoint(directory: Path, kept_by: Criterion | None) -> Checkpoint:
 
 
 def restore_checkpoint(directory: Path, training: Training) -> EpochMetrics | None:
-    """Brings `training` to the newest whole checkpoint and returns the result of its epoch; None if there is none.
+    """Restore `training` from the newest whole checkpoint and return its epoch's result; None if there is none.
 
-    Falls back to the older one where the newest is torn, and says so in the log.
+    If the newest is torn, an older one is used and the log says so.
 
     Raises:
         CheckpointError: if a checkpoint belongs to another configuration.
@@ -173,8 +174,8 @@ def restore_checkpoint(directory: Path, training: Training) -> EpochMetrics | No
 
 
 def _load(training: Training, tensors: dict[str, torch.Tensor]) -> None:
-    """Replaces the state of the model and of Adam; changes nothing unless every tensor is there and fits."""
-    # Parameters, and of batch normalisation the running statistics and the count of steps, which is no float.
+    """Replace the state of the model and of Adam; change nothing unless every tensor is there and fits."""
+    # Parameters, and batch normalisation's running statistics and its count of steps, which is not a float.
     model_state: dict[str, torch.Tensor] = training.model.state_dict()
     wanted = {f"model.{name}": (value.shape, value.dtype) for name, value in model_state.items()}
     wanted |= {f"optimizer.{name}": (value.shape, value.dtype) for name, value in training.optimizer.state().items()}

@@ -1,4 +1,4 @@
-"""What a KLD weight means: its conversion between the conventions of the training objective. Needs no torch."""
+"""Conversion of a KLD weight between the conventions of the training objective. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from raysweep.spec.config import TrialConfig
 
 
 def pixel_mean_weight(config: TrialConfig, pixels: int) -> float:
-    """The KLD weight of `config` in the convention of mean squared error + weight * KL, for comparing sweeps.
+    """Return the KLD weight of `config` in the convention mean squared error + weight * KL, to compare sweeps.
 
     Raises:
-        ValueError: for a likelihood whose data term is no fixed multiple of the squared error.
+        ValueError: if the likelihood's data term is not a fixed multiple of the squared error.
     """
     if config.likelihood != "gaussian":
         raise ValueError(f"a {config.likelihood} likelihood has no equivalent weight of the squared error")

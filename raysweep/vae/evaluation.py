@@ -1,4 +1,4 @@
-"""The metrics of one pass over the validation images. docs/metrics.md defines each of them."""
+"""The metrics of one pass over the validation images. docs/metrics.md defines each metric."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from raysweep.vae.precision import products_in
 
 EVALUATION_BATCH = 256
 NO_VARIANCE = 1e-10
-"""Below this images are all the same: what is left is rounding of their mean."""
+"""If the variance is below this, all images are the same: the rest is rounding of their mean."""
 
 RunMembers = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""Runs several models: from x [batch, members, channels, height, width] and noise [members, batch, latents] to the
-decoders' outputs [batch, members, ...] and the posteriors' means and log variances [members, batch, latents]."""
+"""A function that runs several models on x [batch, members, channels, height, width] and noise [members, batch,
+latents]. It returns the decoders' outputs [batch, members, ...], and the posteriors' means and log variances [members,
+batch, latents]."""
 
 
 class Images(Protocol):
@@ -43,16 +44,19 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: Tensor) -> Tensor:
-        """Images at `indices` [batch] as float32 [batch, channels, height, width] in [0, 1] on the trial's device."""
+        """Return images at `indices` [batch] as float32 [batch, channels, height, width] in [0, 1].
+
+        They are on the trial's device.
+        """
         ...
 
     def mean_image(self) -> Tensor:
-        """The mean over all images, float32 [channels, height, width]."""
+        """Return the mean over all images, float32 [channels, height, width]."""
         ...
 
 
 def mean_image_error(images: Images, mean: Tensor, device: torch.device) -> float:
-    """Mean squared error, a pixel, of predicting `mean` for every image: the variance that `r2` is a share of."""
+    """Return the mean squared error per pixel if `mean` predicts every image: the variance that `r2` refers to."""
     total = torch.zeros((), dtype=torch.float64, device=device)
     mean = mean.to(device)
     for batch in torch.arange(len(images), device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
@@ -63,12 +67,12 @@ def mean_image_error(images: Images, mean: Tensor, device: torch.device) -> floa
 def evaluate(
     model: ConvVAE, images: Images, config: TrialConfig, baseline_mse: float, device: torch.device
 ) -> dict[str, Any]:
-    """The validation metrics of `EpochMetrics`, from one pass with latents sampled from the posterior.
+    """Return the validation metrics of `EpochMetrics`, from one pass with latents sampled from the posterior.
 
-    The encoder is given what the trial gives it: binarised images if so, never augmented or corrupted ones. `val_loss`
-    is against these; everything else is against the images as they are, so that it compares between trials. The noise,
-    and what binarising draws, is the same in every epoch and for every trial of the same seed and latent size, so that
-    differences are the models'. `baseline_mse` is what `mean_image_error` gives for the training mean. Reads the device
+    The encoder gets binarised images if the trial binarises, but never augmented or corrupted ones. `val_loss` compares
+    with these; every other metric compares with the original images, so that trials can be compared. The noise and the
+    draws of binarising are the same in every epoch and for every trial of the same seed and latent size, so that
+    differences come from the models. `baseline_mse` is the `mean_image_error` of the training mean. The device is read
     once, at the end.
     """
 
@@ -85,8 +89,8 @@ def evaluate(
 def evaluate_members(
     run: RunMembers, images: Images, configs: Sequence[TrialConfig], baseline_mse: float, device: torch.device
 ) -> list[dict[str, Any]]:
-    """What `evaluate` gives, of several models that `run` runs as one and that differ in no shape and likelihood."""
-    generators = [torch.Generator().manual_seed(config.seed) for config in configs]  # the CPU's: the same everywhere
+    """Return the metrics of `evaluate` for several models of equal shapes and likelihood, which `run` runs as one."""
+    generators = [torch.Generator().manual_seed(config.seed) for config in configs]  # on the CPU: the same everywhere
     binarisations = [seeded_generator(device, config.seed, 0, "validation") for config in configs]
     sums = _ValidationSums(configs, device)
     for batch in torch.arange(len(images), device=device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
@@ -109,7 +113,7 @@ class _ValidationSums:
         self._configs = configs
         self._likelihood = configs[0].likelihood
         self.binarised = any(config.binarise != "none" for config in configs)
-        """Whether a model may be shown other images than they are."""
+        """Whether a model may see images other than the originals."""
         self._sigmas = torch.tensor([config.sigma for config in configs], device=device)
         members, latents = len(configs), configs[0].latent_size
         self._squared_error, self._cross_entropy, self._misfit = torch.zeros(
@@ -118,8 +122,15 @@ class _ValidationSums:
         self._kl, self._mean, self._mean_square = torch.zeros(3, members, latents, dtype=torch.float64, device=device)
 
     def add(self, x: Tensor, seen: Tensor, output: Tensor, mean: Tensor, logvar: Tensor) -> None:
-        """One batch: x [batch, 1, channels, height, width], `seen` and `output` [batch, members, ...], `mean` and
-        `logvar` [members, batch, latents]."""
+        """Add one batch.
+
+        Args:
+            x: the original images, [batch, 1, channels, height, width].
+            seen: the models' inputs, [batch, members, ...].
+            output: [batch, members, ...].
+            mean: [members, batch, latents].
+            logvar: likewise.
+        """
         images = (0, 2, 3, 4)
         reconstruction = mean_image(output, self._likelihood)
         error = (reconstruction - x).square().sum(dim=images, dtype=torch.float64)
@@ -137,7 +148,7 @@ class _ValidationSums:
         self._mean_square += mean.square().sum(dim=1)
 
     def metrics(self, count: int, pixels: int, baseline_mse: float) -> list[dict[str, Any]]:
-        """The validation metrics of each model after `count` images."""
+        """Return the validation metrics of each model after `count` images."""
         per_model = torch.stack([self._squared_error, self._cross_entropy, self._misfit], dim=1)
         sums = torch.cat([per_model, self._kl, self._mean, self._mean_square], dim=1).cpu() / count
         found = []
@@ -163,7 +174,7 @@ def summarise(
     pixels: int,
     baseline_mse: float,
 ) -> dict[str, Any]:
-    """The metrics that follow from the sums of a validation pass; `binary_nats` is the cross-entropy of an image."""
+    """Return the metrics that follow from a validation pass; `binary_nats` is the cross-entropy per image."""
     finite = math.isfinite(mse) and math.isfinite(rate_nats)
     distortion = calibrated_distortion(mse, pixels) if finite else math.nan
     elbo = -(distortion + rate_nats)

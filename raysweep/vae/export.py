@@ -1,4 +1,4 @@
-"""A trained model as a folder that needs nothing of the sweep it came from."""
+"""Export of a trained model to a folder that does not need the sweep it came from."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ does it.
 
 
 def export_model(checkpoints: Path, out: Path, origin: dict[str, Any], kept_by: Criterion | None = None) -> Path:
-    """Write a checkpoint below `checkpoints` as a model folder at `out`: the best by a criterion, or the newest.
+    """Write the best checkpoint by `kept_by`, or the newest, below `checkpoints` as a model folder at `out`.
 
-    `origin` says where the model comes from; it is written into model.json. Its `data` is the `data:` section, which
-    `raysweep.read_images` prepares images by.
+    `origin` says where the model comes from; it is written into model.json. Its `data` is the `data:` section, by which
+    `raysweep.read_images` prepares images.
 
     Raises:
-        CheckpointError: if there is no whole checkpoint, or `out` holds something already.
+        CheckpointError: if no checkpoint is whole, or `out` is a file or not empty.
         StorageError: if `out` cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -97,7 +97,7 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     """Load the model that `raysweep export` wrote, ready to encode, decode, reconstruct, interpolate and sample.
 
     Raises:
-        ArgumentError: if it is the address of a bucket.
+        ArgumentError: if `folder` is the address of a bucket.
         CheckpointError: if the folder holds no model, or a damaged one.
     """
     root = local_path(folder, "a model is read from a folder of this machine", to_copy(os.fspath(folder), "model"))
@@ -107,11 +107,11 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
             raise CheckpointError(f"{root}: is a model of another version: {description['format']}, not {FORMAT}")
         config = TrialConfig.model_validate(description["config"])
         channels, height, width = description["shape"]
-        with torch.device("meta"):  # no memory is taken and no weight drawn before the file's are known to fit
+        with torch.device("meta"):  # take no memory and draw no weights before the file's are known to fit
             model: TrainedVAE = TrainedVAE.from_config(config, (channels, height, width))
         tensors, _ = read_tensors(root / WEIGHTS)
         for name, value in model.state_dict().items():
-            if name in tensors and tensors[name].dtype != value.dtype:  # which assigning would take over
+            if name in tensors and tensors[name].dtype != value.dtype:  # assign=True would adopt it
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
         model.load_state_dict(tensors, assign=True)
         origin = description.get("origin")

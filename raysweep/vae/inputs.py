@@ -1,9 +1,9 @@
-"""What a training step sees of its images: augmented, binarised, and, for the network's input alone, corrupted.
+"""Preparation of a training step's images: augmentation, binarisation, and corruption of the network's input.
 
-Everything is drawn for each image on its own, in one batch on the device, from generators that are functions of the
-trial's seed and the epoch. Augmentation comes first, and what it makes is the image: input and target. So is what
-binarising makes of it. Dropout and noise then fall on the input alone, and the loss is against the clean image (Vincent
-et al., ICML 2008). Validation images are binarised, and neither augmented nor corrupted.
+Each image has its own draws. A batch is drawn at once on the device, from generators that depend on the trial's seed
+and the epoch. Augmentation comes first, then binarisation; both change input and target. Dropout and noise then change
+the input only, and the loss is against the clean image (Vincent et al., ICML 2008). Validation images are binarised,
+but neither augmented nor corrupted.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 from raysweep.spec.config import TrialConfig
 
 WHITE_FROM = 0.5
-"""The pixel value from which on a pixel is white when it is binarised at a threshold."""
+"""The least value of a pixel that becomes white when it is binarised at a threshold."""
 
 
 class InputGenerators(NamedTuple):
-    """Where the draws of one epoch come from. They are apart, so that adding noise rotates no image otherwise."""
+    """The generators of one epoch's draws. They are separate, so that adding noise does not change the rotations."""
 
     augmentation: torch.Generator
     binarisation: torch.Generator
@@ -29,19 +29,19 @@ class InputGenerators(NamedTuple):
 
     @classmethod
     def of(cls, seed: int, epoch: int, device: torch.device) -> InputGenerators:
-        """The generators of epoch `epoch`, counted from 0."""
+        """Return the generators of epoch `epoch`, counted from 0."""
         return cls(*(seeded_generator(device, seed, epoch, purpose) for purpose in cls._fields))
 
 
 def seeded_generator(device: torch.device | str, seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """A generator on `device` that depends on all three; torch's own generator is neither read nor moved."""
-    # 64 bits of a hash, since torch's CPU generator looks at the lower 32 bits of its seed alone.
+    """Return a generator on `device` seeded by seed, epoch and purpose; leave torch's own generator as it is."""
+    # Hash to 64 bits, because torch's CPU generator uses only the lower 32 bits of its seed.
     mixed = hashlib.blake2b(f"{seed} {epoch} {purpose}".encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(mixed))
 
 
 def changes_images(config: TrialConfig) -> bool:
-    """Whether a training step sees anything but the images as they are."""
+    """Return whether a training step sees images other than the originals."""
     return bool(
         config.rotation_degrees
         or config.autocontrast_probability
@@ -53,13 +53,19 @@ def changes_images(config: TrialConfig) -> bool:
 
 
 def training_pair(x: Tensor, config: TrialConfig, generators: InputGenerators) -> tuple[Tensor, Tensor]:
-    """The network's input and the target of the loss, both shaped like x [batch, channels, height, width] in [0, 1]."""
+    """Return the network's input and the target of the loss, both shaped like x.
+
+    x is [batch, channels, height, width] in [0, 1].
+    """
     target = binarise(augment(x, config, generators.augmentation), config.binarise, generators.binarisation)
     return corrupt(target, config, generators.corruption), target
 
 
 def augment(x: Tensor, config: TrialConfig, generator: torch.Generator) -> Tensor:
-    """Images rotated, stretched to full contrast and changed in brightness, in this order, each by its own draw."""
+    """Rotate images, stretch them to full contrast and change their brightness, in this order.
+
+    Each image has its own draws.
+    """
     if config.rotation_degrees:
         x = rotate(x, config.rotation_degrees * (2 * _uniform(x, generator) - 1))
     if config.autocontrast_probability:
@@ -73,7 +79,11 @@ def augment(x: Tensor, config: TrialConfig, generator: torch.Generator) -> Tenso
 def binarise(
     x: Tensor, how: Literal["none", "threshold", "sampled"], generator: torch.Generator | None = None
 ) -> Tensor:
-    """Images whose pixels are 0 or 1: at `WHITE_FROM`, or drawn from `generator` with the pixel as probability of 1."""
+    """Return images with pixels of 0 or 1, unless `how` is `none`.
+
+    `threshold` sets pixels of `WHITE_FROM` or more to 1. `sampled` draws from `generator`, with the pixel as the
+    probability of 1.
+    """
     if how == "none":
         return x
     if how == "threshold":
@@ -82,9 +92,10 @@ def binarise(
 
 
 def corrupt(x: Tensor, config: TrialConfig, generator: torch.Generator) -> Tensor:
-    """Images of which each value is set to 0 with probability `input_dropout` and then gets Gaussian noise.
+    """Set each value to 0 with probability `input_dropout`, then add Gaussian noise.
 
-    The channels of a pixel are drawn apart. What is left is not scaled up, and noise is not cut off at 0 and 1.
+    Each channel of a pixel has its own draws. Values that stay are not scaled up, and the result is not clipped to
+    [0, 1].
     """
     if config.input_dropout:
         x = x * (torch.rand(x.shape, generator=generator, device=x.device) >= config.input_dropout)
@@ -94,9 +105,10 @@ def corrupt(x: Tensor, config: TrialConfig, generator: torch.Generator) -> Tenso
 
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
-    """Each image of x rotated counter-clockwise about its centre by its own of `degrees` [batch]; black comes in.
+    """Rotate each image of x counter-clockwise about its centre by its own angle in `degrees` [batch].
 
-    Nearest neighbours, as torchvision's RandomRotation has it by default: no grey level appears that was not there.
+    Pixels from outside the image are black. Nearest neighbours are used, as in torchvision's RandomRotation by default,
+    so no new grey level appears.
     """
     height, width = x.shape[2:]
     radians = degrees.deg2rad().view(-1, 1, 1)
@@ -104,7 +116,7 @@ def rotate(x: Tensor, degrees: Tensor) -> Tensor:
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     rows = torch.arange(height, dtype=torch.float32, device=x.device).view(-1, 1) - middle_row
     columns = torch.arange(width, dtype=torch.float32, device=x.device) - middle_column
-    # The places that pixels come from, [batch, height, width]; the products are of one axis each, and small.
+    # Source positions of the pixels, [batch, height, width]. Each product spans one axis only, so it is small.
     from_row = (sine * columns + cosine * rows).add_(middle_row).round_()
     from_column = (cosine * columns - sine * rows).add_(middle_column).round_()
     inside = (from_row >= 0) & (from_row < height) & (from_column >= 0) & (from_column < width)
@@ -114,7 +126,10 @@ def rotate(x: Tensor, degrees: Tensor) -> Tensor:
 
 
 def autocontrast(x: Tensor) -> Tensor:
-    """Each channel of each image stretched so that its darkest pixel is 0 and its brightest 1; one all alike stays."""
+    """Stretch each channel of each image so that its darkest pixel is 0 and its brightest 1.
+
+    A channel whose pixels are all equal stays as it is.
+    """
     darkest, brightest = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
     scale = 1 / (brightest - darkest)
     flat = ~scale.isfinite()
@@ -122,10 +137,10 @@ def autocontrast(x: Tensor) -> Tensor:
 
 
 def adjust_brightness(x: Tensor, factors: Tensor) -> Tensor:
-    """Each image of x times its own of `factors` [batch], cut off at 1."""
+    """Multiply each image of x by its own factor in `factors` [batch] and clip it at 1."""
     return (x * factors.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
-    """One draw from [0, 1) an image, [batch]."""
+    """Draw one number from [0, 1) for each image, [batch]."""
     return torch.rand(len(x), generator=generator, device=x.device)

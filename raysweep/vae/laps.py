@@ -1,4 +1,4 @@
-"""Laps of an epoch: how long its parts take, for a profile. Training calls `lap` at the end of each part."""
+"""Laps of an epoch: the time of each part, for a profile. Training calls `lap` at the end of each part."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ Lap = Callable[[SlotPart], None]
 
 
 def no_lap(part: SlotPart) -> None:
-    """Takes no time of anything: what training calls without a profile."""
+    """Measure nothing; training calls this if there is no profile."""
 
 
 class Laps:
-    """Seconds of each part of an epoch, by the clock of the processor that does the work."""
+    """The seconds of each part of an epoch, by the clock of the host."""
 
     def __init__(self) -> None:
         self._spent: dict[SlotPart, float] = {}
         self._at = 0.0
 
     def start(self) -> None:
-        """Begins the first lap."""
+        """Begin the first lap."""
         self._at = time.perf_counter()
 
     def lap(self, part: SlotPart) -> None:
-        """Ends a lap, which was of this part, and begins the next."""
+        """End the current lap, which was of this part, and begin the next."""
         now = time.perf_counter()
         self._spent[part] = self._spent.get(part, 0.0) + now - self._at
         self._at = now
 
     def take(self) -> dict[SlotPart, float]:
-        """Seconds of each part since this was called last."""
+        """Return the seconds of each part since the last call."""
         spent, self._spent = self._spent, {}
         return spent
 
 
 class DeviceLaps(Laps):
-    """The same by the clock of a GPU, which works through what it was told while the host is steps ahead.
+    """The seconds by the clock of a GPU, which works through its queue while the host is steps ahead.
 
-    A synchronisation at the end of each lap would make the host wait, and so measure another program. An event is put
-    into the GPU's queue instead, and read once the epoch is over. A lap lasts from the moment at which the GPU is done
-    with what came before to that at which it is done with this: if the GPU waits for the host, it is part of the lap.
+    Synchronising at the end of each lap would make the host wait, and so measure another program. Instead an event is
+    put into the GPU's queue and read once the epoch is over. A lap lasts from the end of the GPU's previous work to the
+    end of this work. If the GPU waits for the host, the wait is part of the lap.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -60,7 +60,7 @@ class DeviceLaps(Laps):
         self._mark(part)
 
     def take(self) -> dict[SlotPart, float]:
-        """Likewise; waits until the GPU has come to the end of the last lap."""
+        """Wait for the GPU to finish, then return the seconds of each part since the last call."""
         events, self._events = self._events, []
         if events:
             events[-1][1].synchronize()
@@ -77,5 +77,5 @@ class DeviceLaps(Laps):
 
 
 def laps_on(device: torch.device) -> Laps:
-    """What measures the laps of a training on this device."""
+    """Return an object that measures the laps of a training on this device."""
     return DeviceLaps(device) if device.type == "cuda" else Laps()

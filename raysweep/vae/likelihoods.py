@@ -1,8 +1,8 @@
-"""What the decoder's output says of a pixel: its mean, its variance, and the data term of the training objective.
+"""Pixel likelihoods: mean and variance of a pixel, and the data term of the objective, from the decoder's output.
 
-The output of the network is logits [batch, channels, height, width]; for `learned_gaussian` it has twice the channels,
-of which the second half is the log variance. With D = channels * height * width pixels, x_hat the mean image and SE the
-squared error summed over pixels, the data term of one image is, up to constants that no parameter changes,
+The output of the network is logits [batch, channels, height, width]. For `learned_gaussian` it has twice the channels;
+the second half is the log variance. With D = channels * height * width pixels, x_hat the mean image and SE the squared
+error summed over pixels, the data term of one image is, up to constants that no parameter changes,
 
     gaussian              SE / (2 sigma^2)                     sigma fixed; sqrt(1/2), the default, makes it SE itself
     calibrated_gaussian   SE / (2 s^2) + D log s               s the batch's maximum-likelihood sigma: s^2 = mean SE / D
@@ -10,7 +10,7 @@ squared error summed over pixels, the data term of one image is, up to constants
     bernoulli             cross-entropy summed over pixels     a likelihood of binary pixels only
     continuous_bernoulli  cross-entropy - sum of log C         C its normaliser, so that it is a density on [0, 1]
 
-x_hat is sigmoid(logits), but for `continuous_bernoulli`: its parameter lambda is sigmoid(logits), and its mean is not.
+x_hat is sigmoid(logits), except for `continuous_bernoulli`: there that is the parameter lambda, and not the mean.
 
 Sources: Rybkin et al., arXiv:2006.13202 (the calibrated decoder); Loaiza-Ganem and Cunningham, arXiv:1907.06845 (the
 continuous Bernoulli).
@@ -31,41 +31,41 @@ LOG_SIGMA_MAX = 2.0
 """Ceiling of a learned log sigma, far above any spread of a pixel in [0, 1]: beyond it the variance would overflow."""
 
 SMALLEST_MSE = 1e-30
-"""Keeps the logarithm of a batch's mean squared error, and its gradient, finite where the error is exactly 0; far
-below exp(2 * LOG_SIGMA_MIN), so that it changes nothing else."""
+"""Floor of a batch's mean squared error: keeps its logarithm, and the gradient of that, finite if the error is exactly
+0. It is far below exp(2 * LOG_SIGMA_MIN), so it changes nothing else."""
 
 SMALLEST_PROBABILITY = 1e-6
-"""What a mean image that is no sigmoid is kept away from 0 and 1 by, where it serves as a probability of white."""
+"""Least distance from 0 and 1 of a mean image that is not a sigmoid, if it serves as a probability of white."""
 
 FIT_SQUARED_ERROR = ("gaussian", "calibrated_gaussian")
 """The likelihoods whose data term is a function of the squared error of an image."""
 
 _SERIES_BELOW = 0.5
-"""Logits this near 0 take the power series of a continuous Bernoulli's functions: their closed forms are 0/0 there.
-The first term left out is below 1e-7 of the value."""
+"""For logits nearer to 0 than this, functions of a continuous Bernoulli use their power series, because their closed
+forms are 0/0 at 0. The first term left out is below 1e-7 of the value."""
 
 
 def output_channels(likelihood: Likelihood, channels: int) -> int:
-    """Channels of the decoder's output for images of `channels`."""
+    """Return the number of channels of the decoder's output for images of `channels`."""
     return 2 * channels if likelihood == "learned_gaussian" else channels
 
 
 def mean_logits(output: Tensor, likelihood: Likelihood) -> Tensor:
-    """The part of the decoder's output that the mean image is a function of, in the images' own shape."""
+    """Return the part of the decoder's output that determines the mean image, in the images' shape."""
     return output.chunk(2, dim=-3)[0] if likelihood == "learned_gaussian" else output
 
 
 def mean_image(output: Tensor, likelihood: Likelihood) -> Tensor:
-    """The mean of each pixel, in [0, 1] and in the images' shape, from the decoder's output."""
+    """Return the mean of each pixel, in [0, 1] and in the images' shape, from the decoder's output."""
     if likelihood == "continuous_bernoulli":
         return continuous_bernoulli_mean(output)
     return mean_logits(output, likelihood).sigmoid()
 
 
 def pixel_variance(output: Tensor, likelihood: Likelihood, sigma: float, calibrated: float) -> Tensor:
-    """The variance of each pixel, in the images' shape, from the decoder's output.
+    """Return the variance of each pixel, in the images' shape, from the decoder's output.
 
-    `sigma` is that of `gaussian`, `calibrated` the variance of `calibrated_gaussian` on the images it is fitted to.
+    `sigma` is that of `gaussian`; `calibrated` is the variance of `calibrated_gaussian` on the images it is fitted to.
     """
     if likelihood == "gaussian":
         return torch.full_like(output, sigma * sigma)
@@ -79,10 +79,10 @@ def pixel_variance(output: Tensor, likelihood: Likelihood, sigma: float, calibra
 
 
 def sample_pixels(output: Tensor, likelihood: Likelihood, variance: Tensor, generator: torch.Generator) -> Tensor:
-    """Images drawn from the likelihood pixel by pixel, in the images' shape, from the decoder's output.
+    """Draw images from the likelihood pixel by pixel, in the images' shape, from the decoder's output.
 
-    `variance` is what `pixel_variance` gives; it matters to the Gaussians alone, whose draws are not cut off at 0 and
-    1. `generator` is one of the CPU's, so that the draws are the same on every device.
+    `variance` is the result of `pixel_variance`. Only the Gaussians use it; their draws are not clipped to [0, 1].
+    `generator` is on the CPU, so that the draws are the same on every device.
     """
     mean = mean_image(output, likelihood)
     if "gaussian" in likelihood:
@@ -100,7 +100,7 @@ def sample_pixels(output: Tensor, likelihood: Likelihood, variance: Tensor, gene
 
 
 def data_term(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -> Tensor:
-    """The data term of the loss, in nats up to a constant, mean over the batch: a scalar.
+    """Return the data term of the loss, in nats up to a constant, averaged over the batch: a scalar.
 
     Args:
         output: the decoder's output, [batch, channels or twice the channels, height, width].
@@ -114,7 +114,7 @@ def data_term(output: Tensor, x: Tensor, likelihood: Likelihood, sigma: float) -
 
 
 def data_terms(output: Tensor, x: Tensor, likelihood: Likelihood, sigmas: Tensor) -> Tensor:
-    """The data term of several models in one pass, each as `data_term` has it: [members].
+    """Return the data term of several models in one pass, each as in `data_term`: [members].
 
     Args:
         output: the decoders' outputs, [batch, members, channels or twice the channels, height, width].
@@ -128,7 +128,7 @@ def data_terms(output: Tensor, x: Tensor, likelihood: Likelihood, sigmas: Tensor
 
 
 def _pixel_terms(output: Tensor, x: Tensor, likelihood: Likelihood) -> Tensor:
-    """What the data term sums, in the shape of x; under the likelihoods that fit a squared error, that."""
+    """Return the terms that the data term sums, in the shape of x: squared errors for `FIT_SQUARED_ERROR`."""
     if likelihood == "bernoulli":
         return F.binary_cross_entropy_with_logits(output, x, reduction="none")
     if likelihood == "continuous_bernoulli":
@@ -141,7 +141,10 @@ def _pixel_terms(output: Tensor, x: Tensor, likelihood: Likelihood) -> Tensor:
 
 
 def gaussian_data_term(squared_error: Tensor, pixels: int, likelihood: Likelihood, sigma: float | Tensor) -> Tensor:
-    """The data term of `gaussian` or `calibrated_gaussian` from the squared error of an image, mean over images."""
+    """Return the data term of `gaussian` or `calibrated_gaussian` from a squared error.
+
+    `squared_error` is summed over an image's pixels and averaged over images.
+    """
     if likelihood == "gaussian":
         return squared_error / (2 * sigma**2)
     log_sigma = soft_floor(0.5 * (squared_error / pixels).clamp_min(SMALLEST_MSE).log(), LOG_SIGMA_MIN)
@@ -149,10 +152,11 @@ def gaussian_data_term(squared_error: Tensor, pixels: int, likelihood: Likelihoo
 
 
 def binary_cross_entropy(output: Tensor, white: Tensor, likelihood: Likelihood) -> Tensor:
-    """Cross-entropy [batch] in nats, summed over pixels, of binary pixels under the mean image as probability of white.
+    """Return the cross-entropy [batch] of binary pixels in nats, summed over pixels.
 
-    `white` is boolean, in the images' shape. It is exact where the mean is a sigmoid; else the probability is clamped.
-    Of an output [batch, members, channels, height, width] it is [batch, members].
+    The mean image is the probability of white; `white` is boolean, in the images' shape. The result is exact if the
+    mean is a sigmoid; otherwise the probability is clamped. An output [batch, members, channels, height, width] gives
+    [batch, members].
     """
     if likelihood == "continuous_bernoulli":
         mean = continuous_bernoulli_mean(output).clamp(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
@@ -162,33 +166,34 @@ def binary_cross_entropy(output: Tensor, white: Tensor, likelihood: Likelihood) 
 
 
 def soft_floor(value: Tensor, floor: float) -> Tensor:
-    """`value` where it is well above `floor`, bending smoothly so as never to fall below it."""
+    """Return `value` where it is well above `floor`, bent smoothly so that it never falls below."""
     return floor + F.softplus(value - floor)
 
 
 def learned_log_sigma(output: Tensor) -> Tensor:
-    """Log of a pixel's standard deviation under `learned_gaussian`, from the second half of the decoder's output."""
+    """Return the log of a pixel's standard deviation under `learned_gaussian`, from the output's second half."""
     return soft_floor(0.5 * output.chunk(2, dim=-3)[1], LOG_SIGMA_MIN).clamp_max(LOG_SIGMA_MAX)
 
 
 def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
-    """The mean 1 / (1 - exp(-a)) - 1 / a of a continuous Bernoulli with lambda = sigmoid(a), in [0, 1]."""
+    """Return the mean 1 / (1 - exp(-a)) - 1 / a of a continuous Bernoulli with lambda = sigmoid(a), in [0, 1]."""
     near, a = _apart_from_zero(logits)
     series = 0.5 + logits / 12 - logits**3 / 720 + logits**5 / 30240
     return torch.where(near, series, -1 / torch.expm1(-a) - 1 / a).clamp(0, 1)
 
 
 def continuous_bernoulli_variance(logits: Tensor) -> Tensor:
-    """The variance 1 / a^2 - 1 / (4 sinh^2(a / 2)) of a continuous Bernoulli with lambda = sigmoid(a)."""
+    """Return the variance 1 / a^2 - 1 / (4 sinh^2(a / 2)) of a continuous Bernoulli with lambda = sigmoid(a)."""
     near, a = _apart_from_zero(logits)
     series = 1 / 12 - logits**2 / 240 + logits**4 / 6048
     return torch.where(near, series, a.square().reciprocal() - 0.25 * torch.sinh(a / 2).square().reciprocal())
 
 
 def _continuous_bernoulli_log_partition(logits: Tensor) -> Tensor:
-    """log((exp(a) - 1) / a), so that log p(x) = a x minus it; the same as cross-entropy and normaliser, in one piece.
+    """Return A = log((exp(a) - 1) / a), so that log p(x) = a x - A.
 
-    That C = a / tanh(a / 2), and log(1 + exp(a)) - log C is this: the density is an exponential cut off at 0 and 1.
+    With C = a / tanh(a / 2), A is log(1 + exp(a)) - log C: cross-entropy and normaliser in one term. The density is an
+    exponential cut off at 0 and 1.
     """
     near, a = _apart_from_zero(logits)
     series = 0.5 * logits + logits**2 / 24 - logits**4 / 2880 + logits**6 / 181440
@@ -197,6 +202,9 @@ def _continuous_bernoulli_log_partition(logits: Tensor) -> Tensor:
 
 
 def _apart_from_zero(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Which logits are near 0, and the logits with 1 in their place: no closed form is 0/0 there, nor its gradient."""
+    """Return which logits are near 0, and the logits with those replaced by 1.
+
+    The replacement keeps closed forms and their gradients from being 0/0.
+    """
     near = logits.abs() < _SERIES_BELOW
     return near, torch.where(near, 1.0, logits)

@@ -26,12 +26,12 @@ Sides = tuple[int, int]
 class ConvVAE(nn.Module):
     """A VAE over images of `shape` [channels, height, width], as the fields of `config` describe it.
 
-    Encoder: the convolutions of `conv_blocks`, then a linear layer to `hidden_size` if there is one, each followed by
-    batch normalisation where `batch_norm` says so and an activation; then the mean and the log variance of q(z|x). The
-    decoder mirrors it with transposed convolutions, and its last layer is followed by nothing.
+    The encoder has the convolutions of `conv_blocks`, then a linear layer to `hidden_size` if there is one. Each is
+    followed by batch normalisation, if `batch_norm` says so, and an activation. A last layer gives the mean and the log
+    variance of q(z|x). The decoder mirrors the encoder with transposed convolutions; nothing follows its last layer.
 
     Raises:
-        ValueError: if the convolutions halve the image to nothing.
+        ValueError: if the convolutions halve the image to less than a pixel.
     """
 
     def __init__(self, config: TrialConfig, shape: tuple[int, int, int]) -> None:
@@ -77,50 +77,56 @@ class ConvVAE(nn.Module):
 
     @classmethod
     def from_config(cls, config: TrialConfig, shape: tuple[int, int, int]) -> Self:
-        """The network that a trial trains, initialised from the trial's seed whatever was drawn before."""
+        """Return the network that a trial trains, initialised from the trial's seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return cls(config, shape)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z|x), [batch, latent_size], of x [batch, channels, height, width] in [0, 1]."""
+        """Return mean and log variance of q(z|x), [batch, latent_size].
+
+        x is [batch, channels, height, width] in [0, 1].
+        """
         mean, logvar = self.posterior(self.encoder(x)).chunk(2, dim=1)
-        return mean, F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # clamp, with a gradient of one operation
+        return mean, F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # a clamp whose gradient is one operation
 
     def decode_output(self, z: Tensor) -> Tensor:
-        """All that the decoder says, as `likelihoods` reads it: logits [batch, channels, height, width] of latents z
-        [batch, latent_size], and for `learned_gaussian` as many channels of log variances behind them."""
+        """Return the decoder's whole output, as `likelihoods` reads it, for latents z [batch, latent_size].
+
+        These are logits [batch, channels, height, width]; for `learned_gaussian` as many channels of log variances
+        follow.
+        """
         output: Tensor = self.decoder(z)
         return output
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """Logits of the pixels, [batch, channels, height, width], of latents z [batch, latent_size].
+        """Return the pixels' logits, [batch, channels, height, width], for latents z [batch, latent_size].
 
-        The mean image is their sigmoid, but for `continuous_bernoulli`, where their sigmoid is the parameter lambda.
+        The mean image is their sigmoid, except for `continuous_bernoulli`: there it is the parameter lambda.
         """
         return mean_logits(self.decode_output(z), self.likelihood)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The decoder's mean image in [0, 1], [batch, channels, height, width], of latents z [batch, latent_size]."""
+        """Return the mean image in [0, 1], [batch, channels, height, width], for latents z [batch, latent_size]."""
         return mean_image(self.decode_output(z), self.likelihood)
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The decoder's output for the reconstruction, and mean and log variance of q(z|x).
+        """Return the decoder's output for the reconstruction, and mean and log variance of q(z|x).
 
-        `noise` [batch, latent_size] is drawn from N(0, I) by the caller: z = mean + exp(logvar / 2) * noise.
+        The caller draws `noise` [batch, latent_size] from N(0, I): z = mean + exp(logvar / 2) * noise.
         """
         mean, logvar = self.encode(x)
         return self.decode_output(torch.addcmul(mean, (0.5 * logvar).exp(), noise)), mean, logvar
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Images in [0, 1] decoded from the posterior means of x [batch, channels, height, width] in [0, 1]."""
+        """Return images in [0, 1] decoded from the posterior means of x [batch, channels, height, width] in [0, 1]."""
         with evaluating(self):
             return self.decode(self.encode(x)[0])
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Images in [0, 1], [count, channels, height, width], decoded from draws of the prior N(0, I)."""
+        """Return images in [0, 1], [count, channels, height, width], decoded from draws of the prior N(0, I)."""
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(count, self.latent_size, generator=generator)
         with evaluating(self):
@@ -129,7 +135,10 @@ class ConvVAE(nn.Module):
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts the model in evaluation, where batch normalisation learns nothing of what it sees, and back as it was."""
+    """Put the model in evaluation mode, and restore its mode at the end.
+
+    In evaluation mode batch normalisation does not learn from its inputs.
+    """
     training = model.training
     model.eval()
     try:
@@ -139,7 +148,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _followers(config: TrialConfig, normalisation: nn.Module | None) -> list[nn.Module]:
-    """What comes after a layer: its normalisation, if it has one, and the activation."""
+    """Return the layers that follow a layer: its normalisation, if it has one, and the activation."""
     slope = config.negative_slope
     activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
     return [activation] if normalisation is None else [normalisation, activation]
@@ -154,7 +163,10 @@ def _linear(config: TrialConfig, into: int, out: int) -> list[nn.Module]:
 def _transposed(
     config: TrialConfig, blocks: tuple[ConvBlock, ...], widths: list[int], sides: list[Sides]
 ) -> list[nn.Module]:
-    """The decoder's transposed convolutions, from the innermost out, to images of `sides[0]`, `widths[0]` channels."""
+    """Return the decoder's transposed convolutions, innermost first.
+
+    They end in images of `sides[0]` with `widths[0]` channels.
+    """
     unpadded = _unpadded_layers(blocks, sides, config.kernel_size) if config.upsampling == "trimmed" else 0
     layers: list[nn.Module] = []
     for index in reversed(range(len(blocks))):
@@ -185,7 +197,7 @@ def _transposed(
 
 
 class Trim(nn.Module):
-    """Cuts images of `sides` from the middle of larger ones; an odd row or column is cut off at the end."""
+    """A layer that cuts images of `sides` from the middle of larger ones; an odd row or column goes at the end."""
 
     def __init__(self, sides: Sides) -> None:
         super().__init__()
@@ -198,7 +210,10 @@ class Trim(nn.Module):
 
 
 def _sides_along(blocks: tuple[ConvBlock, ...], sides: Sides, kernel: int) -> list[Sides]:
-    """The sides of the image, and after each convolution; one that halves rounds up with a kernel of 3, down with 4."""
+    """Return the sides of the image, and those after each convolution.
+
+    A convolution that halves rounds up with a kernel of 3, down with 4.
+    """
     along = [sides]
     for block in blocks:
         height, width = along[-1]
@@ -209,14 +224,14 @@ def _sides_along(blocks: tuple[ConvBlock, ...], sides: Sides, kernel: int) -> li
 
 
 def _grown(side: int, kernel: int, stride: int, padding: int) -> int:
-    """A side after a transposed convolution without output padding."""
+    """Return the length of a side after a transposed convolution without output padding."""
     return (side - 1) * stride - 2 * padding + kernel
 
 
 def _unpadded_layers(blocks: tuple[ConvBlock, ...], sides: list[Sides], kernel: int) -> int:
-    """How many of the outermost transposed convolutions go without padding: the fewest that reach the image.
+    """Return how many of the outermost transposed convolutions go without padding: the fewest that reach the image.
 
-    With padding a kernel of 3 makes 13 of 7 and 25 of 13: short of 28. Without it one more comes out at either end.
+    With padding, a kernel of 3 turns 7 into 13 and 13 into 25, less than 28. Without padding, each end gains a pixel.
     """
     for unpadded in range(len(blocks)):
         reached = list(sides[-1])

@@ -1,4 +1,4 @@
-"""What training minimises, and the evidence lower bound that trials are compared by.
+"""The training loss, and the evidence lower bound by which trials are compared.
 
 The loss adds the data term of an image (`likelihoods.data_term`) and the KL divergence from q(z|x) to the prior,
 weighted by w. With D = channels * height * width pixels and L = latent size it is
@@ -7,7 +7,7 @@ weighted by w. With D = channels * height * width pixels and L = latent size it 
     pixel_and_latent_mean   data / D + w KL / L    "B": the weight of A is w / L
     sum                     data + w KL            "C": the weight of A is w / D
 
-KL is summed over latents. With free bits a latent whose mean over the batch is below them counts as if it had them.
+KL is summed over latents. With free bits, a latent whose mean KL over the batch is below them counts as if it had them.
 
 Sources: Kingma and Welling, arXiv:1312.6114 (the bound); Kingma et al., arXiv:1606.04934 (free bits); Bowman et
 al., arXiv:1511.06349 (warm-up); Fu et al., arXiv:1903.10145 (cycles of it).
@@ -31,14 +31,15 @@ length (Theis et al., arXiv:1511.01844)."""
 
 
 def kl_per_latent(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise: never negative, 0 at mean 0 and logvar 0."""
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)) in nats, elementwise: never negative, 0 at mean 0 and logvar 0."""
     return 0.5 * torch.addcmul(torch.expm1(logvar) - logvar, mean, mean)
 
 
 def charged_rate(kl: Tensor, free_bits_nats: float) -> Tensor:
-    """The KL divergence that the loss counts, in nats an image: a scalar, from each latent's of [batch, latents].
+    """Return the KL divergence that the loss counts, in nats per image: a scalar.
 
-    Free bits apply to a latent's mean over the batch: sum over latents of max(free_bits_nats, mean KL).
+    `kl` is [batch, latents]. Free bits apply to a latent's mean over the batch: the result is the sum over latents of
+    max(free_bits_nats, mean KL).
     """
     if free_bits_nats == 0:
         return kl.sum() / len(kl)
@@ -46,7 +47,7 @@ def charged_rate(kl: Tensor, free_bits_nats: float) -> Tensor:
 
 
 def charged_rates(kl: Tensor, free_bits_nats: Tensor) -> Tensor:
-    """What `charged_rate` gives of each of several models: [members], of kl [members, batch, latents].
+    """Return `charged_rate` of each of several models, [members], from kl [members, batch, latents].
 
     `free_bits_nats` is [members, 1], minus infinity where there are none.
     """
@@ -54,37 +55,40 @@ def charged_rates(kl: Tensor, free_bits_nats: Tensor) -> Tensor:
 
 
 def weighted_loss(data: Tensor, rate: Tensor, weight: float, reduction: Reduction, pixels: int, latents: int) -> Tensor:
-    """The training loss from the data term and the KL divergence, both in nats an image, averaged over images."""
+    """Return the training loss from data term and KL divergence, both in nats per image, averaged over images."""
     over_data, over_rate = loss_divisors(reduction, pixels, latents)
     return torch.add(data / over_data, rate, alpha=weight / over_rate)
 
 
 def loss_divisors(reduction: Reduction, pixels: int, latents: int) -> tuple[int, int]:
-    """What `weighted_loss` divides the data term and the weighted rate by."""
+    """Return the numbers by which `weighted_loss` divides the data term and the weighted rate."""
     if reduction == "sum":
         return 1, 1
     return pixels, latents if reduction == "pixel_and_latent_mean" else 1
 
 
 def gaussian_distortion(mse: float, sigma2: float, pixels: int) -> float:
-    """-E[log N(x + u; x_hat, sigma2 I)] in nats an image, u the noise that dequantises 8-bit pixels."""
+    """Return -E[log N(x + u; x_hat, sigma2 I)] in nats per image, u the noise that dequantises 8-bit pixels."""
     return 0.5 * pixels * (math.log(2 * math.pi * sigma2) + (mse + DEQUANTISATION_VARIANCE) / sigma2)
 
 
 def calibrated_distortion(mse: float, pixels: int) -> float:
-    """The same at the best sigma2, which is mse + the variance of the dequantising noise."""
+    """Return `gaussian_distortion` at the best sigma2, which is mse + the variance of the dequantising noise."""
     return gaussian_distortion(mse, mse + DEQUANTISATION_VARIANCE, pixels)
 
 
 def bits_per_dim(elbo_nats: float, pixels: int) -> float:
-    """An upper bound on the bits to code one 8-bit pixel, from the bound on the density of pixels in [0, 1]."""
+    """Return an upper bound on the bits to code one 8-bit pixel.
+
+    It follows from the bound on the density of pixels in [0, 1].
+    """
     return -elbo_nats / (pixels * math.log(2)) + math.log2(GREY_LEVELS)
 
 
 def warmed_weight(config: TrialConfig, step: int, steps_an_epoch: int) -> float:
-    """The KLD weight in training step `step`, counted from 0 over all epochs.
+    """Return the KLD weight in training step `step`, counted from 0 over all epochs.
 
-    It grows linearly over the warm-up, which starts again every `kld_cycle_epochs` epochs, if that is not 0.
+    It grows linearly over the warm-up. If `kld_cycle_epochs` is not 0, the warm-up starts again every so many epochs.
     """
     warmup = config.kld_warmup_epochs * steps_an_epoch
     if not warmup:

@@ -1,9 +1,9 @@
-"""Trials that never left the plateau at the mean image, although their KLD weight lets them. Needs no torch.
+"""Trials that never left the plateau at the mean image, although their KLD weight allows it. Needs no torch.
 
-Every training begins there: the decoder's biases learn the mean image within an epoch, long before the latents say
-anything. A model whose posterior collapses stays, because it is what its objective asks for. A stuck model stays
-because its training failed: at a large learning rate the first steps of Adam leave activations of the encoder that are
-0 for all images, through which no gradient passes. docs/metrics.md has the rule, docs/search.md what was measured.
+Every training begins there: the decoder's biases learn the mean image within an epoch, long before the latents carry
+information. A model whose posterior collapses stays, because its objective asks for it. A stuck model stays because its
+training failed: at a large learning rate the first steps of Adam leave activations of the encoder that are 0 for all
+images, and no gradient passes through these. docs/metrics.md has the rule, docs/search.md the measurements.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from raysweep.spec.space import TrialSpace
 from raysweep.vae.preflight import Preflight
 
 LEAST_EPOCHS = 4
-"""Of fewer epochs nobody can tell a plateau that ends from one that does not."""
+"""With fewer epochs, a plateau that ends cannot be told from one that does not."""
 GROWTH = 1.5
-"""A rate that has grown by this factor since half of the epochs is about to leave the plateau ..."""
+"""A trial is about to leave the plateau if its rate has grown by this factor since half of the epochs ..."""
 LEAST_RATE_NATS = COLLAPSED_RATE_NATS / 10
-"""... if it is at least this; below, it is noise."""
+"""... and is at least this; a lower rate is noise."""
 
 NEAR_COLLAPSE = 0.5
-"""Above this share of the weight at which collapse is predicted, good trainings take long to leave the plateau too."""
+"""From this share of the weight at which collapse is predicted, good trainings take long to leave the plateau too."""
 
 _Loss = tuple[str, str, str]
 
@@ -37,7 +37,7 @@ def has_left_plateau(r2: Sequence[float]) -> bool:
 
 
 def lies_flat(r2: Sequence[float], rate_nats: Sequence[float]) -> bool:
-    """Return whether a curve was on the plateau in every epoch and gives no sign of leaving it.
+    """Return whether a curve was on the plateau in every epoch and shows no sign of leaving it.
 
     Args:
         r2: `r2` after each epoch.
@@ -54,26 +54,27 @@ def lies_flat(r2: Sequence[float], rate_nats: Sequence[float]) -> bool:
 def stuck_trials(records: Sequence[TrialRecord], prediction: Preflight | None) -> dict[int, bool | None]:
     """Return which trials are stuck, by their numbers; None where that cannot be told.
 
-    It cannot be told of a trial on the plateau that has trained for less than `LEAST_EPOCHS`, that failed, or whose
-    KLD weight nobody knows to be below collapse: none was predicted, and no trial left the plateau at such a weight.
+    It cannot be told of a trial on the plateau if (a) it trained for less than `LEAST_EPOCHS`, (b) it failed, or
+    (c) its KLD weight is not known to be below collapse: none was predicted, and no trial left the plateau at such a
+    weight.
 
     Args:
         records: the trials of one sweep.
-        prediction: at which KLD weight collapse was predicted before the sweep, if it was.
+        prediction: the KLD weight at which collapse was predicted before the sweep, if it was.
     """
     learned = _Learned(records)
     return {record.number: _is_stuck(record, prediction, learned) for record in records}
 
 
 class _Learned:
-    """The KLD weights at which trials of a sweep have left the plateau, read when they are first asked for."""
+    """The KLD weights at which trials of a sweep have left the plateau, computed at the first use."""
 
     def __init__(self, records: Sequence[TrialRecord]) -> None:
         self._records = records
 
     @cached_property
     def _pulls(self) -> dict[_Loss, list[tuple[float, float]]]:
-        """Free bits and pull of each trial that has learned, by its loss."""
+        """Free bits and pull of each trial that has learned, grouped by its loss."""
         found: dict[_Loss, list[tuple[float, float]]] = {}
         for record in self._records:
             if record.epochs and record.last("r2") >= COLLAPSED_R2:
@@ -82,7 +83,10 @@ class _Learned:
         return found
 
     def reached(self, config: TrialConfig) -> bool:
-        """Return whether a trial has learned for which it was no easier than for one of this configuration."""
+        """Return whether a trial with the same loss, no more free bits and no smaller pull has learned.
+
+        For such a trial learning was no easier than for one of this configuration.
+        """
         most_free, least_pull = config.free_bits_nats, _pull(config)
         return any(free <= most_free and pull >= least_pull for free, pull in self._pulls.get(_loss(config), []))
 
@@ -103,16 +107,17 @@ def _is_stuck(record: TrialRecord, prediction: Preflight | None, learned: _Learn
 
 
 def is_near_collapse(record: TrialRecord, prediction: Preflight | None) -> bool:
-    """Return whether a trial's KLD weight is near the one from which on it was predicted to collapse, or beyond."""
+    """Return whether a trial's KLD weight is near, or beyond, the least at which collapse was predicted."""
     line = None if prediction is None else collapse_line(record.config, record.space, prediction)
     return line is not None and record.config.kld_weight >= NEAR_COLLAPSE * line
 
 
 def collapse_line(config: TrialConfig, space: TrialSpace, prediction: Preflight) -> float | None:
-    """Return the `kld_weight` from which on a trial of this configuration was predicted to collapse.
+    """Return the least `kld_weight` at which a trial of this configuration was predicted to collapse.
 
-    The prediction has the least and the most over the space. Where several reductions are searched, how they relate
-    depends on the number of pixels, so the line is the least. None if the prediction does not hold for the trial.
+    The prediction has the least and the most over the space. If several reductions are searched, the result is that
+    least, because how reductions relate depends on the number of pixels. None if the prediction does not hold for the
+    trial.
     """
     if config.likelihood != "gaussian" or config.free_bits_nats > 0:
         return None
@@ -125,12 +130,12 @@ def collapse_line(config: TrialConfig, space: TrialSpace, prediction: Preflight)
 
 
 def _loss(config: TrialConfig) -> _Loss:
-    """Return what two trials must have in common for their KLD weights to compare."""
+    """Return the settings that two trials must share for their KLD weights to be comparable."""
     return config.likelihood, config.reduction, config.binarise
 
 
 def _pull(config: TrialConfig) -> float:
-    """Return how strongly the KL divergence weighs against the data term: comparable between trials of one `_loss`."""
+    """Return how strongly the KL divergence weighs against the data term. Only trials of one `_loss` compare."""
     return config.kld_weight * _pull_of_one(config)
 
 

@@ -1,8 +1,8 @@
-"""The precision in which a training step computes its products; all else, and all validation, is in float32.
+"""The precision of a training step's products; everything else, and all validation, is in float32.
 
-TF32 rounds the factors of a product to 10 bits of mantissa, bfloat16 to 7; both sum in float32, and keep the weights,
-their gradients and Adam's state in it (https://docs.pytorch.org/docs/stable/notes/cuda.html,
-https://docs.pytorch.org/docs/stable/amp.html). How fast each is, is in docs/performance.md.
+TF32 rounds the factors of a product to 10 bits of mantissa, bfloat16 to 7. Both sum in float32, and keep the weights,
+their gradients and Adam's state in float32 (https://docs.pytorch.org/docs/stable/notes/cuda.html,
+https://docs.pytorch.org/docs/stable/amp.html). docs/performance.md has their speeds.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from raysweep.spec.config import Precision
 
 @contextmanager
 def products_in(precision: Precision) -> Iterator[None]:
-    """As long as this lasts, GPUs compute float32 products as `tf32` says, or to the last bit.
+    """Make GPUs compute float32 products in TF32 if `precision` is `tf32`, otherwise to the last bit.
 
-    PyTorch by itself lets convolutions, though not linear layers, compute in TF32 where the GPU can.
+    By default PyTorch uses TF32 for convolutions, but not for linear layers, if the GPU can. The settings from before
+    return at the end.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
@@ -31,9 +32,9 @@ def products_in(precision: Precision) -> Iterator[None]:
 
 
 def forward_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """For one pass through a network, from whose end on the loss is computed in float32 again.
+    """Return a context for one pass through a network; after it the loss is computed in float32 again.
 
-    It is of one step: weights that were rounded in it must not be taken for those of the next.
+    Use a new one for each step, otherwise weights rounded in one step would be used in the next.
     """
     if precision != "bfloat16":
         return nullcontext()

@@ -1,10 +1,10 @@
-"""Before a sweep: at which KLD weight a model of these images is predicted to collapse. Needs no torch.
+"""Prediction, before a sweep, of the KLD weight at which a model of these images collapses. Needs no torch.
 
 The linear VAE of Lucas et al., arXiv:1911.02469, is solved exactly. Under mean squared error + w KL its latent i is
 active only if lambda_i > w D / 2, with lambda_i the i-th eigenvalue of the covariance of the pixels in [0, 1] and D
-their number; so above w = 2 lambda_1 / D the posterior is the prior. A convolutional VAE departs from the plateau at
-the mean image along the same direction, and was measured to collapse above the same weight. With free bits there is no
-such weight: a latent keeps what it is not charged for.
+their number. So above w = 2 lambda_1 / D the posterior is the prior. A convolutional VAE leaves the plateau at the mean
+image along the same direction, and was measured to collapse above the same weight. With free bits there is no such
+weight, because a latent keeps the nats that it is not charged for.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from raysweep.vae.conventions import pixel_mean_weight
 @dataclass(frozen=True)
 class Preflight:
     """A prediction for a search space. Pairs are the least and the most over the `latent_size`, `sigma` and `reduction`
-    that are searched; the two are one where these are constant."""
+    that are searched; the two are equal if these are constant."""
 
     critical_weight: tuple[float, float]
-    """The `kld_weight`, in the convention of the file, from which on every latent is predicted inactive."""
+    """The least `kld_weight`, in the convention of the file, at which every latent is predicted inactive."""
     lowest_weight: float
     """The smallest `kld_weight` of the space."""
     highest_weight: float
     active_at_low: tuple[int, int]
-    """Latents predicted active at the smallest weight; no more than there are."""
+    """Latents predicted active at the smallest weight; at most `latent_size`."""
     active_at_high: tuple[int, int]
     wasted_share: tuple[float, float]
-    """Share of the distribution of `kld_weight` at which every latent is predicted inactive, from 0 to 1: of a range
-    on its own scale, linear or logarithmic; of choices by their number."""
+    """Share of the distribution of `kld_weight` at which every latent is predicted inactive, from 0 to 1. A range
+    counts on its own scale, linear or logarithmic; choices count by number."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """As sweep.yaml has it."""
+        """Return the prediction as sweep.yaml has it."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @classmethod
     def from_mapping(cls, mapping: Any) -> Preflight | None:
-        """What `to_mapping` wrote; None for anything else, such as the reason why nothing was predicted."""
+        """Return the prediction in a mapping of `to_mapping`; None for anything else, such as an `Unpredictable`."""
         if not isinstance(mapping, Mapping):
             return None
         try:
@@ -60,7 +60,7 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Unpredictable:
-    """That nothing can be predicted for a search space."""
+    """The reason why nothing can be predicted for a search space."""
 
     reason: str
 
@@ -69,7 +69,7 @@ class Unpredictable:
 
 
 def unpredictable(space: TrialSpace) -> Unpredictable | None:
-    """Why nothing can be predicted whatever the images; None if something can."""
+    """Return why nothing can be predicted for any images; None if something can."""
     others = [str(value) for value in space.choices("likelihood") if value != "gaussian"]
     if others:
         return Unpredictable(f"likelihood {' and '.join(others)} has no fixed weight of the squared error")
@@ -79,7 +79,7 @@ def unpredictable(space: TrialSpace) -> Unpredictable | None:
 
 
 def predict(space: TrialSpace, eigenvalues: NDArray[np.float64], pixels: int) -> Preflight | Unpredictable:
-    """The prediction for a search space and images.
+    """Return the prediction for a search space and images.
 
     Args:
         eigenvalues: of the covariance of the training pixels in [0, 1], in any order; those left out are taken as 0.
@@ -105,21 +105,21 @@ def predict(space: TrialSpace, eigenvalues: NDArray[np.float64], pixels: int) ->
 
 
 def critical_weight(config: TrialConfig, eigenvalues: NDArray[np.float64], pixels: int) -> float:
-    """The KLD weight, in the convention of `config`, from which on every latent is predicted inactive."""
+    """Return the least KLD weight, in the convention of `config`, at which every latent is predicted inactive."""
     unit = pixel_mean_weight(config.model_copy(update={"kld_weight": 1.0}), pixels)
     return 2 * float(eigenvalues.max()) / pixels / unit if unit > 0 else math.inf
 
 
 def active_latents(config: TrialConfig, eigenvalues: NDArray[np.float64], pixels: int) -> int:
-    """How many latents of `config` are predicted active at its KLD weight."""
-    # Rounding leaves eigenvalues that are 0 a little above it, which counts at a weight of 0.
+    """Return how many latents of `config` are predicted active at its KLD weight."""
+    # Rounding leaves eigenvalues of 0 slightly positive; at a weight of 0 they would count as active.
     noise = 1e-6 * float(eigenvalues.max())
     line = max(pixel_mean_weight(config, pixels) * pixels / 2, noise)
     return min(config.latent_size, int(np.count_nonzero(eigenvalues > line)))
 
 
 def summary(prediction: Preflight | Unpredictable, space: TrialSpace) -> tuple[str, ...]:
-    """A prediction in a line or two for a person; the first says what matters most."""
+    """Describe a prediction for a person, in up to three lines; the first says what matters most."""
     if isinstance(prediction, Unpredictable):
         return (f"not predicted: {prediction.reason}",)
     where = f"predicted from kld_weight {_spoken(prediction.critical_weight)} on"
@@ -134,7 +134,7 @@ def summary(prediction: Preflight | Unpredictable, space: TrialSpace) -> tuple[s
 
 
 def _fields_that_change_images(space: TrialSpace) -> list[str]:
-    """Fields by which training sees other images than those whose spectrum the prediction is made of."""
+    """Return the fields that make training see images other than those of the prediction's spectrum."""
     ranges = ("rotation_degrees", "autocontrast_probability", "brightness_jitter")
     changing = [name for name in ranges if space.ends(name)[1] > 0]
     return changing + ["binarise"] * (space.choices("binarise") != ("none",))
@@ -171,7 +171,10 @@ def _spoken(pair: tuple[float, float]) -> str:
 
 
 def _combinations(space: TrialSpace) -> list[TrialConfig]:
-    """The corners of the space that the critical weight depends on, in each of which it is monotone."""
+    """Return the corners of the space spanned by the fields on which the critical weight depends.
+
+    It is monotone in `sigma` and `latent_size`, so the corners have its least and most.
+    """
     reductions = [value for value in get_args(Reduction) if value in space.choices("reduction")]
     return [
         TrialConfig(sigma=sigma, latent_size=int(latents), reduction=reduction)
@@ -186,7 +189,7 @@ def _numbers(choices: Choices) -> list[float]:
 
 
 def _share_from(space: TrialSpace, critical: float) -> float:
-    """The share of the distribution of `kld_weight` that is not below `critical`."""
+    """Return the share of the distribution of `kld_weight` that is not below `critical`."""
     distribution = space.searched.get("kld_weight")
     if not isinstance(distribution, Range):
         weights = _numbers(distribution or Choices(choices=space.choices("kld_weight")))

@@ -1,7 +1,6 @@
 """The learning rate of an epoch, as a function of the configuration and of the validation losses before it.
 
-No schedule has a state of its own: the losses of the epochs done say where it stands, so that a resumed trial goes on
-exactly.
+Schedules have no state: the losses of the epochs done determine the rate, so that a resumed trial goes on exactly.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from collections.abc import Sequence
 from raysweep.spec.config import TrialConfig, parse_epochs
 
 PLATEAU_THRESHOLD = 1e-4
-"""By what share of the best `val_loss` another must be less to count as better, as torch's ReduceLROnPlateau has it."""
+"""A `val_loss` counts as better if it is below the best by this share of it, as in torch's ReduceLROnPlateau."""
 
 SMALLEST_FALL = 1e-8
 """A fall of the learning rate below this is left out, as in torch's ReduceLROnPlateau."""
 
 
 def learning_rate(config: TrialConfig, val_losses: Sequence[float]) -> float:
-    """The learning rate of the epoch that follows those whose `val_loss` is given, in order from epoch 1.
+    """Return the learning rate of the epoch after those of `val_losses`, which are in order from epoch 1.
 
     constant    learning_rate
     step        learning_rate * factor^n, n the number of `learning_rate_epochs` up to this epoch
-    plateau     learning_rate * factor^n, n the number of times that `val_loss` stayed for more than the patience
-    cosine      learning_rate * (1 + cos(pi * done / epochs)) / 2: whole in the first epoch, 0 after the last
+    plateau     learning_rate * factor^n, n how often `val_loss` was not better for more than the patience
+    cosine      learning_rate * (1 + cos(pi * done / epochs)) / 2: full in the first epoch, 0 after the last
                 (Loshchilov and Hutter, arXiv:1608.03983, without restarts)
     """
     done, rate = len(val_losses), config.learning_rate
@@ -39,7 +38,7 @@ def learning_rate(config: TrialConfig, val_losses: Sequence[float]) -> float:
 
 
 def _after_plateaus(config: TrialConfig, val_losses: Sequence[float]) -> float:
-    """torch's ReduceLROnPlateau (minimum, relative threshold, no cooldown) over all losses; NaN is never better."""
+    """Apply torch's ReduceLROnPlateau (minimum, relative threshold, no cooldown) to all losses; NaN is never better."""
     rate, best, without_better = config.learning_rate, math.inf, 0
     for val_loss in val_losses:
         if val_loss < best * (1 - PLATEAU_THRESHOLD):

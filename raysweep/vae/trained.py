@@ -1,4 +1,4 @@
-"""A trained model in a user's hands: what it is given is checked, and what it answers carries no gradients."""
+"""A trained model for users: it checks its inputs, and its results carry no gradients."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from raysweep.vae.networks import ConvVAE, evaluating
 class TrainedVAE(ConvVAE):
     """The model of a trial, as `raysweep.load_model` returns it.
 
-    `encode`, `decode`, `reconstruct`, `interpolate` and `sample` check what they are given and answer without
-    gradients; `encode` and `decode` give them with `gradients=True`. Calling the model itself (`model(x, noise)`) is
-    what training does: with gradients, and without checks.
+    `encode`, `decode`, `reconstruct`, `interpolate` and `sample` check their inputs and return results without
+    gradients; `encode` and `decode` keep gradients if `gradients=True`. Calling the model itself (`model(x, noise)`) is
+    for training: with gradients, and without checks.
     """
 
     config: TrialConfig
     """The configuration it was trained with."""
     images: Mapping[str, Any] | None
-    """How its images were prepared (keys of the `data:` section); None for an export that does not say it."""
+    """How its images were prepared (keys of the `data:` section); None if the export does not say it."""
     origin: Mapping[str, Any]
     """The sweep and the trial it comes from."""
 
@@ -36,7 +36,7 @@ class TrainedVAE(ConvVAE):
 
         Args:
             x: images, floating point in [0, 1], as `raysweep.read_images(path, model)` gives them.
-            gradients: whether the answer can be differentiated.
+            gradients: whether the result can be differentiated.
 
         Raises:
             ModelInputError: if x has another shape, type or range.
@@ -71,7 +71,7 @@ class TrainedVAE(ConvVAE):
         Returns [steps, channels, height, width], or [pairs, steps, channels, height, width] for several.
 
         Raises:
-            ModelInputError: if a or b are no images of this model, are not as many, or steps is less than 2.
+            ModelInputError: if a or b are not images of this model, their numbers differ, or steps is less than 2.
         """
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
             raise ModelInputError(f"steps: must be a whole number from 2 on, got {steps!r}")
@@ -104,14 +104,14 @@ class TrainedVAE(ConvVAE):
             return self.decode(self.encode(x)[0])
 
     def __repr__(self) -> str:
-        """Say what it is on one line; `print(model.encoder)` has the layers."""
+        """Describe the model on one line; `print(model.encoder)` shows the layers."""
         channels, height, width = self.shape
         where = ", ".join(f"{name} {self.origin[name]}" for name in ("sweep", "trial") if name in self.origin)
         images = f"{height}x{width} {'grey' if channels == 1 else 'colour'} images"
         return f"<{type(self).__name__} of {images}, {self.latent_size} latents{', ' if where else ''}{where}>"
 
     def _require_images(self, x: Tensor, name: str) -> None:
-        """Raise ModelInputError unless x is a batch of images as the encoder was trained on."""
+        """Raise ModelInputError unless x is a batch of images like those the encoder was trained on."""
         channels, height, width = self.shape
         read = "raysweep.read_images(path, model) reads a file so that it fits"
         if not isinstance(x, Tensor):
@@ -142,7 +142,7 @@ class TrainedVAE(ConvVAE):
         low, high = (float(value) for value in x.detach().aminmax())
         if math.isnan(low) or math.isnan(high):
             raise ModelInputError(f"{name}: holds NaN")
-        is_noisy = self.config.input_noise > 0  # such a model is made for pixels beyond black and white
+        is_noisy = self.config.input_noise > 0  # such a model expects pixels outside [0, 1]
         if (low < 0 or high > 1) and not is_noisy:
             remedy = ""
             if low >= 0 and 1 < high <= 255:
@@ -177,7 +177,7 @@ class TrainedVAE(ConvVAE):
 
 
 def _kind(value: object) -> str:
-    """Say what a value is that should be a tensor, and how it becomes one if that is known."""
+    """Name the type of a value that should be a tensor, and its conversion if that is known."""
     name = f"{type(value).__module__.split('.')[0]}.{type(value).__name__}".removeprefix("builtins.")
     return f"{name} (torch.from_numpy makes it one)" if name == "numpy.ndarray" else name
 

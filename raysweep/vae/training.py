@@ -1,8 +1,8 @@
 """Training one trial: the loop, its state, and the generator of epoch metrics.
 
-The images stay where they are, on the device or in a memory map; a batch is an index and a convert. Nothing in a step
-waits for the device: sums are read once an epoch. Noise, batch order and what befalls the images are drawn anew from
-(seed, epoch), so that a trial resumed at any epoch goes on exactly as it would have.
+The images stay where they are, on the device or in a memory map; a batch takes an indexing and a conversion. Nothing in
+a step waits for the device: sums are read once per epoch. Noise, batch order and changes of the images are drawn anew
+from (seed, epoch), so that a trial resumed at any epoch continues exactly as it would have.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from raysweep.vae.schedules import learning_rate
 
 
 class Training:
-    """A trial in training: the model, its optimiser, how many epochs are done and what each came to.
+    """A trial in training: the model, its optimiser, the number of epochs done and their validation losses.
 
     Raises:
-        ValueError: if the images are too small for the network, or steps of one image leave batch normalisation nothing
-            to normalise over.
+        ValueError: if (a) the images are too small for the network, or (b) steps have one image each, over which batch
+            normalisation cannot normalise.
     """
 
     def __init__(
@@ -43,14 +43,17 @@ class Training:
         device: str | torch.device = "cpu",
         baseline_mse: float | None = None,
     ) -> None:
-        """`baseline_mse` is another trial's of the same images, where there is one: measuring it takes a pass."""
+        """Build the model and its optimiser.
+
+        `baseline_mse` is that of another trial of the same images, if there is one, because measuring it takes a pass.
+        """
         self.config = config
         self.device = torch.device(device)
         self.train_images = train
         self.validation_images = validation
         self.epoch = 0
         self.val_losses: list[float] = []
-        """Of every epoch done: what the learning rate of the next may depend on."""
+        """Of every epoch done; the learning rate of the next may depend on them."""
         if config.batch_norm != "none" and min(config.batch_size, len(train)) < 2:
             raise ValueError(
                 f"batch_norm: {config.batch_norm} needs 2 images a step or more, "
@@ -68,8 +71,8 @@ class Training:
         return len(self.batch_sizes())
 
     def run_epoch(self, laps: Laps | None = None) -> EpochMetrics:
-        """One epoch of training and one pass over the validation images; `laps` has the time of its parts after it."""
-        lap = no_lap if laps is None else laps.lap  # chosen here, so that a step pays for a call and no more
+        """Train for one epoch and pass once over the validation images; `laps` measures the epoch's parts."""
+        lap = no_lap if laps is None else laps.lap  # chosen here, so that a step pays for a call only
         start = time.perf_counter()
         if laps is not None:
             laps.start()
@@ -89,7 +92,7 @@ class Training:
         )
 
     def _train(self, lap: Lap) -> Tensor:
-        """One pass over the training images in random order; the mean loss over them, a scalar on the device."""
+        """Train on all images once, in random order, and return the mean loss, a scalar on the device."""
         config, model, count = self.config, self.model, len(self.train_images)
         pixels = self.train_images.shape[0] * self.train_images.shape[1] * self.train_images.shape[2]
         order_generator = seeded_generator("cpu", config.seed, self.epoch, "order")
@@ -126,9 +129,9 @@ class Training:
         return total / count
 
     def batch_sizes(self) -> list[int]:
-        """Images of each step of an epoch.
+        """Return the number of images of each step of an epoch.
 
-        A last batch of one image joins the one before under batch normalisation: one value has no variance.
+        With batch normalisation, a last batch of one image joins the batch before, because one value has no variance.
         """
         whole, rest = divmod(len(self.train_images), self.config.batch_size)
         sizes = [self.config.batch_size] * whole
@@ -142,9 +145,9 @@ class Training:
 def train(
     config: TrialConfig, train: Images, validation: Images, device: str | torch.device = "cpu"
 ) -> Iterator[EpochMetrics]:
-    """Trains one configuration from its initialisation and yields the metrics of each epoch.
+    """Train one configuration from its initialisation and yield the metrics of each epoch.
 
-    Needs torch alone. Metrics may be NaN or infinite: a trial that diverges is the caller's to stop.
+    Needs only torch. Metrics may be NaN or infinite: the caller must stop a trial that diverges.
     """
     training = Training(config, train, validation, device)
     while training.epoch < config.epochs:

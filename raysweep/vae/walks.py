@@ -12,14 +12,14 @@ from raysweep.vae.networks import ConvVAE, evaluating
 
 @torch.no_grad()
 def interpolate(model: ConvVAE, first: Tensor, second: Tensor, steps: int) -> Tensor:
-    """Images decoded from equal steps on the lines between the posterior means of pairs of images, ends included.
+    """Decode equal steps on the lines between the posterior means of pairs of images, ends included.
 
     `first` and `second` are [pairs, channels, height, width] in [0, 1], as the trial gives them to its encoder.
 
     Returns [pairs, steps, channels, height, width] in [0, 1], on the model's device.
 
     Raises:
-        ValueError: if there are fewer than 2 steps, or not as many first images as second.
+        ValueError: if there are fewer than 2 steps, or `first` and `second` differ in shape.
     """
     if steps < 2 or first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
@@ -34,7 +34,7 @@ def interpolate(model: ConvVAE, first: Tensor, second: Tensor, steps: int) -> Te
 
 @torch.no_grad()
 def traverse(model: ConvVAE, x: Tensor, latents: Sequence[int], values: Sequence[float]) -> Tensor:
-    """Images decoded from the posterior mean of one image with one latent at a time set to each of `values`.
+    """Decode the posterior mean of one image with one latent at a time set to each of `values`.
 
     `x` is [channels, height, width] in [0, 1], as the trial gives it to its encoder; `latents` are positions from 0.
 

@@ -16,7 +16,7 @@ from raysweep.worker.process import Notes
 from raysweep.worker.training import Worker
 
 REPORTS = "reports"
-"""Key of the `EpochReport`s of a result, each with the number of its trial; no mapping, because Tune flattens those."""
+"""Key of the `EpochReport`s of a result, each with the number of its trial; a list, because Tune flattens mappings."""
 ORDERS = "orders"
 """Key of the `TrialOrder`s that a process begins with."""
 
@@ -26,7 +26,7 @@ class TrialFailure(Exception):
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
-    """Trains trials, one after another or several together: what Tune takes for a trial is a slot, which holds them."""
+    """Trains trials, one after another or several together. A trial of Tune is a slot that holds them."""
 
     def setup(self, config: dict[str, Any]) -> None:
         keep_freed_memory()

@@ -1,7 +1,7 @@
-"""The prepared images on every machine of a cluster: made by the driver, fetched once a machine, verified, and mapped.
+"""The prepared images on every machine: made by the driver, fetched once a machine, verified, and mapped.
 
-The driver's machine has them already. Any other fetches them before its first trial: from the sweep's bucket, where it
-has one, else through Ray from the driver's machine. Whoever comes first holds a lock, and the others wait for it.
+The driver's machine has them already. Any other machine fetches them before its first trial: from the sweep's bucket if
+it has one, otherwise through Ray from the driver's machine. The first process holds a lock, and the others wait for it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _log = logging.getLogger("raysweep")
 
 
 def local_images(images: ImageFile) -> Path:
-    """The file of the images on this machine, fetched if it is not there or damaged.
+    """Return the file of the images on this machine. Fetch it if it is missing or damaged.
 
     Raises:
-        StorageError: if it cannot be fetched, or not be written.
+        StorageError: if it cannot be fetched or written.
         CacheError: if what was fetched is not what the driver has.
     """
     if images.node is None or images.node == _node():
         return images.path
-    for directory in cache_directories():  # what is there is read, also where it may not be written
+    for directory in cache_directories():  # an existing file is read even if the directory is read-only
         path = directory / images.path.name
         if (path, images.checksum) in _verified:
             return path
@@ -65,7 +65,7 @@ def local_images(images: ImageFile) -> Path:
 
 
 def share_images(remote: RemoteDirectory, images: ImageFile) -> None:
-    """Puts the images into the sweep's bucket, unless they are there.
+    """Upload the images to the sweep's bucket, unless they are there.
 
     Raises:
         StorageError: if the bucket does not answer.
@@ -76,9 +76,9 @@ def share_images(remote: RemoteDirectory, images: ImageFile) -> None:
 
 
 def images_from(remote: RemoteDirectory, dataset: str, checksum: str) -> Path | None:
-    """The images of a sweep as its bucket has them, on this machine; None if the bucket has none.
+    """Fetch the images of a sweep from its bucket to this machine; return None if the bucket has none.
 
-    For a driver whose machine has no raw images to prepare them from.
+    This is for a driver whose machine has no raw images to prepare them from.
 
     Raises:
         StorageError: if the bucket does not answer, or they cannot be written.
@@ -96,7 +96,7 @@ def images_from(remote: RemoteDirectory, dataset: str, checksum: str) -> Path | 
 
 
 def image_file(cache: Path, origin: str | None = None) -> ImageFile:
-    """What the driver, connected to Ray, tells other machines of the images that it has prepared."""
+    """Describe the driver's prepared images for other machines. The driver must be connected to Ray."""
     info = open_cache(cache).info
     return ImageFile(cache, info.dataset, info.checksum, cache.stat().st_size, _node(), origin)
 
@@ -108,7 +108,7 @@ def _node() -> str:
 
 
 def _fault(path: Path, images: ImageFile) -> str | None:
-    """Why a file cannot be used, None if it can."""
+    """Return why a file cannot be used; None if it can."""
     if not path.exists():
         return "missing"
     try:
@@ -120,7 +120,7 @@ def _fault(path: Path, images: ImageFile) -> str | None:
 
 
 def _fetch(images: ImageFile, path: Path) -> str:
-    """Replaces the file; says where it came from."""
+    """Replace the file; return where it came from."""
     if images.origin is not None and RemoteDirectory.at(images.origin).fetch(images.name, path):
         return f"{images.origin}/{images.name}"
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -130,7 +130,7 @@ def _fetch(images: ImageFile, path: Path) -> str:
 
 
 def _blocks(images: ImageFile) -> Iterator[bytes]:
-    """The file of the driver's machine, piece by piece.
+    """Yield the file of the driver's machine, block by block.
 
     Raises:
         StorageError: if that machine is gone.

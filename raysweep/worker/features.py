@@ -1,4 +1,4 @@
-"""The space in which a sweep's images are compared: made once, kept with the sweep and beside the prepared images."""
+"""The feature space for comparing a sweep's images: made once, kept with the sweep and beside the prepared images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 SEEN_BY_RANDOM_FEATURES = 512
-"""Images that scale the features of a network without training."""
+"""Number of images by which the features of an untrained network are scaled."""
 
 _log = logging.getLogger("raysweep")
 
@@ -37,10 +37,11 @@ _log = logging.getLogger("raysweep")
 def feature_space(
     cache: Path, spec: DataSpec, splits: ImageSplits, device: torch.device, directory: SweepDirectory
 ) -> FeatureNetwork:
-    """The features for the images of a cache file under a split: a classifier's where there are labels, else random.
+    """Return the features for the images of a cache file under a split.
 
-    The classifier learns from the training split alone. A sweep keeps them: whatever machine measures a trial of it
-    sees with the same eyes. The first who asks makes them, others wait; another sweep's on the same images are taken.
+    If there are labels, they come from a classifier that learns from the training split alone; otherwise they are
+    random. A sweep keeps its features, so that every machine measures with the same ones. The first process that needs
+    them makes them, and others wait. Features of another sweep on the same images are reused.
 
     Raises:
         StorageError: if they cannot be written, or the sweep's bucket does not answer.
@@ -64,10 +65,10 @@ def feature_space(
 
 
 def _of_these_images(cache: Path, splits: ImageSplits, device: torch.device, fingerprint: str) -> FeatureNetwork:
-    """Return the features that are kept beside the cache of the images, made and written there if they are not.
+    """Return the features that are kept beside the images' cache; make and write them there if they are missing.
 
-    A cache that may only be read, or a full disk, costs other sweeps on these images the making of theirs, and this
-    one nothing: it keeps a copy.
+    If the cache is read-only or the disk is full, other sweeps on these images must make their own features. This sweep
+    loses nothing, because it keeps a copy.
     """
     path = cache.with_name(f"{cache.stem}-{fingerprint[:8]}.features.safetensors")
     network = load_features(path, fingerprint)
@@ -86,7 +87,7 @@ def _of_these_images(cache: Path, splits: ImageSplits, device: torch.device, fin
 
 
 def _made(splits: ImageSplits, device: torch.device) -> FeatureNetwork:
-    """Return new features, trained where there are labels of two classes or more."""
+    """Make new features; they are trained if there are labels of two classes or more."""
     classes = len(splits.info.classes)
     if splits.train.labels is None or classes < 2:
         seen = splits.train.gather(spread(SEEN_BY_RANDOM_FEATURES, len(splits.train)))

@@ -1,4 +1,4 @@
-"""The final metrics of one trial: its kept checkpoint on the test split, which no choice has looked at before."""
+"""The final metrics of one trial: its kept checkpoint on the test split, which no earlier choice has used."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ from raysweep.worker.pictures import (
 
 BATCH = 256
 PAIRS = 32
-"""Pairs of test images that are interpolated between."""
+"""Number of pairs of test images to interpolate between."""
 COMPONENTS = 10
-"""Of the mixture that is fitted to the latents."""
+"""Components of the mixture that is fitted to the latents."""
 _log = logging.getLogger("raysweep")
 _SHARES = ("kid", "precision", "recall", "density", "coverage")
 
 
 @products_in("float32")
 def measure_trial(order: TestOrder) -> FinalMetrics:
-    """Measures a trial that has ended and draws its last pictures; writes below the trial's directory alone.
+    """Measure a trial that has ended and draw its last pictures; write only below the trial's directory.
 
     Raises:
         CheckpointError: if the trial has no whole checkpoint.
@@ -95,7 +95,7 @@ def measure_trial(order: TestOrder) -> FinalMetrics:
     portrait = Portrait(
         subject.model, subject.config, subject.shown, subject.seen, paths, known_kl, mixture, subject.sigma2
     )
-    if not directory.trial(number).is_dir():  # from which the checkpoint came
+    if not directory.trial(number).is_dir():  # it was there: the checkpoint came from it
         raise StorageError(
             f"{directory.trial(number)}: is no longer there; was the sweep moved, or its disk taken away?"
         )
@@ -118,7 +118,7 @@ class Subject:
     shown: Tensor
     """Test images that are compared, [n, channels, height, width] in [0, 1], spread evenly over the split."""
     seen: Tensor
-    """The same as the trial gives them to its encoder."""
+    """The same images, as the trial gives them to its encoder."""
     sigma2: float
     """The decoder's variance of a pixel, calibrated on the validation images after the epoch that was kept."""
 
@@ -133,29 +133,29 @@ class Subject:
         return cls(model.to(device).eval(), checkpoint.config, splits, device, shown, seen, sigma2)
 
     def generator(self) -> torch.Generator:
-        """The trial's noise, on the CPU, so that it is the same on every device."""
+        """Return the generator of the trial's noise, on the CPU, so that every device gets the same noise."""
         return torch.Generator().manual_seed(self.config.seed)
 
     def normal(self, count: int) -> Tensor:
-        """Draws of the prior, [count, latent]; the same for every trial of a seed and latent size."""
+        """Draw from the prior, [count, latent]; the same for every trial of a seed and latent size."""
         return torch.randn(count, self.config.latent_size, generator=self.generator()).to(self.device)
 
     def paths(self) -> Tensor:
-        """Images on the ways between test images, [pairs, steps, channels, height, width]."""
+        """Return images on the paths between test images, [pairs, steps, channels, height, width]."""
         ends = self.seen[spread(2 * PAIRS, len(self.seen)).to(self.device)]
         half = len(ends) // 2
         return interpolate(self.model, ends[:half], ends[half : 2 * half], INTERPOLATION_STEPS)
 
 
 def _likelihoods(subject: Subject, samples: int) -> dict[str, Any]:
-    """Bounds and errors; of the whole test split, but the importance-weighted bounds of the images that are shown."""
+    """Return bounds and errors on the whole test split, but importance-weighted bounds on the shown images only."""
     splits, model, config = subject.splits, subject.model, subject.config
     pixels = math.prod(splits.info.shape)
     baseline = mean_image_error(splits.test, splits.train.mean_image(), subject.device)
     whole = evaluate(model, splits.test, config, baseline, subject.device)
     noise = pixels * DEQUANTISATION_VARIANCE
 
-    # The bound takes one tensor of images: the grey ones, and behind them what the encoder is given.
+    # The bound takes one tensor of images: the grey ones, followed by what the encoder is given.
     both, channels = torch.cat([subject.shown, subject.seen], dim=1), splits.info.shape[0]
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +187,7 @@ def _likelihoods(subject: Subject, samples: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _pixels(subject: Subject) -> dict[str, float | None]:
-    """The decoder's own spread of a pixel, the error of images sampled from it, and of what it makes of noisy ones."""
+    """Return the decoder's spread of a pixel, the error of images sampled from it, and that of denoised ones."""
     model, config, generator = subject.model, subject.config, subject.generator()
     noisy = config.input_dropout > 0 or config.input_noise > 0
     variance = sampled = denoised = 0.0
@@ -211,7 +211,7 @@ def _pixels(subject: Subject) -> dict[str, float | None]:
 
 
 def _classes(subject: Subject, test: Posteriors, train: Posteriors, active: Tensor) -> dict[str, float | None]:
-    """What the latents know of the classes."""
+    """Return measures of what the latents say about the classes."""
     some = spread(len(subject.shown), len(test.means)).to(subject.device)
     labels = None if test.labels is None else test.labels[some]
     return {
@@ -223,7 +223,7 @@ def _classes(subject: Subject, test: Posteriors, train: Posteriors, active: Tens
 
 @dataclass(frozen=True)
 class Seen:
-    """What the feature space makes of some images."""
+    """Some images as the feature space describes them."""
 
     embeddings: Tensor
     classes: Tensor
@@ -244,7 +244,7 @@ def _look(features: FeatureNetwork, batches: Iterator[Tensor]) -> Seen:
 
 
 def _images(subject: Subject, features: FeatureNetwork, mixture: LatentMixture | None) -> dict[str, Any]:
-    """How near samples come to test images, and reconstructions to what they are of, each beside its floor."""
+    """Return how close samples are to test images, and reconstructions to their originals, each with its floor."""
     splits, model, count = subject.splits, subject.model, len(subject.shown)
     some = spread(count, len(splits.test)).to(subject.device)
     labels = None if splits.test.labels is None else splits.test.labels[some]
@@ -254,7 +254,7 @@ def _images(subject: Subject, features: FeatureNetwork, mixture: LatentMixture |
     floor = _look(features, (splits.train.gather(rows) for rows in others.split(BATCH)))  # type: ignore[no-untyped-call]
     prior = _look(features, (model.decode(z) for z in subject.normal(count).split(BATCH)))  # type: ignore[no-untyped-call]
     if bool((subject.shown == subject.shown[:1]).all()):
-        # Features are scaled by how much images differ: where they do not, a distance is rounding, or 1e20.
+        # Features are scaled by how much images differ. If they do not differ, a distance is rounding error, or 1e20.
         _log.warning("all test images that are measured are the same: how far samples are from them is left out")
         found: dict[str, Any] = {f"{prefix}{name}": None for prefix in ("", "floor_", "mixture_") for name in _SHARES}
     else:

@@ -1,4 +1,4 @@
-"""The latents of a tested trial as a file, and the pictures of what they are of, for scatters and the Projector."""
+"""The latents of a tested trial, and small pictures of their images, for scatter plots and the Projector."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from raysweep.worker.pictures import seen_by_the_encoder, shown_generator, to_pi
 
 BATCH = 256
 SPRITE_SIDE = 48
-"""Pixels to which the pictures of latents are shrunk where the images are larger."""
+"""Side in pixels to which the pictures of latents are shrunk if the images are larger."""
 UNPROJECTED_ROWS = 1000
-"""Latents that are kept of a trial that is not among the few best."""
+"""Number of latents that are kept of a trial that is not among the few best."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Posteriors:
 
 @torch.no_grad()
 def posteriors(model: ConvVAE, config: TrialConfig, images: ImageTensors) -> Posteriors:
-    """Of at most `MAX_ROWS` images of a split, spread evenly over it."""
+    """Compute q(z|x) of at most `MAX_ROWS` images of a split, spread evenly over it."""
     positions = spread(MAX_ROWS, len(images)).to(images.device)
     generator = shown_generator(config, images.device)
     batches = (images.gather(rows) for rows in positions.split(BATCH))  # type: ignore[no-untyped-call]
@@ -56,10 +56,10 @@ def keep_latents(
     directory: SweepDirectory, number: int, splits: Sequence[tuple[str, Posteriors]], kl_nats: Tensor,
     classes: Sequence[str], projected: bool,
 ) -> None:  # fmt: skip
-    """Writes the latents of images of these splits, one after the other, as many as a file holds.
+    """Write the latents of images of these splits, one split after the other, as many as a file holds.
 
-    Of a trial that is not `projected`, only the first `UNPROJECTED_ROWS`, without sprites. Nothing where a latent is
-    not finite.
+    If the trial is not `projected`, write only `UNPROJECTED_ROWS`, without sprites. If a latent is not finite, write
+    nothing.
 
     Raises:
         StorageError: if they cannot be written.

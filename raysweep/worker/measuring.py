@@ -1,6 +1,6 @@
-"""What the process of a finalist does: its final metrics, as a report to the driver.
+"""The work of a finalist's process: to measure its final metrics and report them to the driver.
 
-It is a module of its own, so that the process imports nothing that only a driver needs.
+It is a separate module, so that the process imports nothing that only a driver needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raysweep.worker.process import Notes, ending_hangs
 
 
 def measure(order: TestOrder) -> TestReport:
-    """The final metrics of one trial; an exception is a report too, with its traceback."""
+    """Measure the final metrics of one trial. An exception becomes a report, too, with its traceback."""
     clock = PartClock(SlotPart.TEST)
     notes, node = Notes(), socket.gethostname()
     log = logging.getLogger("raysweep")

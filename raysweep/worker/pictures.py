@@ -1,4 +1,4 @@
-"""Pictures of one trial: what its model makes of images, and what it imagines. See docs/pictures.md."""
+"""Pictures of one trial: reconstructions of images, samples, and walks in latent space. See docs/pictures.md."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ INTERPOLATIONS = 8
 INTERPOLATION_STEPS = 10
 TRAVERSED = 10
 SHIFTED_MEAN, SHIFTED_SIGMA = 1.0, 2.0
-"""The Gaussian, other than the prior, whose draws are shown."""
+"""Mean and standard deviation of the Gaussian, other than the prior, whose draws are shown."""
 TRAVERSAL_VALUES = (-3.0, -2.25, -1.5, -0.75, 0.0, 0.75, 1.5, 2.25, 3.0)
 
 
 def to_pixels(images: Tensor) -> Pixels:
-    """Images [n, channels, height, width] in [0, 1] as bytes [n, height, width, channels]."""
+    """Convert images [n, channels, height, width] in [0, 1] to bytes [n, height, width, channels]."""
     pixels: Pixels = images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 
 
 def seen_by_the_encoder(x: Tensor, config: TrialConfig, generator: torch.Generator | None = None) -> Tensor:
-    """Images [n, channels, height, width] in [0, 1] as the trial gives them to its encoder when nothing is added.
+    """Return images [n, channels, height, width] in [0, 1] as the trial's encoder sees them without added noise.
 
-    Pixels that are binarised by chance are drawn from `generator`, which goes from batch to batch of one set of images.
+    If pixels are binarised by chance, they are drawn from `generator`; all batches of one set of images share it.
     """
     if generator is None and config.binarise == "sampled":
         generator = shown_generator(config, x.device)
@@ -54,13 +54,13 @@ def seen_by_the_encoder(x: Tensor, config: TrialConfig, generator: torch.Generat
 
 
 def shown_generator(config: TrialConfig, device: torch.device) -> torch.Generator:
-    """Draws the pixels of images that are shown; the same each time."""
+    """Return the generator that draws the pixels of shown images; the same each time."""
     return seeded_generator(device, config.seed, 0, "shown")
 
 
 @products_in("float32")
 def draw_strip(training: Training, directory: SweepDirectory, number: int) -> None:
-    """Writes the row of reconstructions of the epoch just done, and before the first one the images themselves."""
+    """Write the row of reconstructions of the epoch just done; before the first row, the images themselves."""
     images = _few(training.validation_images, IN_A_STRIP, training.device)
     inputs = directory.epoch_reconstructions(number, 0)
     if not inputs.exists():
@@ -71,7 +71,7 @@ def draw_strip(training: Training, directory: SweepDirectory, number: int) -> No
 
 @products_in("float32")
 def draw_grids(training: Training, directory: SweepDirectory, number: int) -> None:
-    """Writes the trial's two grids: validation images above their reconstructions, and samples of the prior."""
+    """Write the trial's two grids: validation images above their reconstructions, and samples of the prior."""
     originals = _few(training.validation_images, RECONSTRUCTED, training.device)
     rebuilt = training.model.reconstruct(seen_by_the_encoder(originals, training.config))
     _write(directory.reconstructions(number), torch.cat([originals, rebuilt]), len(originals))
@@ -87,7 +87,7 @@ class Portrait:
     shown: Tensor
     """Test images [n, channels, height, width]."""
     seen: Tensor
-    """The same as the encoder is given them."""
+    """The same images, as the encoder is given them."""
     paths: Tensor
     """[pairs, steps, channels, height, width], from one test image to another."""
     kl_nats: Tensor
@@ -99,7 +99,7 @@ class Portrait:
 
 @torch.no_grad()
 def draw_portrait(portrait: Portrait, directory: SweepDirectory, number: int) -> None:
-    """Writes the grids of a trial that has been tested: ways, traversals, samples, and sampled reconstructions.
+    """Write the grids of a tested trial: interpolations, traversals, samples, and sampled reconstructions.
 
     Raises:
         StorageError: if they cannot be written.
@@ -127,7 +127,7 @@ def draw_portrait(portrait: Portrait, directory: SweepDirectory, number: int) ->
 
 
 def draw_samples(path: Path, images: Tensor) -> None:
-    """Writes a square grid of samples."""
+    """Write a square grid of samples."""
     _write(path, images, math.isqrt(SAMPLED))
 
 

@@ -1,4 +1,4 @@
-"""What every process of a sweep has, whether it trains or tests: notes for the driver, and an end if it hangs."""
+"""What every training or testing process has: notes for the driver, and a timer against hanging."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Notes(logging.Handler):
-    """Keeps what is logged until it goes to the driver: an actor's own output is seen by nobody."""
+    """Keeps what is logged until it goes to the driver: nobody sees an actor's own output."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -28,11 +28,11 @@ class Notes(logging.Handler):
 
 @contextmanager
 def ending_hangs(timeout_s: float | None, stacks: Path) -> Iterator[None]:
-    """Ends this process if the block takes longer than `timeout_s`, after writing where each of its threads stands."""
+    """End this process if the block takes longer than `timeout_s`; first write the stack of each thread."""
 
     def end() -> None:
         try:
-            for directory in (stacks.parent.parent, stacks.parent):  # the sweep itself is not made anew
+            for directory in (stacks.parent.parent, stacks.parent):  # a sweep that is gone is not made again
                 directory.mkdir(exist_ok=True)
             with open(stacks, "w") as file:
                 faulthandler.dump_traceback(file)

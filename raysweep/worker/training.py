@@ -1,10 +1,10 @@
-"""A worker: it opens the images, takes the trials that it is given, trains them epoch by epoch, and reports.
+"""A worker: it opens the images, takes trials, trains them epoch by epoch, and reports.
 
-Most workers train one trial at a time. One that is given several of one shape trains them as one batched model, and
+Most workers train one trial at a time. A worker that gets several of one shape trains them as one batched model, and
 each stays a trial of its own, with its own checkpoints and reports (`WorkerTrial`).
 
-What a trial reports is a value: an `EpochReport`. An exception is one too. A worker that reported one is not used
-again, so that what comes after gets a process, and on a GPU a context, in which nothing has gone wrong.
+Each result of a trial is an `EpochReport`, and so is an exception. A worker that reported an exception is not used
+again, so that later trials get a process, and on a GPU a context, in which nothing has gone wrong.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Worker:
         """Take the first trials.
 
         Args:
-            notes: keeps what is logged here for the driver; None where the driver is this process.
+            notes: keeps what is logged here for the driver; None if the driver is this process.
             gpus: identities of the GPUs that the process has, for reports.
             process_age_s: how old the process is, for the profile.
         """
@@ -53,7 +53,7 @@ class Worker:
         self._group: FusedTraining | None = None
         self._laps: Laps | None = None
         self.has_failed = False
-        """Whether it has reported an exception, after which it must not be used."""
+        """True if it has reported an exception; then it must not be used again."""
         if notes is not None:
             logging.getLogger("raysweep").addHandler(notes)
         self.take((), orders)
@@ -67,7 +67,7 @@ class Worker:
     def take(self, over: Iterable[int], orders: Sequence[TrialOrder]) -> None:
         """Let go of the trials that are over and take others.
 
-        What can fail of it happens in `step`, which reports a failure.
+        The part of this that can fail is done in `step`, which reports a failure.
         """
         leaving = [self._trials.pop(number) for number in over]
         self._trials |= {order.number: WorkerTrial(order) for order in orders}
@@ -97,7 +97,10 @@ class Worker:
         return self._reports(trained, self._at_fault if ending else (), ending)
 
     def _epochs(self) -> Iterator[tuple[int, EpochMetrics]]:
-        """The next epoch of every trial, once it is safe. Those that were trained before come first, without others."""
+        """Yield the next epoch of every trial, once it is stored.
+
+        If there are epochs that were trained before and not yet reported, yield these alone.
+        """
         for trial in self._trials.values():
             if not trial.is_open:
                 self._at_fault = [trial.order.number]
@@ -125,7 +128,7 @@ class Worker:
     def _reports(
         self, trained: dict[int, EpochMetrics], failed: Sequence[int], ending: dict[str, Any]
     ) -> list[tuple[int, EpochReport]]:
-        """Of each trial that trained an epoch, and of each that failed; all its trials share the step's time."""
+        """Return the reports of trials that trained an epoch or failed; all trials share the step's time equally."""
         import torch
 
         order = self._first
@@ -138,7 +141,7 @@ class Worker:
         report = EpochReport(None, socket.gethostname(), device, os.getpid(), gpus=self._gpus, process_age_s=age_s)
         came: list[tuple[int, dict[str, Any]]] = [(number, {"metrics": metrics}) for number, metrics in trained.items()]
         came += [(number, ending) for number in failed]
-        self._trials[came[0][0]].notes += self._take_notes()  # of what is no one's in particular
+        self._trials[came[0][0]].notes += self._take_notes()  # those of no trial in particular
         return [(number, replace(report, **what, **self._trials[number].take_told())) for number, what in came]
 
     def _take_notes(self) -> tuple[str, ...]:
@@ -152,12 +155,12 @@ class Worker:
         no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
         if no_memory or isinstance(error, MemoryError | torch.OutOfMemoryError):
             state = TrialState.OUT_OF_MEMORY
-            self._at_fault = self.numbers  # whoever asked for more, all of them have taken it
+            self._at_fault = self.numbers  # only one asked for more, but all of them use memory
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         return {"ended": state, "cause": cause, "error": traceback.format_exc()}
 
     def _opened_group(self) -> FusedTraining:
-        """The trials that this process trains, over its images, which are opened at the first."""
+        """Return the trials that this process trains, with its images; the first call opens the images."""
         if self._group is not None:
             return self._group
         order, clock = self._first, self._clock

@@ -1,7 +1,7 @@
-"""One trial in the process that trains it: what is done for this trial alone, apart from the training it may share.
+"""One trial in its process: what is done for it alone, apart from the training, which it may share.
 
-The trial is taken up where its checkpoint stands. The result of each epoch is safe before it is reported: the
-checkpoint, the pictures, and all files in the bucket, if the sweep is in one.
+The trial goes on from its checkpoint. Each epoch's result is stored before it is reported: the checkpoint, the
+pictures, and all files in the bucket, if the sweep is in one.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ class WorkerTrial:
         self._files: TrialFiles | None = None
         self._known: list[EpochMetrics] = []
         self.notes: tuple[str, ...] = ()
-        """What was logged of it and is not reported yet."""
+        """What was logged about it and is not reported yet."""
         self._spent: dict[SlotPart, float] = {}
         self._best: EpochMetrics | None = None
-        """Of the epoch whose checkpoint is kept beside the last."""
+        """Metrics of the best epoch, whose checkpoint is kept beside the last."""
 
     @property
     def is_open(self) -> bool:
-        """Whether its trial is among those that the process trains."""
+        """True if its trial is among those that the process trains."""
         return self._training is not None
 
     def open(self, group: Callable[[], FusedTraining], clock: PartClock[SlotPart]) -> None:
-        """Takes its trial into the group that this process trains, as far as it has come.
+        """Add the trial, at its last checkpoint, to the group that this process trains.
 
         Args:
-            group: gives it; not asked before it is sure that the sweep is there.
-            clock: of this process.
+            group: returns the group; called only once it is sure that the sweep is there.
+            clock: the clock of this process.
 
         Raises:
             StorageError: if the sweep is not there, or cannot be written.
@@ -74,7 +74,7 @@ class WorkerTrial:
         trial_directory = self._directory.trial(order.number)
         with storage_errors(trial_directory):
             self._directory.trials.mkdir(exist_ok=True)
-        for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while it wrote; no other writes here
+        for stray in trial_directory.rglob(".*.tmp"):  # of a process that died while writing; no other writes here
             stray.unlink(missing_ok=True)
         opened = group()
         with clock.at(SlotPart.MODEL):
@@ -94,22 +94,22 @@ class WorkerTrial:
             self._send(restored, clock)
 
     def spend(self, seconds: Mapping[SlotPart, float]) -> None:
-        """Adds what of the process's time is the trial's, by part."""
+        """Add the trial's share of the process's time, by part."""
         for part, more in seconds.items():
             self._spent[part] = self._spent.get(part, 0.0) + more
 
     def take_told(self) -> dict[str, Any]:
-        """The fields of a report that tell what came up since the last one: the time that was spent, and notes."""
+        """Return, and reset, the report fields that cover the time since the last report: seconds spent, and notes."""
         told = {"spent": self._spent, "notes": self.notes}
         self._spent, self.notes = {}, ()
         return told
 
     def take_known(self) -> EpochMetrics | None:
-        """The result of the next epoch that was trained before, if there is one still to be told."""
+        """Return the next epoch's result that was trained before and is not reported yet; None if there is none."""
         return self._known.pop(0) if self._known else None
 
     def keep(self, metrics: EpochMetrics, clock: PartClock[SlotPart]) -> None:
-        """Brings the epoch that the trial has just trained to safety, unless it came to no number.
+        """Store the epoch that the trial has just trained, unless a loss is not finite.
 
         Raises:
             StorageError: if it cannot be written.
@@ -123,9 +123,9 @@ class WorkerTrial:
             with clock.at(SlotPart.BUCKET):
                 self._files.keep(metrics)
         else:
-            self._directory.require_present()  # at the first epoch, too, whose directory would be made anew
+            self._directory.require_present()  # at the first epoch, too: saving would make the directory again
         kept_by = self.order.kept_by
-        # One after the restored epoch is of a course that is trained anew.
+        # A best epoch after the restored one belongs to epochs that are now trained again.
         if kept_by is not None and (
             self._best is None or self._best.epoch >= metrics.epoch or kept_by.loss(metrics) <= kept_by.loss(self._best)
         ):
@@ -136,7 +136,7 @@ class WorkerTrial:
         self._send(metrics, clock)
 
     def leave(self, group: FusedTraining | None) -> None:
-        """Takes its trial out of the group and ends what runs for it."""
+        """Take the trial out of the group and end what runs for it."""
         if self._training is not None and group is not None:
             group.discard(self._training)
             self._training = None
@@ -146,7 +146,7 @@ class WorkerTrial:
 
     @property
     def _directory(self) -> SweepDirectory:
-        """Where this machine has the sweep."""
+        """The sweep's directory on this machine."""
         return self._files.directory if self._files else SweepDirectory(self.order.directory)
 
     @property
@@ -154,7 +154,7 @@ class WorkerTrial:
         return None if self._best is None else self._best.epoch
 
     def _draw(self, epoch: int, clock: PartClock[SlotPart]) -> None:
-        """Draws the pictures that are due after an epoch, the one the training stands at."""
+        """Draw the pictures that are due after an epoch, which is the training's current one."""
         order, directory = self.order, self._directory
         with clock.at(SlotPart.PICTURES):
             from raysweep.worker.pictures import draw_grids, draw_strip
@@ -166,7 +166,7 @@ class WorkerTrial:
                 draw_grids(self._training, directory, order.number)
 
     def _send(self, metrics: EpochMetrics, clock: PartClock[SlotPart]) -> None:
-        """Sends the trial's files to its bucket, if it has one."""
+        """Send the trial's files to its bucket, if it has one."""
         if self._files is not None:
             with clock.at(SlotPart.BUCKET):
                 self._files.send(metrics)

@@ -1,6 +1,6 @@
 """What processes on Ray import before they train or measure.
 
-A Ray of a sweep's own has them do so as they start, while the driver is still at its own imports.
+If a sweep starts its own Ray, they import it as they start, while the driver still makes its own imports.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 _failure: Exception | None = None
 
 _was_enabled = gc.isenabled()
-gc.disable()  # it would look for garbage again and again in what stays: 0.3 s of 1.7
+gc.disable()  # it would search objects that stay for garbage again and again: 0.3 s of 1.7 s
 try:
     import torch  # noqa: F401
 
@@ -27,9 +27,9 @@ finally:
 
 
 def require() -> None:
-    """Raises what kept something from being imported, if anything did.
+    """Raise the exception that stopped an import, if there was one.
 
-    A library that failed half-way fails otherwise when it is imported again.
+    A library whose import failed half-way fails in another way when it is imported again.
     """
     if _failure is not None:
         raise _failure

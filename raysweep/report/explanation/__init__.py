@@ -1,1 +1,1 @@
-"""Why the best trial is the best, as values and in sentences; docs/pictures.md says what they mean."""
+"""Why the best trial is the best, as values and in sentences; docs/pictures.md explains them."""

@@ -10,16 +10,16 @@ from raysweep.spec.space import Scalar
 from raysweep.wording import counted, percent
 
 MOST_NAMED = 5
-"""Trials that a sentence names; of more it says how many they are."""
+"""Most trials that a sentence names; of the others it gives the number."""
 SEEDS = 3
 """How many more seeds are proposed for trials that cannot be told apart."""
 
 
 def sentences(explanation: Explanation, sweep: str) -> list[str]:
-    """Return what is to be said of why the best trial is the best: how far ahead it is, what mattered, what is seen.
+    """Say why the best trial is the best: how far ahead, what mattered, and what the model is.
 
     Args:
-        sweep: its directory or address, as one types it.
+        sweep: its directory or address, as a user types it.
     """
     return [lead_said(explanation, sweep), importance_said(explanation), model_said(explanation)]
 
@@ -55,7 +55,7 @@ def lead_said(explanation: Explanation, sweep: str) -> str:
 
 
 def noise_said(noise: Noise) -> str:
-    """Say how large the noise is, and what it was read from."""
+    """Say how large the noise is, and from which trials it was estimated."""
     trials = counted(noise.trials, "trial")
     if noise.from_repeats:
         return f"Trials that differ in their seed alone scatter by {noise.sd:.4g} (standard deviation, {trials})"
@@ -115,7 +115,7 @@ def model_said(explanation: Explanation) -> str:
 
 
 def as_good_said(slice_: Slice) -> str:
-    """Write the values that are as good as the best one: an interval of a range, otherwise choices."""
+    """Write the values that are as good as the best one: an interval of a range, or choices."""
     if slice_.is_flat and len(slice_.values) > 1:
         return "anywhere" if slice_.is_range else "any"
     if slice_.is_range and len(slice_.as_good) > 1:
@@ -132,7 +132,7 @@ def value_said(value: Scalar) -> str:
 
 
 def expected_said(slices: Mapping[str, Slice]) -> str:
-    """Say on one line where the model sees the best value of each parameter."""
+    """Say on one line where the model expects the best value of each parameter."""
     return ", ".join(f"{name} {value_said(one.best)} ({as_good_said(one)})" for name, one in slices.items())
 
 

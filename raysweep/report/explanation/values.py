@@ -1,4 +1,4 @@
-"""What is known of why the best trial is the best: importances, the model's slices, and how far ahead it is."""
+"""Why the best trial is the best, as values: importances, the model's slices, and how far ahead it is."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of what tells the best quarter of the trials from the better half is told by one parameter."""
+    """One parameter's share in what distinguishes the best quarter of the trials from the better half."""
 
     share: float
     """Of all parameters together; the mean over resamples of the trials."""
     low: float
     high: float
-    """Between them lie nine of ten resamples."""
+    """Nine of ten resamples lie between `low` and `high`."""
     chance: float
     """Share of random orders of the trials' values in which it is as important."""
 
     @property
     def stands_out(self) -> bool:
-        """Say whether chance alone would hardly make it as important."""
+        """Whether chance alone would rarely make it as important."""
         return self.chance <= CHANCE
 
 
@@ -38,7 +38,7 @@ class Importances:
     trials: int
     """Trials that were compared."""
     epoch: int | None
-    """The epoch at which they were; None if each after its own last one."""
+    """The epoch at which they were compared; None if each was compared after its own last one."""
     ran_on: int
     """How many of them trained to their end, or as long as the longest."""
     of: Mapping[str, Importance]
@@ -49,14 +49,14 @@ class Importances:
 
 @dataclass(frozen=True)
 class Slice:
-    """What the model expects along one parameter while the others stay as they are in the best trial."""
+    """The model's predictions along one parameter while the others stay as they are in the best trial."""
 
     is_range: bool
-    """Whether the values are of a range; otherwise each is a choice."""
+    """Whether the values come from a range; otherwise each is a choice."""
     values: tuple[Scalar, ...]
-    """In order; choices that are no numbers as the search space file has them."""
+    """In order; choices that are not numbers in the order of the search space file."""
     means: tuple[float, ...]
-    """The objective at the last epoch that is expected at each value."""
+    """The expected objective at the last epoch, for each value."""
     sds: tuple[float, ...]
     """Standard deviation of each mean, without the noise of a single trial."""
     best: Scalar
@@ -66,7 +66,7 @@ class Slice:
 
     @property
     def is_flat(self) -> bool:
-        """Say whether all values are as good as the best one."""
+        """Whether all values are as good as the best one."""
         return len(self.as_good) == len(self.values)
 
 
@@ -75,7 +75,7 @@ class Model:
     """The Gaussian process that was fitted to the trials' curves, or why there is none."""
 
     trials: int
-    """Trials of which it knows a value."""
+    """Trials with at least one value."""
     epoch: int
     """The last epoch, at which it predicts."""
     slices: Mapping[str, Slice]
@@ -86,21 +86,22 @@ class Model:
 
 @dataclass(frozen=True)
 class Noise:
-    """How much of a trial's objective is not told by its parameters."""
+    """The scatter of a trial's objective that its parameters do not explain."""
 
     sd: float
     """Standard deviation of a trial's value after its last epoch."""
     trials: int
-    """Trials that it is read from."""
+    """Trials from which it was estimated."""
     from_repeats: bool
-    """Whether it is the spread of trials that differ in their seed alone.
+    """Whether it is the spread of trials that differ only in their seed.
 
-    Otherwise it is how far the model is off when it predicts a trial from all others: the noise, and what the model
-    does not know. The noise of the model's covariance is that between two epochs of one trial, which is far smaller.
+    Otherwise it is the model's error when it predicts a trial from all others: the noise plus what the model does not
+    know. The noise in the model's covariance is not used: it is that between two epochs of one trial, which is far
+    smaller.
     """
 
     def between(self, one: int = 1, other: int = 1) -> float:
-        """Return the difference of means of so many trials that noise alone exceeds in one case of twenty."""
+        """Return the difference of the means of `one` and `other` trials that noise exceeds in one case of twenty."""
         return 1.96 * self.sd * math.sqrt(1.0 / max(1, one) + 1.0 / max(1, other))
 
 
@@ -111,9 +112,9 @@ class Rival:
     trial: int
     value: float
     again: int
-    """How often it was trained again with another seed, if the best one was, too."""
+    """How often it was trained again with another seed; 0 if the best one was not."""
     behind: float
-    """By how much its objective is worse than the best trial's; its mean than the mean, if both were trained again."""
+    """How much worse its objective is than the best trial's; means are compared if both were trained again."""
     params: Mapping[str, Scalar]
 
 
@@ -124,21 +125,21 @@ class Explanation:
     metric: str
     mode: Mode
     trials: int
-    """Trials that there are."""
+    """Trials of the search."""
     trial: int
     """The best one."""
     value: float
     again: int
     """How often it was trained again with another seed."""
     mean: float
-    """What it came to on average then; its value if it was not."""
+    """Its mean value over these trainings; `value` if there are none."""
     epochs: int
     """Epochs that it trained."""
     params: Mapping[str, Scalar]
-    """What is searched, and has more than one value, as the best trial has it."""
+    """The best trial's values of the searched parameters that can have more than one."""
     rivals: tuple[Rival, ...]
     """Trials that were trained for as long, the best first."""
     importances: Importances
     model: Model
     noise: Noise | None
-    """None if nothing tells it."""
+    """None if it cannot be estimated."""

@@ -1,7 +1,7 @@
-"""When the values of a hyperparameter may be compared in words, and what is said then.
+"""Sentences that compare the values of a hyperparameter, and the rule for when they may be written.
 
-A sentence such as "873.7 at 64 latents, 11.6 at 8" is read as an effect of the latents. It is said only of values that
-have `MIN_SIDE` comparable trials each, and with their number; else a title says what is drawn.
+Readers take a sentence such as "873.7 at 64 latents, 11.6 at 8" for an effect of the latents. It is written only about
+values with `MIN_SIDE` comparable trials each, and gives their number; otherwise a title says what is drawn.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def comparable(
 ) -> list[TrialRecord]:
     """Return the trials whose `metric` may be compared between values of the hyperparameter `name`.
 
-    They ran to their end, have a finite value, were trained for as many epochs as the longest of them, and neither
-    collapsed nor were predicted to: a collapsed model says nothing of its other hyperparameters. Where the epochs, or
-    the KLD weight, are what is compared, they may differ.
+    They (a) ran to their end and have a finite value, (b) were trained for as many epochs as the longest of them,
+    unless epochs are compared, and (c) neither collapsed nor were predicted to, unless the KLD weight is compared: a
+    collapsed model says nothing about its other hyperparameters.
     """
     ended = [r for r in records if r.state is TrialState.COMPLETED and math.isfinite(r.last(metric))]
     if name != "epochs":
@@ -60,7 +60,7 @@ def _is_collapsed(record: TrialRecord, collapse: Weights | None) -> bool:
 def sides(spec: SweepSpec, records: Sequence[TrialRecord], name: str) -> list[Side]:
     """Return the values of a searched parameter that have enough trials to be compared, in their order.
 
-    None of a range: its values have a trial each.
+    A range has none, because each of its values has a single trial.
     """
     distribution = spec.trial.searched[name]
     if not isinstance(distribution, Choices):
@@ -80,14 +80,14 @@ def _same(one: Scalar, other: Scalar) -> bool:
 def compared(
     found: Sequence[Side], metric: str, mode: Mode, summaries: Mapping[str, float], at: str = ""
 ) -> str | None:
-    """Say what the best and the worst of several sides come to, and of how many trials; None if there is but one side.
+    """Say the best and the worst value of several sides, with their trials; None for fewer than two sides.
 
     Args:
         found: the sides, as `sides` returns them.
         metric: what is compared, in words.
         mode: whether more or less of it is better.
         summaries: one number of each side, by the `repr` of its value.
-        at: what stands before the first value.
+        at: the text before the first value.
     """
     if len(found) < 2:
         return None

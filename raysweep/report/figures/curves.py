@@ -52,7 +52,7 @@ def learning_curves(trials: Standing, spec: SweepSpec) -> Drawn | None:
     winners = {record.number for record in trials.repeats(trials.winner)} if trials.winner else set()
 
     def looks_of(record: TrialRecord) -> tuple[str, str]:
-        """Return how the trial's line looks, and how it would if the trial were not named."""
+        """Return the kind of the trial's line, and the kind it would have as an unnamed trial."""
         ended = kind(record, trials.value(record))
         looks = trials.label(record) if trials.is_special(record) else ended
         return "best, other seeds" if record.number in winners and looks == "completed" else looks, ended

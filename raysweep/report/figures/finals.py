@@ -1,4 +1,4 @@
-"""The final metrics of trials against a hyperparameter, beside what real images come to."""
+"""The final metrics of trials against a hyperparameter, compared with those of real images."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from raysweep.spec.space import Choices, Scalar
 from raysweep.wording import counted
 
 SHOWN = ("iwae_nats", "kid", "coverage", "recall", "reconstruction_accuracy", "silhouette", "sample_sharpness")
-"""Fields of `FinalMetrics` that have a panel; those measured of mixture samples too are in the same panel."""
+"""Fields of `FinalMetrics` that have a panel; values measured on mixture samples are in the same panel."""
 
 SHAPES = ("o", "s", "^", "D", "v", "P")
-"""Of the values of a second parameter, which have a colour too."""
+"""Marks for the values of a second parameter; each value has its own colour too."""
 ALIKE = "trials"
-"""The label of the one series where no second parameter tells trials apart."""
+"""The label of the only series, if no second parameter distinguishes trials."""
 
 
 class _Series(NamedTuple):
@@ -62,7 +62,7 @@ class _Series(NamedTuple):
 
 
 def final_metrics(trials: Standing, spec: SweepSpec, collapse: Weights | None = None) -> Drawn | None:
-    """Draw the main final metrics against the KLD weight, or the first searched field, a panel each."""
+    """Draw the main final metrics, a panel each, against the KLD weight or otherwise the first searched field."""
     tested = [record for record in trials.records if record.tested is not None]
     names = compared_parameters(spec.trial)
     panels = [name for name in SHOWN if any(math.isfinite(_value(record, name)) for record in tested)]
@@ -130,7 +130,7 @@ def _value(record: TrialRecord, name: str) -> float:
 
 
 def _second(spec: SweepSpec, tested: Sequence[TrialRecord], names: Sequence[str]) -> str | None:
-    """Return the field that colours tell apart: the first with choices, of which two to six were measured."""
+    """Return the field that colours show: the first with choices that has two to six measured values, or None."""
     for name in names:
         seen = {repr(getattr(record.config, name)) for record in tested}
         if isinstance(spec.trial.searched[name], Choices) and 2 <= len(seen) <= len(SHAPES):
@@ -158,9 +158,9 @@ def _series(spec: SweepSpec, hue: str | None, tested: Sequence[TrialRecord]) -> 
 def _draw(
     axes: Axes, series: _Series, name: str, positions: Callable[[TrialRecord], float], *, filled: bool, joined: bool
 ) -> bool:
-    """Draw one metric of one series; False if there is nothing to draw.
+    """Draw one metric of one series; return False if there is nothing to draw.
 
-    `joined` connects the points of a series that has one at each category.
+    `joined` connects the points of a series that has only one at each position.
     """
     points: list[tuple[float, ...]] = []
     for group in series.groups:
@@ -183,7 +183,7 @@ def _draw(
 
 
 def _draw_floor(axes: Axes, tested: Sequence[TrialRecord], name: str) -> bool:
-    """Draw what real images come to as a line, or as a band if trials were measured with different ones."""
+    """Draw the value of real images as a line, with a band if trials were measured with different ones."""
     floor = floor_name(name)
     values = [value for record in tested if floor and math.isfinite(value := _value(record, floor))]
     if not values:
@@ -196,13 +196,13 @@ def _draw_floor(axes: Axes, tested: Sequence[TrialRecord], name: str) -> bool:
 
 
 MOST_SAID = 2
-"""Metrics that the title speaks of."""
+"""Most metrics that the title mentions."""
 
 
 def _findings(
     spec: SweepSpec, tested: Sequence[TrialRecord], panels: Sequence[str], x_name: str, collapse: Weights | None
 ) -> list[str]:
-    """Say of the first metrics what values of `x_name` come to if they can be compared, else which trial is best."""
+    """Compare the values of `x_name` in the first metrics; where that is not possible, say which trial is best."""
     said: list[str] = []
     for name in panels:
         mode = FINAL_METRICS[FINAL_PREFIX + name].mode

@@ -1,4 +1,4 @@
-"""Which final metric tells what a perfect model would have of which other."""
+"""The floors of final metrics: for each metric, the field that holds the value of a perfect model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from raysweep.metrics import FINAL_METRICS, FINAL_PREFIX, FinalMetrics
 
 
 def floor_name(name: str) -> str | None:
-    """The field of `FinalMetrics` that holds the same measure between real images as field `name`, if there is one."""
+    """Return the field of `FinalMetrics` with the measure of field `name` between real images, or None."""
     if name.startswith("floor_"):
         return None
     measure = "sharpness" if name.endswith("_sharpness") else name.removeprefix("mixture_")
@@ -15,7 +15,7 @@ def floor_name(name: str) -> str | None:
 
 
 def floor_of(metrics: FinalMetrics, name: str) -> float | None:
-    """The floor of field `name`; None if there is none or it was not measured."""
+    """Return the floor of field `name`; None if there is none or it was not measured."""
     floor = floor_name(name)
     value = getattr(metrics, floor) if floor else None
     return None if value is None else float(value)

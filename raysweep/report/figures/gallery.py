@@ -1,4 +1,4 @@
-"""The figures of a sweep: what was found, in pictures that explain themselves."""
+"""The figures of a sweep: its findings, in pictures that explain themselves."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def draw_figures(
 ) -> list[Figure]:
     """Draw the figures of a sweep as PNG files under report/figures; leave out those that have nothing to show.
 
-    Reads the trials' pictures of reconstructions, and changes no other file.
+    It reads the trials' pictures and latents, and changes no other file.
 
     Args:
         collapse: the `kld_weight` at which collapse was predicted, from the least to the most over the search space.
@@ -52,7 +52,7 @@ def draw_figures(
     Raises:
         StorageError: if the file system is full, read-only or gone.
     """
-    # Matplotlib takes half a second to import, which only drawing should cost.
+    # Import it here, because Matplotlib takes half a second to import and only drawing needs it.
     from raysweep.report.figures.plots import draw_all
 
     drawn = draw_all(directory, spec, records, collapse, stuck, explanation)
@@ -60,7 +60,7 @@ def draw_figures(
 
 
 def draw_profile(directory: SweepDirectory, profile: Profile) -> Figure:
-    """Draws where the time of a session went.
+    """Draw where the time of a session went.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from raysweep.report.figures import palette
 
 _FRAME = 0.2
-"""Between a text and its frame, in sizes of its letters."""
+"""Gap between a text and its frame, as a share of the font size."""
 _CLEAR = 2.0
-"""Points between two texts, and between a text and the border of its axes."""
+"""Least gap in points between two texts, and between a text and the border of its axes."""
 
 
 def plain(text: str) -> str:
@@ -42,14 +42,14 @@ def shortened(text: str, most: int) -> str:
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Return how many points a line of text is wide."""
+    """Return the width of a line of text in points."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return float(width) * 1.02  # Agg rounds letters to whole pixels
 
 
 def wrap(text: str, room: float, size: float, bold: bool = False) -> list[str]:
-    """Break a text into lines of at most `room` points; a word that is longer than a line is broken too."""
+    """Break a text into lines of at most `room` points; break longer words too."""
     lines: list[str] = []
     line = ""
     for word in plain(text).split():
@@ -82,7 +82,7 @@ class Label(NamedTuple):
 
 
 def settled(axes: Axes) -> Figure:
-    """Lay out the figure of these axes for good, so that texts can be measured and placed, and return it."""
+    """Fix the layout of the figure of these axes, so that texts can be measured and placed; return it."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     engine = figure.get_layout_engine()
@@ -99,10 +99,10 @@ def place_labels(
     axes: Axes, labels: Sequence[Label], marks: Iterable[tuple[float, float]], size: float,
     taken: Sequence[Text] = (),
 ) -> list[Annotation]:  # fmt: skip
-    """Write labels beside their points, within the axes, where they cover no other text and as few marks as possible.
+    """Write labels beside their points, within the axes, over no other text and as few marks as possible.
 
-    The first labels choose first; one that finds no room is left out, so a legend must say the same. Call it when all
-    else is drawn: it fixes the layout first.
+    The first labels choose first. A label that finds no room is left out, so a legend must say the same. Call this
+    after everything else is drawn, because it fixes the layout first.
 
     Args:
         marks: the points that are drawn.
@@ -141,7 +141,7 @@ def place_labels(
 
 
 def spare_marks(axes: Axes, texts: Sequence[Text], marks: Sequence[tuple[float, float]], apart: float) -> None:
-    """Hide those of the axes' texts that lie within `apart` points of a mark, or on a text before them.
+    """Hide texts of the axes that lie within `apart` points of a mark, or on an earlier text.
 
     It fixes the figure's layout first.
     """
@@ -160,7 +160,7 @@ def _best_place(
     extent: Bbox, point: tuple[float, float], label: Label, per_point: float, inside: Bbox, boxes: Sequence[Bbox],
     marks: NDArray[np.float64],
 ) -> Bbox | None:  # fmt: skip
-    """Return where a text of this extent covers the fewest marks, all in pixels; None if there is no room."""
+    """Return the box, in pixels, where a text covers the fewest marks; None if there is no room."""
     candidates = [(0.0, 0.0)] if label.frame else []
     for ring in range(4):
         gap = (label.apart + ring * 10.0) * per_point
@@ -176,7 +176,7 @@ def _best_place(
         roomy = box.padded(_CLEAR * per_point)
         if any(roomy.overlaps(other) for other in boxes):
             continue
-        # Far from its point a text is another point's: a place further out must spare several marks.
+        # A text far from its point seems to belong to another point: a place further out must cover fewer marks.
         covered = 0 if label.frame else int(_within(marks, box.padded(3.0 * per_point)).sum())
         cost = covered + 0.25 * rank
         if cost < least:
@@ -194,7 +194,7 @@ def _within(points: NDArray[np.float64], box: Bbox) -> NDArray[np.bool_]:
 
 
 def _pixels(axes: Axes, points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
-    """Return where points of the data are on the figure, [point, 2]."""
+    """Return the pixels of the figure at which points of the data are, [point, 2]."""
     if not points:
         return np.zeros((0, 2))
     places: NDArray[np.float64] = axes.transData.transform(np.asarray(points, dtype=np.float64))

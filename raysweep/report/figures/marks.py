@@ -28,10 +28,10 @@ from raysweep.wording import counted
 HALO = [withStroke(linewidth=3, foreground="white")]
 
 WIDTH = 6.4
-"""Inches. Every figure has it: TensorBoard shows a figure in a card of some 450 pixels, whatever its own width is, so
-that letters in a figure of twice the width have half the size there."""
+"""Inches, for every figure. TensorBoard shows each figure in a card of about 450 pixels, whatever its own width, so
+letters in a figure of twice the width would have half the size there."""
 PANELS_A_ROW = 2
-"""Of a figure with several panels of one kind."""
+"""Panels in a row of a figure with several panels of one kind."""
 
 SIZE_TITLE, SIZE_TEXT, SIZE_SMALL = 12.5, 11.0, 10.0
 """Points. In a card of 450 pixels the smallest are 10 pixels high."""
@@ -52,7 +52,7 @@ STYLE: dict[str, Any] = {
     "axes.labelcolor": palette.INK,
     "axes.grid": True,
     "axes.axisbelow": True,
-    # "+8.801" above an axis is overlooked, and its ticks are taken for the values.
+    # Readers overlook an offset such as "+8.801" above an axis, and take its ticks for the values.
     "axes.formatter.useoffset": False,
     "grid.color": palette.GRID,
     "grid.linewidth": 0.8,
@@ -60,15 +60,15 @@ STYLE: dict[str, Any] = {
     "ytick.color": palette.AXIS,
     "legend.frameon": False,
     "text.color": palette.INK,
-    # Choices and names of classes are a user's own and may contain dollar signs.
+    # Choices and names of classes come from the user and may contain dollar signs.
     "text.parse_math": False,
 }
 
 MOST_DRAWN = 500
-"""More marks than these hide each other, and take minutes to draw."""
+"""More marks than this hide each other and take minutes to draw."""
 
 Weights = tuple[float, float]
-"""From the least to the most; one weight if they are equal."""
+"""The least and the most; a single weight if they are equal."""
 
 COLLAPSE_SAID = (
     "From the predicted collapse on, a linear model of the training images has no active latent (docs/metrics.md)."
@@ -90,31 +90,31 @@ class Standing(NamedTuple):
     metric: str
     records: list[TrialRecord]
     winner: TrialRecord | None
-    """The best trial; of those that ran to their end if there are any."""
+    """The best trial, among those that ran to their end if there are any."""
     baselines: list[TrialRecord]
     """Trials whose point the search space file gave."""
     drawn: list[TrialRecord]
-    """Those of the records that have a mark of their own: all, or `MOST_DRAWN` of them."""
+    """The records that have a mark of their own: all, or `MOST_DRAWN` of them."""
     stuck: frozenset[int] = frozenset()
-    """Numbers of the trials that never left the plateau at the mean image, although they were not to collapse."""
+    """Numbers of the trials that never left the plateau at the mean image, although their KLD weight lets them."""
 
     def value(self, record: TrialRecord) -> float:
-        """The objective after the trial's last epoch; NaN if there is none."""
+        """Return the objective after the trial's last epoch; NaN if there is none."""
         return record.last(self.metric)
 
     def is_special(self, record: TrialRecord) -> bool:
-        """Whether the figures name the trial."""
+        """Return whether the figures name the trial."""
         return record is self.winner or record.enqueued
 
     def failing(self, record: TrialRecord) -> str:
-        """Say, after a comma, that a trial is stuck or has collapsed; nothing of one that uses its latents."""
+        """Say, after a comma, that a trial is stuck or has collapsed; otherwise return an empty text."""
         if record.number in self.stuck:
             return ", stuck at the mean image"
         return ", collapsed" if record.final is not None and record.final.collapsed else ""
 
     @property
     def special_values(self) -> list[float]:
-        """Objectives that are shown wherever they lie."""
+        """Objectives that are shown however bad they are."""
         return [self.value(record) for record in self.records if self.is_special(record)]
 
     @property
@@ -123,13 +123,13 @@ class Standing(NamedTuple):
         return OBJECTIVES[self.metric]
 
     def repeats(self, record: TrialRecord) -> list[TrialRecord]:
-        """The trials of the record's configuration, itself among them, whatever their seed."""
+        """Return the trials of the record's configuration, including itself, whatever their seed."""
         wanted = configuration(record)
         return [other for other in self.records if configuration(other) == wanted]
 
     @property
     def choice_said(self) -> str:
-        """A sentence on which trials the marks stand for; empty if for all."""
+        """A sentence that says which trials are drawn; empty if all are."""
         if len(self.drawn) == len(self.records):
             return ""
         return (
@@ -147,7 +147,7 @@ class Standing(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """The best value, whose it is, and what is to be known of that trial."""
+        """The best value, its trial, and what a reader must know about that trial."""
         if self.winner is None:
             return f"no trial has a finite {self.metric} yet"
         more = (
@@ -161,12 +161,12 @@ class Standing(NamedTuple):
 
     @property
     def of_how_many(self) -> str:
-        """How many trials the best is the best of."""
+        """How many of the trials completed, in words."""
         return f"{len(self.completed)} of {counted(len(self.records), 'trial')} completed"
 
 
 def standing(spec: SweepSpec, records: Sequence[TrialRecord], stuck: Collection[int] = ()) -> Standing:
-    """Rank the trials of a sweep: which is best, and which were given.
+    """Rank the trials of a sweep: find the best one, and those that were given.
 
     Args:
         stuck: numbers of the trials that are stuck.
@@ -180,7 +180,7 @@ def standing(spec: SweepSpec, records: Sequence[TrialRecord], stuck: Collection[
 
 
 def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return all records, or as many as are drawn: the foremost of `first` and an even choice of the others."""
+    """Return all records, or `MOST_DRAWN` of them: the head of `first` and an even choice of the others."""
     if len(records) <= MOST_DRAWN:
         return records
     chosen = {record.number for record in first[: MOST_DRAWN // 2]}
@@ -191,10 +191,10 @@ def _drawn(records: list[TrialRecord], first: Sequence[TrialRecord]) -> list[Tri
 
 
 def canvas(width: float, height: float) -> Canvas:
-    """Make an empty figure of so many inches that belongs to no global state."""
+    """Make an empty figure, sizes in inches, that belongs to no global state."""
     figure = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr,call-arg]
-    FigureCanvasAgg(figure)  # which measures texts
+    FigureCanvasAgg(figure)  # needed to measure texts
     return figure
 
 
@@ -211,13 +211,13 @@ class Panels(NamedTuple):
 
 
 def canvas_of_panels(count: int, row: float, rest: float, alone: float, *, sharey: bool = False) -> Panels:
-    """Make an empty figure of so many panels, `PANELS_A_ROW` in a row.
+    """Make an empty figure of `count` panels, `PANELS_A_ROW` in a row.
 
     Args:
         count: panels, at least one.
-        row: inches that a row of panels is high.
-        rest: inches that title and legend take.
-        alone: inches that the figure is high if it has a single panel.
+        row: height of a row of panels in inches.
+        rest: height of title and legend in inches.
+        alone: height of the figure in inches if it has a single panel.
         sharey: give all panels one vertical axis.
     """
     columns = min(PANELS_A_ROW, count)
@@ -244,7 +244,7 @@ def title(figure: Canvas, text: str) -> None:
 
 
 def title_lines(text: str, width: float = WIDTH) -> list[str]:
-    """Return the lines of the title of a figure of so many inches."""
+    """Return the lines of a title for a figure of this width in inches."""
     return wrap(text, 72 * width * (1 - 2 * _TITLE_AT) - 2, SIZE_TITLE, bold=True)
 
 
@@ -259,7 +259,7 @@ def legend_below(figure: Canvas, handles: Sequence[Artist], most_columns: int = 
 
 
 def legend_columns(labels: Sequence[str], most: int = 3) -> int:
-    """Return how many columns of a legend with these labels fit below a figure, in rows of about the same length."""
+    """Return how many columns of a legend fit below a figure, in rows of about the same length."""
     widest = max(text_width(label, SIZE_SMALL) for label in labels) + 4.2 * SIZE_SMALL
     fit = max(1, min(len(labels), most, int(72 * WIDTH // widest)))
     rows = -(-len(labels) // fit)
@@ -269,7 +269,7 @@ def legend_columns(labels: Sequence[str], most: int = 3) -> int:
 def to_png(figure: Canvas, dpi: int | None = None) -> bytes:
     """Return the figure as a PNG, at twice its nominal resolution or at `dpi`.
 
-    The pixels are those of `savefig`, which takes nearly twice as long: it draws a second time for the layout.
+    The pixels are those of `savefig`, which takes nearly twice as long because it draws a second time for the layout.
     """
     figure.set_dpi(dpi or STYLE["savefig.dpi"])
     drawn = FigureCanvasAgg(figure)
@@ -279,7 +279,7 @@ def to_png(figure: Canvas, dpi: int | None = None) -> bytes:
 
 
 def short(value: object) -> str:
-    """Write a number in four digits at most, as one would say it: 712.3, 3.1e-4, 0.0512; other values as they are."""
+    """Write a number in at most four digits, such as 712.3, 3.1e-4 or 0.0512; keep other values."""
     if value is None:
         return "none"
     if not isinstance(value, float) or not math.isfinite(value):
@@ -299,10 +299,11 @@ def named(metric: str) -> str:
 
 
 def robust_limits(values: Sequence[float], mode: Mode, keep: Sequence[float] = ()) -> tuple[float, float]:
-    """Return limits of an axis that show the good and the middling values and cut off what is far worse than those.
+    """Return limits of an axis that show the good and the middling values and cut off far worse ones.
 
-    Far worse is more than twice as far from the best value as the worst of the better three quarters; as the median, if
-    that quarter's end is a hundred times as far as it. What is in `keep` is shown however bad it is, if it is finite.
+    A value is far worse if it is more than twice as far from the best value as the worst of the better three quarters.
+    If that one is more than a hundred times as far as the median, the median takes its place. Finite values in `keep`
+    are shown however bad they are.
     """
     finite = sorted(value for value in values if math.isfinite(value))
     if not finite:
@@ -312,7 +313,7 @@ def robust_limits(values: Sequence[float], mode: Mode, keep: Sequence[float] = (
         return -high, -low
     best, usual, worst = finite[0], finite[(3 * (len(finite) - 1) + 3) // 4], finite[-1]
     median = finite[(len(finite) - 1) // 2]
-    if usual - best > 100 * (median - best) > 0:  # a few trials, one of which came to 1e27
+    if usual - best > 100 * (median - best) > 0:  # a few trials, one with a value of 1e27
         usual = median
     cut = best + 2 * (usual - best)
     edge = worst if worst <= cut or cut == best else max([cut, *(v for v in keep if math.isfinite(v))])
@@ -344,14 +345,15 @@ MARKS: dict[str, dict[str, Any]] = {
     "baseline": {"s": SIZE * 1.5, "c": palette.BASELINE, "marker": "D", "edgecolors": "white", "linewidths": 1.0},
     "best": {"s": SIZE * 5, "c": palette.BEST, "marker": "*", "edgecolors": "white", "linewidths": 1.0},
 }
-"""How each kind of trial looks. In every figure the best is the orange star, a trial that was given a black diamond."""
+"""How each kind of trial looks. In every figure the best is an orange star, and a trial that was given is a black
+diamond."""
 
 _ORDER = {"stopped early": 3.0, "not finished": 3.0, "paused": 3.0, "baseline": 5.0, "best": 6.0}
-"""Which marks lie on others; 4 is usual."""
+"""Marks with a higher number lie on others; all other kinds have 4."""
 
 
 def kind(record: TrialRecord, value: float) -> str:
-    """Return which of `MARKS` a trial has that is neither the best nor given."""
+    """Return the key in `MARKS` of a trial that is neither the best nor given."""
     if record.state in WITHOUT_RESULT or (record.epochs and not math.isfinite(value)):
         return "no result"
     ended = {TrialState.COMPLETED: "completed", TrialState.PRUNED: "stopped early", TrialState.PAUSED: "paused"}
@@ -359,7 +361,7 @@ def kind(record: TrialRecord, value: float) -> str:
 
 
 def legend_handle(kind: str, label: str) -> Line2D:
-    """Make an entry of a legend that shows the mark of a kind."""
+    """Make a legend entry that shows the mark of a kind."""
     look = MARKS[kind]
     hollow = look.get("facecolors") == "none"
     colour = look["edgecolors"] if hollow else look["c"]
@@ -370,11 +372,11 @@ def legend_handle(kind: str, label: str) -> Line2D:
 
 
 SAID = {"no result": "diverged or failed"}
-"""What a legend says of a kind whose own name says too little."""
+"""Legend texts of kinds whose own name says too little."""
 
 
 def who(trials: Standing, looks: str) -> str:
-    """Write the best trial's or the baselines' entry in a legend."""
+    """Write the legend entry of the best trial or of the baselines."""
     if looks == "best":
         assert trials.winner is not None
         return f"best: trial {trials.winner.number}, {short(trials.value(trials.winner))}"

@@ -1,7 +1,7 @@
 """The colours of the report: each of them means one thing, in every figure.
 
-Kinds of trials and classes have colours that stay apart under the common colour blindnesses; a shape, a frame or a name
-says the same wherever two of them are near each other.
+The colours of kinds of trials and of classes can be told apart with the common colour blindnesses. Where two of them
+are near each other, a shape, a frame or a name says the same.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ UNFINISHED = "#009E73"
 NO_RESULT = "#5B6068"
 """Diverged, failed or out of memory; always a cross."""
 
-# What no trial is.
+# Everything that is not a trial.
 INK = "#1F2328"
 """Texts."""
 AXIS = "#59606A"
 """Axes, their ticks, and lines that help to read them: rungs, real images."""
 GRID = "#E8EAED"
 FAINT = "#B9BEC6"
-"""What stands back: lines of equal ELBO and between repeats, inactive latents, images of other classes."""
+"""Background: lines of equal ELBO and between repeats, inactive latents, images of other classes."""
 COLLAPSE = "#F4E7CF"
 """The area in which collapse was predicted."""
 COLLAPSE_INK = "#7A5B1E"
@@ -36,7 +36,7 @@ COLLAPSE_INK = "#7A5B1E"
 ACTIVE = "#56B4E9"
 """A latent that is active."""
 MODEL = "#D3DBE8"
-"""What a model of the trials expects: the band of two standard deviations."""
+"""Predictions of a model of the trials: the band of two standard deviations."""
 MODEL_INK = "#64748F"
 """Its mean."""
 
@@ -52,10 +52,10 @@ TIME = (
     "#E3E6EA", "#EEDD88", "#AAAA00", "#99DDFF", "#4F86C6", "#BBCC33", "#FFAABB", "#7A5C3E", "#3E5C5C", "#C7B299",
     "#FFFFFF", "#F1F2F4",
 )  # fmt: skip
-"""What a slot or the driver spends time on, in the order of `timebars.BANDS`."""
+"""Uses of the time of a slot or the driver, in the order of `timebars.BANDS`."""
 
 
 def value_colours(count: int) -> list[str]:
-    """Return the colours of so many values of a hyperparameter, from the least to the most."""
+    """Return colours for `count` values of a hyperparameter, from the least to the most."""
     steps = [0.5] if count == 1 else [index / (count - 1) for index in range(count)]
     return [to_hex(VALUES(step)) for step in steps]

@@ -1,4 +1,4 @@
-"""How each figure of a sweep is drawn, and the objective against each searched parameter."""
+"""The drawing of all figures of a sweep, and the figure of the objective against each searched parameter."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from raysweep.spec.space import Choices
 from raysweep.storage.layout import SweepDirectory
 
 MOST_VALUES_IN_A_TITLE = 2
-"""Of the best trial; of more searched parameters its point stands in the description."""
+"""Most values of the best trial in a title; if more parameters are searched, they stand in the description."""
 
 
 def draw_all(
@@ -68,7 +68,7 @@ def draw_all(
     """Draw every figure that has something to show.
 
     Args:
-        collapse: the KLD weights at which it was predicted.
+        collapse: the KLD weights at which collapse was predicted.
         stuck: numbers of the trials that are stuck.
         explanation: why the best trial is the best.
     """
@@ -91,7 +91,7 @@ def draw_all(
 def objective_by_parameter(
     trials: Standing, spec: SweepSpec, collapse: Weights | None = None, explanation: Explanation | None = None
 ) -> Drawn | None:
-    """Draw the objective against each searched parameter, a panel each, with what the model expects and importances."""
+    """Draw the objective against each searched parameter, a panel each, with the model's mean and importances."""
     names = compared_parameters(spec.trial)
     ended = [r for r in trials.records if r.final is not None or r.state is not TrialState.RUNNING]
     if not names or not ended:
@@ -133,7 +133,7 @@ def objective_by_parameter(
     text += f"; {trials.of_how_many}"
     title(figure, text)
     tilt_crowded_ticks(figure)
-    if several_given:  # the legend names a single baseline, and the winner
+    if several_given:  # the legend does not say which of several diamonds is which
         for panel, here in places.items():
             numbers = [
                 Label(str(one.record.number), (one.x, one.y), palette.BASELINE, bold=True)
@@ -154,7 +154,7 @@ def objective_by_parameter(
 
 
 def _draw_slice(axes: Axes, slice_: Slice, xs: Sequence[float]) -> None:
-    """Draw what the model expects along one parameter behind the trials: its mean, and two standard deviations."""
+    """Draw the model's mean and two standard deviations along one parameter, behind the trials."""
     means, sds = np.array(slice_.means), np.array(slice_.sds)
     parts = [(np.array(xs), means, sds)]
     if not slice_.is_range:  # a block for each choice
@@ -166,7 +166,7 @@ def _draw_slice(axes: Axes, slice_: Slice, xs: Sequence[float]) -> None:
 
 
 def _write_importance(axes: Axes, importance: Importance) -> None:
-    """Write above a panel how important its parameter is; in grey if that may be chance."""
+    """Write above a panel how important its parameter is, in grey if that may be chance."""
     said = f"importance {share_said(importance)}"
     axes.set_title(
         said if importance.stands_out else f"{said}: chance?", loc="right", fontsize=SIZE_SMALL, pad=4,
@@ -175,7 +175,7 @@ def _write_importance(axes: Axes, importance: Importance) -> None:
 
 
 def _explained(explanation: Explanation, names: Sequence[str]) -> str:
-    """Say what the model is and where it sees the best values, and which parameters mattered."""
+    """Say what the model is, where it expects the best values, and which parameters mattered."""
     said = ""
     slices = {name: one for name, one in explanation.model.slices.items() if name in names}
     if slices:
@@ -194,14 +194,14 @@ class _Place(NamedTuple):
     x: float
     y: float
     inside: bool
-    """False at the border: the value lies beyond it, or is none."""
+    """False at the border: the value lies beyond it, or there is none."""
 
 
 def _draw_panel(
     axes: Axes, trials: Standing, spec: SweepSpec, name: str, ended: Sequence[TrialRecord],
     pictured: Sequence[TrialRecord],
 ) -> list[_Place]:  # fmt: skip
-    """Draw the trials against one parameter; the limits of the objective are set already."""
+    """Draw the trials against one parameter; the limits of the objective must be set already."""
     low, high = axes.get_ylim()
     floor = low if trials.mode == "max" else high
     positions = scale_x(axes, spec.trial, name, ended)
@@ -226,13 +226,16 @@ def _draw_panel(
         else:
             mark(axes, looks, xs, ys)
         if looks in ("beyond", "no result") and isinstance(spec.trial.searched[name], Choices):
-            # At one category the marks on the border lie on each other.
+            # Marks of one category lie on each other at the border.
             _count_piles(axes, xs, floor, trials.mode, "left" if looks == "beyond" else "right")
     return [place for places in of_kind.values() for place in places]
 
 
 def _count_piles(axes: Axes, xs: Sequence[float], floor: float, mode: Mode, side: Literal["left", "right"]) -> None:
-    """Write how many marks lie on each other at the border, beside them: `side` is where the number begins."""
+    """Write beside marks at the border how many lie on each other.
+
+    `side` is the edge of the number that is next to the marks.
+    """
     for x, count in Counter(xs).items():
         if count > 1:
             axes.annotate(

@@ -1,4 +1,4 @@
-"""Rate against distortion: what each trial paid in one and got for it in the other."""
+"""Rate against distortion: what each trial pays in rate and gains in distortion."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def rate_and_distortion(trials: Standing, collapse: Weights | None = None) -> Dr
 
 
 def _join_repeats(axes: Axes, records: Sequence[TrialRecord]) -> bool:
-    """Join each trial to the mean of its configuration's trials by a line; False if there are no repeats."""
+    """Join each trial to the mean of its configuration by a line; return False if there are no repeats."""
     repeated = [group for group in group_repeats(records) if len(group) > 1]
     for group in repeated:
         places = np.array([(record.final.rate_nats, record.final.distortion_nats) for record in group if record.final])
@@ -143,9 +143,9 @@ def _join_repeats(axes: Axes, records: Sequence[TrialRecord]) -> bool:
 
 
 def _mark_bar(axes: Axes, collapse: Weights) -> bool:
-    """Draw where collapse was predicted on a colour bar of the KLD weight; False if that is off the bar.
+    """Mark the predicted collapse on the KLD weight's colour bar; return False if it is off the bar.
 
-    An arrow points from there to the larger weights, which are those that collapse.
+    An arrow points from there to the larger weights, which collapse.
     """
     low, high = axes.get_ylim()
     inside = [weight for weight in dict.fromkeys(collapse) if low <= weight <= high]
@@ -160,10 +160,10 @@ def _mark_bar(axes: Axes, collapse: Weights) -> bool:
 
 
 def _iso_elbo(axes: Axes) -> list[Annotation]:
-    """Draw lines of equal rate + distortion and write each one's ELBO where it leaves the picture; the texts."""
+    """Draw lines of equal rate + distortion, each with its ELBO where it leaves the picture; return the texts."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     sums = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(left + low, right + high)
-    digits = max(0, -math.floor(math.log10(sums[1] - sums[0])))  # that tell neighbouring lines apart
+    digits = max(0, -math.floor(math.log10(sums[1] - sums[0])))  # enough to tell neighbouring lines apart
     texts = []
     for total in sums:
         axes.plot([left, right], [total - left, total - right], color=palette.FAINT, lw=1.0, ls=(0, (5, 3)), zorder=1)
@@ -187,7 +187,7 @@ def _iso_elbo(axes: Axes) -> list[Annotation]:
 
 
 def _weight_norm(weights: Sequence[float]) -> Normalize | None:
-    """Return the colour scale of the KLD weights; None if they are all one."""
+    """Return the colour scale of the KLD weights; None if they are all equal or none is positive."""
     positive = [weight for weight in weights if weight > 0]
     if len(set(weights)) < 2 or not positive:
         return None

@@ -1,4 +1,4 @@
-"""Repeats: trials whose configurations are one but for the seed."""
+"""Repeats: trials whose configurations are equal except for the seed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Key = tuple[object, ...]
 
 
 def configuration(record: TrialRecord) -> Key:
-    """What repeats of a trial have in common: every field but the seed."""
+    """Return what repeats of a trial have in common: every field except the seed."""
     return tuple(value for name, value in record.config.model_dump().items() if name != "seed")
 
 
 def group_repeats(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
-    """The trials by configuration, in the order in which each first comes; a trial without repeats is alone."""
+    """Return the trials by configuration, in the order of first appearance; a trial without repeats is alone."""
     groups: dict[Key, list[TrialRecord]] = {}
     for record in records:
         groups.setdefault(configuration(record), []).append(record)
@@ -24,11 +24,11 @@ def group_repeats(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
 
 
 def first_repeats(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Of each configuration the trial that comes first."""
+    """Return the first trial of each configuration."""
     return [group[0] for group in group_repeats(records)]
 
 
 def mean_and_range(values: Iterable[float]) -> tuple[float, float, float]:
-    """The mean, the least and the most."""
+    """Return the mean, the least and the most."""
     numbers = list(values)
     return fmean(numbers), min(numbers), max(numbers)

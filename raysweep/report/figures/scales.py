@@ -19,10 +19,10 @@ from raysweep.spec.space import Choices, Range, Scalar, TrialSpace, field_kind
 
 
 def scale_x(axes: Axes, space: TrialSpace, name: str, records: Sequence[TrialRecord]) -> Callable[[TrialRecord], float]:
-    """Set up the axis of a searched parameter and return where on it a trial stands.
+    """Set up the axis of a searched parameter; return the function that gives a trial's position on it.
 
-    Choices are evenly spaced categories, and a trial stands exactly at its own: beside it, it would seem to have
-    another value.
+    Choices are evenly spaced categories. A trial stands exactly at its own category, because a shifted one would seem
+    to have another value.
     """
     distribution = space.searched[name]
     values: list[Scalar] = [getattr(record.config, name) for record in records]
@@ -51,7 +51,7 @@ def scale_x(axes: Axes, space: TrialSpace, name: str, records: Sequence[TrialRec
 
 
 def place_of(space: TrialSpace, name: str, records: Sequence[TrialRecord], value: Scalar) -> float:
-    """Return where on the axis that `scale_x` set up for these records a value stands."""
+    """Return the position of a value on the axis that `scale_x` set up for these records."""
     distribution = space.searched[name]
     if isinstance(distribution, Range):
         return float(value or 0)
@@ -59,7 +59,7 @@ def place_of(space: TrialSpace, name: str, records: Sequence[TrialRecord], value
 
 
 def category_labels(categories: Sequence[Scalar], most: int = 14) -> list[str]:
-    """Return the names of categories, long ones shortened, each unlike the others."""
+    """Return the names of categories, long ones shortened, all different."""
     labels: list[str] = []
     for name in map(short, categories):
         label, count = shortened(name, most), 1
@@ -71,7 +71,7 @@ def category_labels(categories: Sequence[Scalar], most: int = 14) -> list[str]:
 
 
 def tilt_crowded_ticks(figure: Canvas) -> None:
-    """Turn the labels of an axis of categories where two of them would touch."""
+    """Turn the labels of an axis of categories if two of them would touch."""
     of_categories = [
         axes for axes in figure.axes
         if axes.get_visible() and isinstance(axes.xaxis.get_major_locator(), FixedLocator)
@@ -93,25 +93,25 @@ def mark_collapse(
     axes: Axes, space: TrialSpace, collapse: Weights, places: Sequence[tuple[float, float]] | None = None,
     records: Sequence[TrialRecord] = (),
 ) -> bool:  # fmt: skip
-    """Shade where collapse was predicted on the axis of the KLD weight; False if that is off the axis.
+    """Shade the predicted collapse on the axis of the KLD weight; return False if it is off the axis.
 
-    The shade begins at the predicted weight and covers all above it; half as dark is what is predicted for a part of
-    the search space alone.
+    The shade covers the predicted weight and all above it. It is half as dark where collapse is predicted for only a
+    part of the search space.
 
     Args:
         axes: as `scale_x` set them up; their limits are final.
         space: what was searched.
         collapse: the weights.
-        places: where trials stand in the panel. The shade is named where the fewest of them are; without them a legend
-            must name it.
-        records: trials that `scale_x` was given, whose weights may be more than the choices.
+        places: where trials stand in the panel. The name of the shade is written where there are the fewest; without
+            `places` a legend must name it.
+        records: the trials that `scale_x` was given; their weights may include others than the choices.
     """
     least, most = collapse
     if not least > 0 or not math.isfinite(least):
         return False
     distribution = space.searched["kld_weight"]
     if isinstance(distribution, Choices):
-        # Between two categories, as they are in order.
+        # Each edge lies between two categories, because they are in order.
         weights = [float(c or 0) for c in categories_of(distribution, [record.config.kld_weight for record in records])]
         least, most = (sum(weight < edge for weight in weights) - 0.5 for edge in collapse)
     left, right = axes.get_xlim()
@@ -131,7 +131,7 @@ def mark_collapse(
 
 
 def _name_collapse(axes: Axes, edge: float, places: Sequence[tuple[float, float]]) -> None:
-    """Write beside the edge, on the side of the larger weights, at the height where the fewest trials are."""
+    """Name the shade beside its edge, towards larger weights, at the height with the fewest trials."""
     to_axes = axes.transData + axes.transAxes.inverted()
     x = float(to_axes.transform((edge, axes.get_ylim()[0]))[0])
     own = [(u, v) for u, v in (to_axes.transform(place) for place in places) if x < u < x + 0.12]
@@ -147,7 +147,7 @@ def _name_collapse(axes: Axes, edge: float, places: Sequence[tuple[float, float]
 
 
 def categories_of(choices: Choices, values: Sequence[Scalar]) -> list[Scalar]:
-    """Return the choices and whatever else was tried: numbers in order, others as the file has them."""
+    """Return the choices and all other values that were tried: numbers sorted, others in the order of the file."""
     categories = list(choices.choices)
     for value in values:
         if value not in categories:
@@ -158,7 +158,7 @@ def categories_of(choices: Choices, values: Sequence[Scalar]) -> list[Scalar]:
 
 
 def _log_ticks(axes: Axes, low: float, high: float) -> None:
-    """Set ticks at powers of ten where the range has two of them, otherwise at enough of the numbers between."""
+    """Set ticks at powers of ten; if the range spans less than a factor of 100, also between them."""
     if high / low >= 100:
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
     else:
@@ -169,11 +169,11 @@ def _log_ticks(axes: Axes, low: float, high: float) -> None:
 
 
 def compared_parameters(space: TrialSpace) -> list[str]:
-    """Return the searched fields that are worth an axis: all but the seed, unless it is the only one."""
+    """Return the searched fields that have an axis: all except the seed, unless it is the only one."""
     return [name for name in space.searched if name != "seed"] or list(space.searched)
 
 
 def parameter_label(name: str) -> str:
-    """Write an axis label: the field and its unit, unless the name has it."""
+    """Write an axis label: the field, and its unit if the name does not contain it."""
     unit = PARAMETERS[name].unit
     return f"{name} [{unit}]" if unit and unit not in name else name

@@ -36,18 +36,18 @@ from raysweep.report.latents import LatentTable, read_latents
 from raysweep.storage.layout import SweepDirectory
 
 CLASS_SHAPES = ("o", "^", "s")
-"""The second and the third ten of classes have the same colours in other shapes."""
+"""Marks of the first, second and third ten classes, which share the same ten colours."""
 MAX_CLASSES = len(palette.CLASSES) * len(CLASS_SHAPES)
 OTHER = "other classes"
 MOST_COLUMNS = 10
-"""Of the legend."""
+"""Most columns of the legend."""
 MAX_PANELS = 6
 LONGEST_NAME, LONGEST_IN_PLACE = 28, 16
-"""Characters of a class's name, in the legend and among the points."""
+"""Most characters of a class's name, in the legend and among the points."""
 
 
 def winning_latents(trials: Standing, directory: SweepDirectory) -> Drawn | None:
-    """The latents of the best trial that has a table of them."""
+    """Draw the latents of the best trial that has a readable table of them."""
     for record in ranked(trials.records, trials.metric):
         if directory.latents(record.number).exists():
             try:
@@ -58,9 +58,9 @@ def winning_latents(trials: Standing, directory: SweepDirectory) -> Drawn | None
 
 
 def draw_latents(table: LatentTable, record: TrialRecord, dpi: int | None = None) -> Drawn:
-    """Posterior means of one trial by class: two latents as they are, or the first two principal components.
+    """Draw posterior means of one trial by class: two latents, or the first two principal components.
 
-    `dpi` is the resolution of the picture, the figures' own if it is not given.
+    `dpi` is the resolution of the picture, by default that of all figures.
     """
     xs, ys, labels, how = _plane(table)
     with styled():
@@ -146,7 +146,7 @@ def _bars(axes: Axes, tested: FinalMetrics) -> None:
 
 
 def _plane(table: LatentTable) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[str, str], str]:
-    """Two coordinates of every image, their axis labels, and how they came about."""
+    """Return two coordinates of every image, their axis labels, and how they were chosen."""
     means, kl = table.means.astype(np.float64), table.kl_nats
     if means.shape[1] == 1:
         jitter = np.random.default_rng(0).uniform(-1.0, 1.0, len(means))
@@ -174,7 +174,7 @@ def _latent_label(index: int, kl: NDArray[np.float64]) -> str:
 
 
 def _classes(table: LatentTable) -> list[str]:
-    """The classes that have a look of their own, in order: all of them, or the largest."""
+    """Return the classes that have their own colour and shape, in order: all of them, or the largest."""
     counts = Counter(label for label in table.labels if label is not None)
     largest = [name for name, _ in counts.most_common(MAX_CLASSES)]
     return sorted(largest, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
@@ -185,7 +185,7 @@ def _scatter(
 ) -> tuple[list[Line2D], list[Label]]:
     """Draw the points class by class, in an order that hides no class below another.
 
-    Returns the legend's entries, and a label for the median of each class, those of the largest classes first.
+    Return the legend's entries, and a label for the median of each class, the largest classes first.
     """
     size = float(np.clip(9000 / len(table), 4.0, 26.0))
     colours = palette.CLASSES
@@ -214,7 +214,7 @@ def _scatter(
 
 
 def _separation(tested: FinalMetrics | None) -> str:
-    """How well the classes separate, as far as it was measured."""
+    """Say how well the classes separate, as far as it was measured."""
     said = []
     if tested is not None and tested.silhouette is not None and math.isfinite(tested.silhouette):
         said.append(f"silhouette {tested.silhouette:.2f}")

@@ -22,14 +22,14 @@ from raysweep.wording import counted
 
 MAX_ROWS = 8
 MAX_PARAMETERS = 6
-"""Tables are drawn of the first so many searched parameters: each costs half a second and a reader's patience."""
+"""Only the first searched parameters have tables: each takes half a second to draw, and a reader's time."""
 
 
 def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory) -> Drawn | None:
     """Draw the same validation images through trials from the smallest KLD weight to the largest.
 
-    At most 8 trials: the winner, the first baseline, and the best of each part of the range of weights. Where all
-    weights are one, trials from the best to the worst.
+    At most 8 trials are drawn: the winner, the first baseline, and the best of each part of the range of weights. If
+    all weights are equal, they are trials from the best to the worst.
     """
     order = _with_result(trials)
     read = _Reconstructions(directory, spec.data.image_size)
@@ -72,12 +72,12 @@ def reconstructions(trials: Standing, spec: SweepSpec, directory: SweepDirectory
 def side_by_side(
     trials: Standing, spec: SweepSpec, directory: SweepDirectory, collapse: Weights | None = None
 ) -> Iterator[Drawn]:
-    """Draw for each searched parameter a table of reconstructions and one of samples, a row a value."""
+    """Draw tables of reconstructions and of samples for each searched parameter, one row per value."""
     size = spec.data.image_size
     for name in compared_parameters(spec.trial)[:MAX_PARAMETERS]:
         if name == "seed":
             continue
-        # `reconstructions` is this parameter's.
+        # For the KLD weight, the figure `reconstructions` is this table.
         if name != "kld_weight":
             originals = _Reconstructions(directory, size)
             drawn = _table(trials, spec, name, "reconstructions", originals, originals.strips, collapse)
@@ -100,7 +100,10 @@ def _table(
     trials: Standing, spec: SweepSpec, name: str, what: str,
     read: _Reconstructions | Callable[[TrialRecord], bool], images: dict[int, Pixels], collapse: Weights | None,
 ) -> Drawn | None:  # fmt: skip
-    """Draw one row for each value of `name`, or part of its range: its best trial. None if there is only one row."""
+    """Draw a row for the best trial of each value, or part of the range, of `name`.
+
+    Return None if there are fewer than two rows.
+    """
     order = _with_result(trials)
     part = _parts(name, spec, order)
     best = _first_of_each(order, part, read)[:MAX_ROWS]
@@ -138,7 +141,7 @@ def _table(
 
 
 class _Reconstructions:
-    """Reads reconstructions of the images that the first trial read shows; those of other images are passed over."""
+    """A reader of reconstructions; it skips trials that show other images than the first trial it read."""
 
     def __init__(self, directory: SweepDirectory, size: int) -> None:
         self.inputs: Pixels | None = None
@@ -158,14 +161,14 @@ class _Reconstructions:
 
 
 def _with_result(trials: Standing) -> list[TrialRecord]:
-    """The trials that are worth a row, best first."""
+    """Return the trials that are worth a row, best first."""
     return [record for record in ranked(trials.records, trials.metric) if record.state is not TrialState.DIVERGED]
 
 
 def _first_of_each(
     records: Iterable[TrialRecord], part: Callable[[TrialRecord], Hashable], read: Callable[[TrialRecord], bool]
 ) -> list[TrialRecord]:
-    """Of each part the first trial that has a picture. No other picture is read."""
+    """Return the first trial of each part that has a picture; read no picture of the trials after it."""
     found: dict[Hashable, TrialRecord] = {}
     for record in records:
         key = part(record)
@@ -175,7 +178,10 @@ def _first_of_each(
 
 
 def _parts(name: str, spec: SweepSpec, records: Sequence[TrialRecord]) -> Callable[[TrialRecord], Hashable]:
-    """Which part of the values of `name` a trial belongs to: each value of few is one, else an eighth of the span."""
+    """Return the function that gives the part of the values of `name` that a trial belongs to.
+
+    If there are few values, or some are not numbers, each is a part; otherwise a part is an eighth of the span.
+    """
     values: list[Scalar] = [getattr(record.config, name) for record in records]
     few = len({(type(value), value) for value in values}) <= MAX_ROWS
     if few or not all(isinstance(value, int | float) for value in values):
@@ -192,7 +198,7 @@ def _parts(name: str, spec: SweepSpec, records: Sequence[TrialRecord]) -> Callab
 
 
 def _spacing(numbers: Sequence[float]) -> Callable[[float], float]:
-    """The scale on which numbers are evenly spread: logarithmic if they span a factor of ten."""
+    """Return the scale on which numbers are evenly spread: logarithmic if they span a factor of ten."""
     positive = [number for number in numbers if number > 0]
     if not positive or min(numbers) < 0 or max(positive) / min(positive) < 10:
         return lambda number: number
@@ -201,7 +207,7 @@ def _spacing(numbers: Sequence[float]) -> Callable[[float], float]:
 
 
 def _place(name: str, spec: SweepSpec, record: TrialRecord) -> tuple[float, int]:
-    """Return where a trial stands among the values of `name`."""
+    """Return the key that sorts trials by their value of `name`, then by number."""
     distribution = spec.trial.searched[name]
     value: Scalar = getattr(record.config, name)
     if isinstance(distribution, Range):
@@ -210,14 +216,14 @@ def _place(name: str, spec: SweepSpec, record: TrialRecord) -> tuple[float, int]
 
 
 def _nearest_weight(record: TrialRecord, others: Sequence[TrialRecord]) -> float:
-    """How far the next weight is from the record's."""
+    """Return the distance between the record's weight and the nearest other one."""
     position = _spacing([other.config.kld_weight for other in others])
     own = position(record.config.kld_weight)
     return min(abs(position(other.config.kld_weight) - own) for other in others if other is not record)
 
 
 def _who(trials: Standing, record: TrialRecord) -> str:
-    """Name a trial, and say what keeps it from being compared with others."""
+    """Name a trial, and say why it cannot be compared with others, if so."""
     who = f"{trials.label(record)}: " if trials.is_special(record) else ""
     who += f"trial {record.number}"
     if record.state is not TrialState.COMPLETED:

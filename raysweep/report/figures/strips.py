@@ -1,4 +1,4 @@
-"""Strips: images of one trial side by side in a row, the rows of several trials one above the other."""
+"""Strips: images of one trial in a row, the rows of several trials one above the other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Strip(NamedTuple):
 
 
 def draw_strips(strips: Sequence[Strip], text: str) -> bytes:
-    """Draw strips below the title `text`, each with its label above it; the PNG."""
+    """Draw strips below the title `text`, each with its label above it; return the PNG."""
     room = 72 * (WIDTH - 0.3)
     labels = [wrap(strip.label, room, SIZE_SMALL, strip.wins) for strip in strips]
     lines = sum(map(len, labels))
@@ -51,7 +51,7 @@ def draw_strips(strips: Sequence[Strip], text: str) -> bytes:
 
 
 def _height(strip: Strip) -> float:
-    """Return the inches of a row whose images fill the figure's width."""
+    """Return the height in inches of a row whose images fill the figure's width."""
     count, height, width, _ = strip.images.shape
     return float((WIDTH - 0.3) / max(count, FEWEST_A_ROW) * height / width)
 

@@ -26,9 +26,9 @@ from raysweep.report.figures.marks import (
 from raysweep.wording import counted, percent
 
 LABELLED = 0.07
-"""Share of a bar from which on a piece has its share written on it."""
+"""A piece of a bar has its share written on it if the share is at least this."""
 MAX_BARS = 80
-"""More trials than that are drawn as one outline, which takes no longer however many there are."""
+"""More trials are drawn as one outline, which takes the same time however many there are."""
 
 
 class _Band(NamedTuple):
@@ -40,7 +40,7 @@ class _Band(NamedTuple):
 
     @property
     def ink(self) -> str:
-        """The colour of what is written on it."""
+        """The colour of texts on it."""
         red, green, blue = to_rgb(self.colour)
         return palette.INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
 
@@ -64,7 +64,7 @@ BANDS = tuple(_Band(label, colour, parts) for (label, parts), colour in zip(_LAB
 
 
 def time_bars(name: str, profile: Profile) -> Drawn:
-    """Draw the slots' and the driver's time by part, and below it what each trial's was spent on."""
+    """Draw the time of the slots and of the driver by part, and below it that of each trial."""
     trials = profile.trials()
     slots, driver = profile.of(SlotPart), profile.of(DriverPart)
     with styled():
@@ -130,7 +130,7 @@ def _draw_bar(axes: Axes, y: float, seconds: Mapping[Any, float]) -> None:
 
 
 def _draw_trials(axes: Axes, trials: Mapping[int, Mapping[SlotPart, float]]) -> None:
-    """Draw a column a trial, or the outline of very many."""
+    """Draw a column per trial, or one outline if there are more than `MAX_BARS`."""
     numbers = list(trials)
     heights = np.array([[_of(band, trials[number]) for number in numbers] for band in BANDS])
     if len(numbers) <= MAX_BARS:

@@ -1,4 +1,4 @@
-"""Findings: the claims on a sweep, or on several put together, each with its verdict and what it rests on."""
+"""Findings: the claims on one or several sweeps, each with its verdict and what the verdict is based on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from raysweep.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The test at one value of the column that a claim is tested across."""
+    """The outcome at one value of the column that a claim is tested across."""
 
     value: Scalar
     outcome: Outcome
@@ -43,16 +43,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A claim and what became of it."""
+    """A claim with its test and outcome."""
 
     claim: Claim
     test: str
     """What is tested, in words."""
     outcome: Outcome
     parts: tuple[Part, ...]
-    """One for each value of `claim.across`; none without it."""
+    """One for each value of `claim.across`; empty without it."""
     sweeps: tuple[str, ...]
-    """What the claim was tested on: the sweeps, their data sets and how many trials there are of each."""
+    """The sweeps that the claim was tested on, with their data sets and numbers of trials."""
 
     @property
     def verdict(self) -> Verdict:
@@ -60,15 +60,15 @@ class Finding:
 
     @property
     def counted(self) -> str:
-        """What `rows` of its outcomes counts."""
+        """Noun for what `rows` of its outcomes counts."""
         return "epochs" if isinstance(self.claim, Always) and self.claim.each == "epoch" else "trials"
 
 
 def decide_claims(claims: Sequence[Claim], sweeps: Sequence[SweepTables]) -> list[Finding]:
-    """A finding for each claim, in their order, on the trials of all sweeps together.
+    """Return a finding for each claim, in their order, from the trials of all sweeps together.
 
-    `always` looks at every trial that ended, or at every epoch there is; the other tests at trials that ran to their
-    end: a value after fewer epochs is another measurement.
+    `always` looks at every trial that ended, or at every epoch. The other tests look only at trials that ran to their
+    end, because a value after fewer epochs is another measurement.
     """
     trials = trial_observations(sweeps)
     completed = trials.take(trials.equals("state", TrialState.COMPLETED.value))
@@ -97,7 +97,7 @@ def _about(sweep: SweepTables, label: str) -> str:
 
 
 def _decide(claim: Claim, rows: Observations, ended: Observations) -> tuple[Outcome, tuple[Part, ...]]:
-    """The outcome on `rows`; `ended` are the trials that ended in whatever way."""
+    """Return the outcome on `rows` and its parts; `ended` are all trials that ended, in any way."""
     if not rows.count:
         return undecided("no trial has a result that counts yet"), ()
     left_out = 0
@@ -121,7 +121,7 @@ def _decide(claim: Claim, rows: Observations, ended: Observations) -> tuple[Outc
 
 
 def _outcome(claim: Claim, rows: Observations, ended: Observations) -> Outcome:
-    """The one place where a kind of claim meets its test."""
+    """Run the test for the kind of claim; only this function maps kinds to tests."""
     match claim:
         case Always():
             return decide_always(claim, rows)
@@ -138,7 +138,7 @@ def _outcome(claim: Claim, rows: Observations, ended: Observations) -> Outcome:
 
 
 def _across(column: str, parts: tuple[Part, ...]) -> Outcome:
-    """The verdict on a claim that was tested at each value of a column."""
+    """Return the verdict on a claim that was tested at each value of a column."""
     by_verdict: dict[Verdict, list[str]] = {}
     for part in parts:
         by_verdict.setdefault(part.outcome.verdict, []).append(number(part.value))
@@ -160,7 +160,7 @@ def _with_more_left_out(outcome: Outcome, more: int) -> Outcome:
 
 
 def in_words(claim: Claim) -> str:
-    """What is tested, in a sentence."""
+    """Return what is tested, in a sentence."""
     text = _test_in_words(claim)
     if claim.where is not None:
         text += f", where `{claim.where}`"

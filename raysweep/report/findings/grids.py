@@ -1,4 +1,4 @@
-"""A metric's values as a table of units by the values of one column, and what had to be left out of it."""
+"""A metric's values as a table, units by values of one column, and what was left out of it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from raysweep.spec.expressions import Values, parse_expression
 from raysweep.spec.space import Scalar
 
 Repeat = tuple[Scalar, Scalar]
-"""A seed, and which run of its search space file it was in."""
+"""A seed, and the run of its search space file that it belongs to."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Quantities at the values of a column, for each unit: the same point otherwise, the same seed included."""
+    """Quantities at each value of a column, for each unit. Within a unit all else is the same, also the seed."""
 
     values: list[Scalar]
-    """Of the column; in the order of the last axis."""
+    """The column's values, in the order of the last axis."""
     repeats: list[Repeat]
-    """Of each unit."""
+    """The repeat of each unit."""
     data: dict[str, NDArray[np.float64]]
-    """Of each quantity: [unit, value]. No number is missing."""
+    """By quantity: [unit, value]. No number is missing."""
     rows: int
     left_out: int
     gaps: str
-    """The values of the column that were left out, and why; empty if none was."""
+    """Which values of the column were left out, and why; empty if none was."""
 
     def by_seed(self, name: str) -> NDArray[np.float64]:
-        """The means of a quantity over the units of each seed of each run, [seed, value]."""
+        """Return the means of a quantity over the units of each seed of each run, [seed, value]."""
         repeats = list(dict.fromkeys(self.repeats))
         of_unit = np.array([repeats.index(repeat) for repeat in self.repeats])
         return np.stack([self.data[name][of_unit == index].mean(axis=0) for index in range(len(repeats))])
@@ -44,12 +44,12 @@ class Grid:
 
 
 def build_grid(rows: Observations, over: str, quantities: list[str]) -> Grid:
-    """The rows as a grid.
+    """Build a grid from the rows.
 
-    Values at which a quantity is never known are left out, and so are units that lack one of the values that remain.
-    A unit that a second run of the same file measured again, with the same numbers, counts once.
+    Values at which a quantity is never known are left out, and so are units that lack one of the remaining values.
+    If a second run of the same file measured a unit again with the same numbers, the unit counts once.
     """
-    # A parameter that is null has that value; a metric that is null has none.
+    # For a parameter, null is a value. For a metric, null means no value.
     known = np.ones(rows.count, dtype=bool) if over in PARAMETERS else rows.columns[over].known.copy()
     found: dict[str, Values] = {}
     for text in quantities:
@@ -84,7 +84,7 @@ def build_grid(rows: Observations, over: str, quantities: list[str]) -> Grid:
 
 
 def name_gaps(rows: Observations, over: str, quantities: list[str]) -> str:
-    """The values of a column at which a quantity is never known, in words; empty if there are none."""
+    """Name the values of a column at which a quantity is never known; empty if there are none."""
     parts = []
     for text in quantities:
         known = rows.quantity(text).known
@@ -101,12 +101,12 @@ def name_gaps(rows: Observations, over: str, quantities: list[str]) -> str:
 
 
 def _missing(rows: Observations, text: str) -> str:
-    """What a quantity is called where it is missing: a column by its name, an expression between marks."""
+    """Name a missing quantity: a column as it is, an expression between backticks."""
     return text if text in rows.columns else f"`{text}`"
 
 
 def too_few(grid: Grid, over: str, rows: Observations) -> str | None:
-    """Why a grid does not carry a test over seeds."""
+    """Return why a grid has too few values or seeds for a test; None if it has enough."""
     if len(grid.values) < 2:
         only = f"only {number(grid.values[0])}" if grid.values else "no value"
         return f"{over} takes {only} among the trials that count; compare at least two values"
@@ -119,7 +119,7 @@ def too_few(grid: Grid, over: str, rows: Observations) -> str | None:
 
 
 def scarcest(grid: Grid, over: str, rows: Observations) -> str:
-    """The value of a column at which the fewest rows have every quantity, if some of its rows lack one."""
+    """Name the column's value at which the fewest rows have every quantity; empty if no row lacks one."""
     known = np.ones(rows.count, dtype=bool)
     for text in grid.data:
         known &= rows.quantity(text).known
@@ -134,5 +134,5 @@ def scarcest(grid: Grid, over: str, rows: Observations) -> str:
 
 
 def parse_names(text: str | None) -> list[str]:
-    """The columns that a condition on means reads, in a fixed order."""
+    """Return the columns that a condition on means reads, in a fixed order."""
     return sorted(parse_expression(text, EPOCH_COLUMNS, "truth", BEST_MODES).names) if text else []

@@ -1,4 +1,4 @@
-"""The tests that look at a metric's means over repeats, along the values of one column.
+"""Tests that compare a metric's means over repeats along the values of one column.
 
 docs/findings.md describes each test for those who read its verdicts.
 """
@@ -49,7 +49,10 @@ from raysweep.wording import counted, percent
 
 
 def decide_best_at(claim: BestAt, rows: Observations) -> Outcome:
-    """Holds if a claimed value is best in 95% of the draws of the means, refuted if some other value beats them all."""
+    """Decide whether the best value of a column is among the claimed ones.
+
+    The claim holds if a claimed value is the best in 95% of the draws of the means. `judge_best` says what refutes it.
+    """
     return conjunction({metric: _best_by(claim, metric, rows) for metric in claim.metrics})
 
 
@@ -88,35 +91,36 @@ def _best_by(claim: BestAt, metric: str, rows: Observations) -> Outcome:
 
 @dataclass(frozen=True)
 class Contest:
-    """What the draws of means say of some claimed values against all others."""
+    """The claimed values compared with all others over the draws of means."""
 
     verdict: Verdict
     wins: NDArray[np.float64]
-    """The share of draws in which each value is the best of those that are allowed, [value]."""
+    """The share of draws in which each value is the best allowed one, [value]."""
     claimed: list[int]
     barred: float
     """The share of draws in which no claimed value is allowed."""
     rival: int | None
     """The other value that beats the claimed ones most often."""
     beaten: float
-    """The share of draws in which it does."""
+    """The share of draws in which the rival beats them."""
 
 
 def judge_best(score: NDArray[np.float64], allowed: NDArray[np.bool_], claimed: list[int]) -> Contest:
-    """Whether the best value is among the claimed ones.
+    """Decide whether the best value is among the claimed ones.
 
-    A value that is as good as k - 1 others is the best of them in 1/k of the draws only, so not to be the best often is
-    no refutation: one and the same rival has to be better in 1 - 0.05 / rivals of the draws (Bonferroni).
+    If k values are equally good, each is the best in only 1/k of the draws. So a low share of wins does not refute.
+    A claim is refuted if (a) one and the same rival is better in 1 - 0.05 / rivals of the draws (Bonferroni), or (b) in
+    95% of the draws no claimed value is allowed.
 
     Args:
         score: [draw, value], more is better.
-        allowed: [draw, value], what takes part in a draw.
-        claimed: places of values.
+        allowed: [draw, value], which values take part in a draw.
+        claimed: places of the claimed values.
     """
     winner = np.where(allowed, score, -np.inf).argmax(axis=1)[allowed.any(axis=1)]
     wins = np.bincount(winner, minlength=score.shape[1]) / len(score)
     barred: NDArray[np.bool_] = np.logical_not(allowed[:, claimed].any(axis=1))
-    # Where no claimed value is allowed, their scores are compared all the same: `barred` judges that.
+    # If no claimed value is allowed in a draw, compare their scores anyway: `barred` judges that case.
     bar = np.where(allowed[:, claimed] | barred[:, None], score[:, claimed], -np.inf).max(axis=1)
     rivals = [place for place in range(score.shape[1]) if place not in claimed]
     beats = [float((allowed[:, place] & (score[:, place] > bar)).mean()) for place in rivals]
@@ -133,7 +137,7 @@ def judge_best(score: NDArray[np.float64], allowed: NDArray[np.bool_], claimed: 
 
 
 def _told(claim: BestAt, metric: str, values: list[Scalar], contest: Contest, verdict: Verdict) -> str:
-    """Why a value is, or is not, the best."""
+    """Return why a value is, or is not, the best."""
     none = 1 - float(contest.wins.sum())
     if none >= CONFIDENCE:
         return f"in {percent(none)} of draws no value of {claim.over} meets `{claim.subject_to}`"
@@ -183,7 +187,7 @@ def _place(values: list[Scalar], wanted: Scalar) -> int | None:
 
 
 def decide_within(claim: Within, rows: Observations) -> Outcome:
-    """Holds if each metric is equivalent, within its margin, at every two values."""
+    """Decide whether each metric is equivalent, within its margin, at any two values."""
     return conjunction({metric: _within_by(claim, metric, margin, rows) for metric, margin in claim.margins.items()})
 
 
@@ -200,7 +204,7 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
         )
         return undecided(with_note(problem, grid.gaps), grid.rows, grid.left_out)
     pairs = list(combinations(range(len(grid.values)), 2))
-    strict = 1 - (1 - CONFIDENCE) / len(pairs)  # one of many pairs lies outside by chance more often than one pair
+    strict = 1 - (1 - CONFIDENCE) / len(pairs)  # the more pairs, the likelier one lies outside by chance
     holds, refuted, widest = True, False, (0, 1)
     for one, other in pairs:
         difference = data[:, other] - data[:, one]
@@ -230,7 +234,7 @@ def _within_by(claim: Within, metric: str, margin: float, rows: Observations) ->
 
 
 def decide_trend(claim: Trend, rows: Observations) -> Outcome:
-    """Holds if the rank correlation is large enough, has the claimed sign, and is no work of chance."""
+    """Decide whether the rank correlation is large enough, has the claimed sign, and is unlikely by chance."""
     return conjunction({metric: _trend_by(claim, metric, rows) for metric in claim.metrics})
 
 
@@ -238,7 +242,7 @@ def _trend_by(claim: Trend, metric: str, rows: Observations) -> Outcome:
     missing = unmeasured(rows, [metric])
     if missing:
         return undecided(missing, rows.count, rows.count)
-    ranked = rows.columns[claim.over].known  # what is null is neither high nor low
+    ranked = rows.columns[claim.over].known  # null is neither high nor low
     left_out, rows = rows.count - int(ranked.sum()), rows.take(ranked)
     column, values = rows.columns[claim.over], rows.quantity(metric)
     known = column.known & values.known

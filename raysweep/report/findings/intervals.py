@@ -1,4 +1,4 @@
-"""The few statistics that claims are tested with. scipy is imported where it is needed: it is slow to start."""
+"""The statistics that claims are tested with. scipy is imported inside functions, because it is slow to start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DRAWS = 4000
 
 
 def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Confidence interval of a share (Wilson 1927); it stays within 0 and 1, and is no point where all agree."""
+    """Return a share's confidence interval (Wilson 1927): within 0 and 1, not a point if all agree."""
     from scipy.special import ndtri  # type: ignore[import-untyped, unused-ignore]
 
     z2 = float(ndtri(0.5 + confidence / 2)) ** 2
@@ -22,7 +22,7 @@ def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) 
 
 
 def mean_interval(sample: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Student's confidence interval of the mean of two numbers or more."""
+    """Return Student's confidence interval of the mean of two or more numbers."""
     from scipy.special import stdtrit  # type: ignore[import-untyped, unused-ignore]
 
     count = len(sample)
@@ -32,12 +32,12 @@ def mean_interval(sample: NDArray[np.float64], confidence: float = CONFIDENCE) -
 
 
 def mean_draws(sample: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Draws of the means of columns as far as the repeats tell them.
+    """Draw the means of columns, with the uncertainty that the repeats leave.
 
-    They spread as Student's t says, jointly: a draw's differences between columns spread as a paired t interval of them
-    does, and calls on samples with equally many repeats draw the same deviations. A plain bootstrap spreads too little:
-    of three seeds and two columns without a difference it declares a winner, at 95 %, in 37 % of cases, these draws in
-    10 %, as two tests at 5 % each should.
+    They follow Student's t jointly: in a draw, differences between columns spread as a paired t interval of them does.
+    Calls with equally many repeats draw the same deviations. A plain bootstrap spreads too little: with three seeds and
+    two columns without a difference, it declares a winner, at 95 %, in 37 % of cases. These draws do so in 10 %, as two
+    tests at 5 % each should.
 
     Args:
         sample: [repeat, column], two repeats or more.
@@ -56,7 +56,7 @@ def mean_draws(sample: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spearman's correlation of `x` [value] with each row of `y` [draw, value]; 0 where a row is constant."""
+    """Return Spearman's correlation of `x` [value] with each row of `y` [draw, value]; 0 for a constant row."""
     from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
 
     a, b = rankdata(x), rankdata(y, axis=-1)
@@ -67,12 +67,13 @@ def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[
 
 
 def trend_chance(correlations: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """How often chance alone brings about rank correlations whose mean is as large: Page's test for ordered values.
+    """Return how often chance alone gives rank correlations whose mean is as large.
 
-    Under it the values of a repeat stand in any order with the same probability (Page 1963, J. Am. Stat. Assoc. 58).
+    This is Page's test for ordered values: by chance, the values of a repeat have any order with the same probability
+    (Page 1963, J. Am. Stat. Assoc. 58).
 
     Args:
-        correlations: of `x` with each row of `y`.
+        correlations: those of `x` with each row of `y`.
         x: [value].
         y: [repeat, value].
     """

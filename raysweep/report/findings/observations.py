@@ -1,4 +1,4 @@
-"""The trials of one sweep or several as columns that claims are tested on."""
+"""The trials of one or several sweeps as columns that claims are tested on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.spec.space import Scalar, field_kind
 
 RUN = "run of a file"
-"""A column that no claim can name: the sweep, told apart by a number from others of its name."""
+"""A column that no claim can name: the sweep, with a number if others have the same name."""
 
 REPEAT = "repeat of a file"
 """A column that no claim can name: how many sweeps of the same file come before this one."""
@@ -27,13 +27,13 @@ UNENDED = (TrialState.RUNNING.value, TrialState.PAUSED.value, TrialState.INTERRU
 
 
 class SweepTables(NamedTuple):
-    """What is known of a sweep."""
+    """A sweep's spec, its tables, and the predicted critical weight."""
 
     spec: SweepSpec
     trials: pa.Table
     epochs: pa.Table
     critical_weight: tuple[float, float] | None = None
-    """The `kld_weight` from which on collapse was predicted before the sweep: the least and the most."""
+    """The least and the greatest `kld_weight` at which collapse was predicted, before the sweep, to begin."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Observations:
     critical_weight: tuple[float, float] | None = None
 
     def take(self, rows: NDArray[Any]) -> Observations:
-        """The rows that a mask keeps, or at the given places."""
+        """Return the rows that a mask keeps, or those at the given places."""
         columns = {name: Values(v.data[rows], v.known[rows]) for name, v in self.columns.items()}
         count = int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows)
         return replace(self, columns=columns, count=count)
@@ -62,7 +62,7 @@ class Observations:
         return self.evaluate(parse_expression(text, EPOCH_COLUMNS, "number"))
 
     def value(self, name: str, row: int) -> Scalar:
-        """One value, None where it is null."""
+        """Return one value; None if it is null."""
         column = self.columns[name]
         if not column.known[row]:
             return None
@@ -70,12 +70,12 @@ class Observations:
         return int(value) if isinstance(value, float) and name in _WHOLE and value.is_integer() else value
 
     def values(self, name: str) -> list[Scalar]:
-        """The values that a column takes, each once, in their order; None last."""
+        """Return the values that a column takes, each once, sorted; None last."""
         found = {self.value(name, row) for row in range(self.count)}
         return sorted(found, key=lambda value: (value is None, str(value) if isinstance(value, str) else 0, value or 0))
 
     def equals(self, name: str, value: Scalar) -> NDArray[np.bool_]:
-        """The rows in which a column has a value; None asks for those in which it is null."""
+        """Return a mask of the rows in which a column has `value`; for None, those in which it is null."""
         column = self.columns[name]
         if value is None:
             return np.logical_not(column.known)
@@ -87,13 +87,13 @@ class Observations:
         return same
 
     def keys(self, names: Iterable[str]) -> list[tuple[Scalar, ...]]:
-        """Each row's values of some columns."""
+        """Return each row's values of some columns."""
         names = tuple(names)
         return [tuple(self.value(name, row) for name in names) for row in range(self.count)]
 
     @cached_property
     def varied(self) -> tuple[str, ...]:
-        """The parameters, and the data set, that are not the same in all rows."""
+        """The parameters, and `dataset`, that are not the same in all rows."""
         return tuple(name for name in (*PARAMETERS, "dataset") if len(self.values(name)) > 1)
 
     @cached_property
@@ -108,14 +108,14 @@ _WHOLE = frozenset(
 
 
 def mode_of(metric: str, objectives: Sequence[str]) -> str | None:
-    """Say whether less or more of a metric is better; None if neither is known to be."""
+    """Return whether less or more of a metric is better, `min` or `max`; None if unknown."""
     if metric == "objective":
         return OBJECTIVES[objectives[0]] if len(objectives) == 1 else None
     return MODES.get(metric)
 
 
 def labels(sweeps: Sequence[SweepTables]) -> list[str]:
-    """The name of each sweep, told apart by a number where two have the same."""
+    """Return the name of each sweep, with a number if several have the same name."""
     names = [sweep.spec.name for sweep in sweeps]
     return [
         f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name
@@ -124,13 +124,16 @@ def labels(sweeps: Sequence[SweepTables]) -> list[str]:
 
 
 def _repeats(sweeps: Sequence[SweepTables]) -> list[int]:
-    """How many sweeps of the same space and data come before each: runs of one file are repeats of each other."""
+    """Return for each sweep how many earlier ones have the same name, data set and space.
+
+    Runs of one file are repeats of each other.
+    """
     files = [(spec.name, spec.data.dataset, spec.trial) for spec in (sweep.spec for sweep in sweeps)]
     return [files[:index].count(file) for index, file in enumerate(files)]
 
 
 def trial_observations(sweeps: Sequence[SweepTables]) -> Observations:
-    """Every trial that ended, of all sweeps."""
+    """Return every trial that ended, from all sweeps."""
     parts = [_trial_columns(*each) for each in zip(sweeps, labels(sweeps), _repeats(sweeps), strict=True)]
     found = _joined(parts, sweeps)
     states = found.columns["state"].data
@@ -138,7 +141,7 @@ def trial_observations(sweeps: Sequence[SweepTables]) -> Observations:
 
 
 def epoch_observations(sweeps: Sequence[SweepTables]) -> Observations:
-    """Every epoch of every trial, of all sweeps; metrics under their bare names are the epoch's."""
+    """Return every epoch of every trial, from all sweeps; a metric's bare name means the epoch's value."""
     parts = []
     for sweep, label, repeat in zip(sweeps, labels(sweeps), _repeats(sweeps), strict=True):
         trials = _trial_columns(sweep, label, repeat)

@@ -20,7 +20,7 @@ from raysweep.storage.layout import SweepDirectory, replacing, write_atomically
 from raysweep.wording import percent
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.REFUTED: "✗", Verdict.DEPENDS: "±", Verdict.UNDECIDED: "?"}
-"""Beside the words, never in their place."""
+"""Shown next to the words, never instead of them."""
 
 _FIGURE = pa.struct(
     [
@@ -53,11 +53,11 @@ FINDINGS_SCHEMA = pa.schema(
     ],
     metadata={"raysweep.schema_version": str(SCHEMA_VERSION)},
 )
-"""findings.parquet: a row a claim, and below it one for each value that it was tested across. docs/findings.md."""
+"""findings.parquet: one row per claim, then one for each value that it was tested across. See docs/findings.md."""
 
 
 def write_findings(directory: SweepDirectory, findings: Sequence[Finding]) -> None:
-    """Writes report/findings.parquet and report/findings.md.
+    """Write report/findings.parquet and report/findings.md.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -68,7 +68,7 @@ def write_findings(directory: SweepDirectory, findings: Sequence[Finding]) -> No
 
 
 def findings_table(findings: Sequence[Finding]) -> pa.Table:
-    """The findings with the columns of report/findings.parquet (docs/findings.md)."""
+    """Return the findings with the columns of report/findings.parquet (docs/findings.md)."""
     rows = []
     for finding in findings:
         rows.append(_row(finding, finding.outcome, None))
@@ -87,7 +87,7 @@ def _row(finding: Finding, outcome: Outcome, value: str | None) -> dict[str, Any
 
 
 def findings_markdown(findings: Sequence[Finding]) -> str:
-    """The findings as a page: a table of the verdicts, then each claim with its test and its figures."""
+    """Return the findings as a page: a table of the verdicts, then each claim with its test and figures."""
     lines = ["# Findings", "", f"{tally(findings)}.", ""]
     lines += [f"- {line}" for line in _sweeps(findings)]
     lines += ["", "| verdict | claim | |", "| --- | --- | --- |"]
@@ -120,7 +120,7 @@ def _markdown_figures(figures: Sequence[Figure]) -> list[str]:
 
 
 def findings_text(findings: Sequence[Finding], width: int = 100) -> str:
-    """The findings for a terminal: the same as `findings_markdown`, without its marks."""
+    """Return the findings for a terminal: the content of `findings_markdown` as plain text."""
     lines = [*_sweeps(findings), f"{tally(findings)}", ""]
     names = max((len(finding.claim.name) for finding in findings), default=0)
     verdicts = max((len(finding.verdict) for finding in findings), default=0)
@@ -161,7 +161,7 @@ def _wrapped(text: str, width: int, head: str) -> list[str]:
 
 
 def tally(findings: Sequence[Finding]) -> str:
-    """How many claims there are of each verdict, in a line."""
+    """Return how many claims have each verdict, in a line."""
     counts = Counter(finding.verdict for finding in findings)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
     return f"{len(findings)} {'claim' if len(findings) == 1 else 'claims'}: {', '.join(parts)}"
@@ -177,7 +177,7 @@ def _counted(finding: Finding, outcome: Outcome) -> str:
 
 
 def cells(figure: Figure) -> tuple[str, str, str, str]:
-    """A figure as the name, the value with its unit, the interval, and n."""
+    """Return a figure as its name, its value with unit, its interval, and n."""
     unit = "" if figure.unit == "share" else figure.unit
     value = "" if figure.value is None else f"{_written(figure.value, figure.unit)} {unit}".rstrip()
     interval = ""
@@ -200,5 +200,5 @@ def _sentence(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text within a table of Markdown."""
+    """Return a text that fits into a cell of a Markdown table."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The tests that look at trials, or epochs, one by one or in pairs.
+"""Tests that look at trials, or epochs, one by one or in pairs.
 
 docs/findings.md describes each test for those who read its verdicts.
 """
@@ -37,7 +37,7 @@ from raysweep.wording import counted
 
 
 def decide_always(claim: Always, rows: Observations) -> Outcome:
-    """Holds if every row meets the condition, refuted by one that does not."""
+    """Decide whether every row meets the condition; one that does not refutes the claim."""
     truth = rows.condition(claim.condition)
     known = int(truth.known.sum())
     left_out = rows.count - known
@@ -58,7 +58,7 @@ def decide_always(claim: Always, rows: Observations) -> Outcome:
 
 
 def _examples(rows: Observations, failing: NDArray[np.int64], names: Iterable[str], epochs: bool) -> str:
-    """The first rows that contradict a claim, with the values that its condition reads."""
+    """Return the first rows that contradict a claim, with the values that its condition reads."""
     parts = []
     for row in failing[:3]:
         place = f"trial {rows.value('trial', int(row))}"
@@ -72,7 +72,7 @@ def _examples(rows: Observations, failing: NDArray[np.int64], names: Iterable[st
 
 
 def decide_separates(claim: Separates, rows: Observations) -> Outcome:
-    """Holds if the condition is met by all rows on the claimed side and by none on the other."""
+    """Decide whether the condition is met by all rows on the claimed side and by none on the other."""
     truth = rows.condition(claim.condition)
     column = rows.columns[claim.over]
     known = truth.known & column.known
@@ -120,7 +120,7 @@ def decide_separates(claim: Separates, rows: Observations) -> Outcome:
 
 
 def _flip(name: str, over: NDArray[np.float64], met: NDArray[np.bool_]) -> Figure:
-    """Between which neighbouring values most trials change from meeting a condition to not meeting it."""
+    """Return the neighbouring values between which most trials begin, or cease, to meet a condition."""
     values = np.unique(over)
     most = np.array([met[over == value].mean() > 0.5 for value in values])
     changes = np.flatnonzero(most[1:] != most[:-1])
@@ -137,12 +137,12 @@ def _flip(name: str, over: NDArray[np.float64], met: NDArray[np.bool_]) -> Figur
 
 
 def decide_compare(claim: Compare, rows: Observations, ended: Observations) -> Outcome:
-    """Holds if the confidence interval of the mean paired difference lies where it is expected.
+    """Decide whether the confidence interval of the mean paired difference lies where it is expected.
 
     Args:
         claim: two points.
         rows: completed trials.
-        ended: all trials that ended, of which some may be at a point and be no rows.
+        ended: all trials that ended; some may be at a point but not in `rows`.
     """
     if ("objective" in claim.metrics or claim.second == BEST) and len(rows.objectives) > 1:
         return undecided(f"the sweeps have different objectives: {', '.join(rows.objectives)}", rows.count)
@@ -166,18 +166,18 @@ def decide_compare(claim: Compare, rows: Observations, ended: Observations) -> O
 
 
 class _Sides(NamedTuple):
-    """The rows at both points, and what pairs them."""
+    """The rows at both points, and the keys that pair them."""
 
     first: NDArray[np.bool_]
     second: NDArray[np.bool_]
     keys: list[tuple[Scalar, ...]]
-    """Of each row; rows of one key make a pair. The last item is the run, or which repeat of its file it is."""
+    """One per row; rows with the same key make a pair. The last item is the run, or which repeat of its file it is."""
     pairing: tuple[str, ...]
     """The columns of the keys that a claim can name."""
 
 
 def _unfinished(claim: Compare, ended: Observations) -> str:
-    """How many trials at the points did not run to their end, and so are no part of a comparison."""
+    """Return in words how many trials at the points are left out because they ended early."""
     parts = []
     for point in (claim.first, claim.second):
         if point == BEST:
@@ -194,7 +194,7 @@ def _unfinished(claim: Compare, ended: Observations) -> str:
 
 
 def _at(point: Mapping[str, Scalar] | str, rows: Observations) -> tuple[NDArray[np.bool_], frozenset[str]]:
-    """The rows at a point, and the columns that it names."""
+    """Return the rows at a point, and the columns that it names."""
     if isinstance(point, str):
         return rows.condition(point).true, parse_expression(point, EPOCH_COLUMNS).names
     mask = np.ones(rows.count, dtype=bool)
@@ -204,7 +204,7 @@ def _at(point: Mapping[str, Scalar] | str, rows: Observations) -> tuple[NDArray[
 
 
 def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> Outcome:
-    """The comparison by one metric."""
+    """Decide the comparison by one metric."""
     missing = unmeasured(rows, [metric])
     if missing:
         return undecided(missing, rows.count, rows.count)
@@ -214,7 +214,7 @@ def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> O
     left_out, used = int((either & ~values.known).sum()), int((either & values.known).sum())
     if claim.second == BEST:
         more_is_better = OBJECTIVES[rows.objectives[0]] == "max"
-        # Of several trials at the point too: what is best is not to be compared with what is mean.
+        # Use the best of several trials at the first point too, because a mean cannot be compared with a best value.
         one, other = (
             _best_by_key(values, rows.columns["objective"], side, keys, more_is_better) for side in (first, second)
         )
@@ -222,7 +222,7 @@ def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> O
         one, other = _by_key(values, first, keys), _by_key(values, second, keys)
     shared = [key for key in one if key in other]
     if claim.second != BEST:
-        # A run that only repeats another's numbers, as the same seed does, says nothing new.
+        # A run that only repeats another's numbers (as with the same seed) adds no information.
         shared = list({(key[:-1], one[key], other[key]): key for key in reversed(shared)}.values())[::-1]
     count = counted(len(shared), "pair")
     if len(shared) < MIN_REPEATS and claim.second == BEST:
@@ -250,7 +250,7 @@ def _paired(claim: Compare, metric: str, rows: Observations, sides: _Sides) -> O
 def _judged(
     claim: Compare, metric: str, rows: Observations, differences: NDArray[np.float64], pairs: NDArray[np.float64]
 ) -> Outcome:
-    """The verdict from the values of pairs, [pair, point]."""
+    """Return the verdict from the values of pairs, [pair, point]."""
     unit, count = unit_of(metric, rows.objectives), len(differences)
     low, high = mean_interval(differences)
     figures = [
@@ -280,7 +280,7 @@ def _judged(
 
 
 def _by_key(values: Values, rows: NDArray[np.bool_], keys: list[tuple[Scalar, ...]]) -> dict[tuple[Scalar, ...], float]:
-    """The mean of known values over the rows of each key."""
+    """Return the mean of known values over the rows of each key."""
     found: dict[tuple[Scalar, ...], list[float]] = {}
     for row in np.flatnonzero(rows & values.known):
         found.setdefault(keys[row], []).append(float(values.data[row]))
@@ -290,7 +290,7 @@ def _by_key(values: Values, rows: NDArray[np.bool_], keys: list[tuple[Scalar, ..
 def _best_by_key(
     values: Values, ranking: Values, rows: NDArray[np.bool_], keys: list[tuple[Scalar, ...]], more_is_better: bool
 ) -> dict[tuple[Scalar, ...], float]:
-    """The value, of those that are known, in the row of each key whose `ranking` is best."""
+    """Return for each key the value in the row with the best `ranking`, among rows where both are known."""
     found: dict[tuple[Scalar, ...], int] = {}
     sign = 1.0 if more_is_better else -1.0
     for row in np.flatnonzero(rows & ranking.known & values.known):

@@ -1,4 +1,4 @@
-"""What a test of a claim comes to, and the words it is told in."""
+"""The results of testing claims, and the words that describe them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raysweep.wording import counted
 
 
 class Verdict(StrEnum):
-    """What is to be thought of a claim."""
+    """The result of testing a claim."""
 
     HOLDS = "holds"
     REFUTED = "refuted"
@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number that a verdict rests on."""
+    """One number that a verdict is based on."""
 
     name: str
     value: float | None
@@ -35,12 +35,12 @@ class Figure:
     unit: str = ""
     """`share` for shares, from 0 to 1."""
     n: int | None = None
-    """How many rows or pairs it is made of."""
+    """How many rows or pairs it was computed from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one test comes to."""
+    """The result of one test."""
 
     verdict: Verdict
     reason: str
@@ -48,7 +48,7 @@ class Outcome:
     rows: int = 0
     """Trials, or epochs, that were looked at."""
     left_out: int = 0
-    """Rows left out because a value that matters is not known."""
+    """Rows left out because a needed value is not known."""
 
 
 def undecided(reason: str, rows: int = 0, left_out: int = 0) -> Outcome:
@@ -56,26 +56,26 @@ def undecided(reason: str, rows: int = 0, left_out: int = 0) -> Outcome:
 
 
 def unit_of(metric: str, objectives: tuple[str, ...] = ()) -> str:
-    """The unit of a metric that is a column; none of an expression."""
+    """Return the unit of a metric that is a column; empty for an expression."""
     if metric == "objective" and len(objectives) == 1:
         metric = objectives[0]
     return COLUMN_UNITS.get(metric, "")
 
 
 def number(value: Scalar) -> str:
-    """A value as a reader wants it."""
+    """Return a value as readable text."""
     if value is None:
         return "null"
     return f"{value:.4g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def either(values: Sequence[Scalar]) -> str:
-    """Values of which one is meant."""
+    """Return values joined by `or`."""
     return " or ".join(number(value) for value in values)
 
 
 def point_text(point: Mapping[str, Scalar] | str) -> str:
-    """A point of a comparison in words."""
+    """Return a point of a comparison in words."""
     if point == BEST:
         return "the best trial by the objective"
     if isinstance(point, str):
@@ -84,14 +84,14 @@ def point_text(point: Mapping[str, Scalar] | str) -> str:
 
 
 def sides(claim: Separates) -> tuple[str, str]:
-    """Where the condition is claimed to be met, and where not."""
+    """Return in words where the condition is claimed to be met, and where not."""
     if claim.below is not None:
         return f"below {number(claim.below)}", f"of {number(claim.below)} or more"
     return f"above {number(claim.above)}", f"of {number(claim.above)} or less"
 
 
 def taken(rows: Observations, names: Iterable[str]) -> str:
-    """The values that columns do take."""
+    """Return in words which values columns take in these rows."""
     parts = []
     for name in sorted(names):
         values = rows.values(name)
@@ -103,7 +103,10 @@ def taken(rows: Observations, names: Iterable[str]) -> str:
 
 
 def unmeasured(rows: Observations, texts: Iterable[str]) -> str | None:
-    """Why expressions have a value in no row, and what to do about it; None if all have one in some row."""
+    """Return why an expression has no value in any row, and what to do about it.
+
+    Return None if every expression has a value in some row.
+    """
     for text in texts:
         expression = parse_expression(text, EPOCH_COLUMNS)
         if rows.evaluate(expression).known.any():
@@ -122,7 +125,7 @@ def unmeasured(rows: Observations, texts: Iterable[str]) -> str | None:
 
 
 def with_note(reason: str, note: str) -> str:
-    """A reason with what else its reader has to know."""
+    """Return a reason with a note appended, if there is one."""
     return f"{reason}; {note}" if note else reason
 
 
@@ -130,9 +133,10 @@ _IT = {Verdict.HOLDS: "holds", Verdict.REFUTED: "is refuted", Verdict.UNDECIDED:
 
 
 def conjunction(outcomes: Mapping[str, Outcome]) -> Outcome:
-    """A claim on several metrics: one of which it is refuted refutes it, and it has to hold of all to hold.
+    """Combine the outcomes of a claim by several metrics.
 
-    Where there are several, each one's reason stands behind its own verdict.
+    (a) If it is refuted by one metric, it is refuted. (b) If it holds by all, it holds. (c) Otherwise it is undecided.
+    If the reasons differ, each stands after the verdict by its metric.
     """
     found = list(outcomes.values())
     verdicts = {outcome.verdict for outcome in found}

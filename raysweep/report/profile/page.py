@@ -1,4 +1,4 @@
-"""A profile on a page and in a figure, both made from its table; who has the table can make them again."""
+"""A profile as a page and a figure, both made from its table and from nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger("raysweep")
 
 
 def write_profile(directory: SweepDirectory, profile: Profile) -> tuple[Figure, str]:
-    """Writes report/profile.parquet, report/profile.md and the figure; the figure and the page.
+    """Write report/profile.parquet, report/profile.md and the figure; return the figure and the page.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -30,7 +30,7 @@ def write_profile(directory: SweepDirectory, profile: Profile) -> tuple[Figure, 
 
 
 def rewrite_profile(directory: SweepDirectory) -> tuple[Figure, str] | None:
-    """Writes page and figure anew from the table; None if there is none, or none that can be read.
+    """Write the page and the figure again from the table; return None if there is no readable table.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
@@ -46,7 +46,7 @@ def rewrite_profile(directory: SweepDirectory) -> tuple[Figure, str] | None:
 
 
 def remove_profile(directory: SweepDirectory) -> None:
-    """Removes table, page and figure."""
+    """Remove the table, the page and the figure."""
     figure = directory.figures / f"{PROFILE_FIGURE}.png"
     for path in (directory.profile_parquet, directory.profile_markdown, figure):
         path.unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def _write_pages(directory: SweepDirectory, profile: Profile) -> tuple[Figure, s
 
 
 def profile_markdown(profile: Profile) -> str:
-    """A profile as a page: what it says in sentences, then its two sums part by part."""
+    """Return a profile as a page: its sentences, then its two sums part by part."""
     lines = ["# Where the time went", "", overview(profile), ""]
     lines += [f"- {sentence}" for sentence in sentences(profile)]
     slots = f"{profile.slots} slot{'s' * (profile.slots != 1)}"

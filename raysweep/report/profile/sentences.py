@@ -1,4 +1,4 @@
-"""What a profile says, in sentences: each names a share of the slots' time and what it depends on."""
+"""A profile in sentences: each names a share of the slots' time and what it depends on."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from raysweep.profiles import IDLE, STEP, DriverPart, Profile, SlotPart
 from raysweep.wording import percent
 
 MENTIONED = 0.05
-"""Share of the slots' time from which on a part has a sentence."""
+"""A part gets a sentence if it took at least this share of the slots' time."""
 MENTIONED_UNACCOUNTED = 0.01
 BUSY = 0.7
-"""Share of its time, while trials run, from which on a driver is said to be what trials wait for."""
+"""If the driver worked at least this share of its time while trials ran, a sentence says that trials wait for it."""
 TRAINING = (SlotPart.DATA, *STEP)
 
 
 def seconds_text(seconds: float) -> str:
-    """Seconds as `45 ms`, `8.2 s`, `3m 07s` or `2h 05m`."""
+    """Return seconds as `45 ms`, `8.2 s`, `3m 07s` or `2h 05m`."""
     if seconds < 0.9995:
         return f"{seconds * 1e3:.0f} ms" if seconds >= 5e-4 else "less than 1 ms"
     if seconds < 99.95:
@@ -28,7 +28,7 @@ def seconds_text(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """A profile added up in the ways that sentences need."""
+    """The sums of a profile that the sentences need."""
 
     profile: Profile
     slots: dict[SlotPart, float]
@@ -36,11 +36,11 @@ class Facts:
     driver: dict[DriverPart, float]
     """Seconds of each part."""
     whole: float
-    """Slot-seconds in all."""
+    """Slot-seconds in total."""
     epochs: int
     """Epochs trained or sent again."""
     trials: int
-    """Trials at work."""
+    """Trials that worked on epochs."""
     tests: int
     """Finalists measured."""
 
@@ -61,15 +61,15 @@ class Facts:
         return sum(self.slots[part] for part in parts)
 
     def share(self, *parts: SlotPart) -> str:
-        """Of the slots' time."""
+        """Return the share of the slots' time that the parts took, as text."""
         return percent(self.seconds(parts) / self.whole)
 
     def each(self, count: int, *parts: SlotPart) -> str:
-        """The mean over so many."""
+        """Return the mean time of the parts over `count` items, as text."""
         return seconds_text(self.seconds(parts) / max(1, count))
 
     def longest(self, *parts: SlotPart) -> str:
-        """Of one trial."""
+        """Return the most time that one trial spent on the parts, as text."""
         trials = self.profile.trials().values()
         return seconds_text(max((sum(seconds[part] for part in parts) for seconds in trials), default=0.0))
 
@@ -82,7 +82,7 @@ class Facts:
 
 
 def overview(profile: Profile) -> str:
-    """What training had of the slots' time, what evaluation had, and how much they stood idle."""
+    """Return the shares of the slots' time that went to training, to evaluation and to idling, in a sentence."""
     facts = Facts.of(profile)
     slots = "1 slot" if profile.slots == 1 else f"{profile.slots} slots"
     return (
@@ -92,7 +92,10 @@ def overview(profile: Profile) -> str:
 
 
 def sentences(profile: Profile) -> list[str]:
-    """What took the slots' time beside training steps, the most first, and whether trials wait for the driver."""
+    """Return a sentence for each part that took much of the slots' time, the largest first.
+
+    Training steps have no sentence. If the driver was busy, the last sentence says that trials wait for it.
+    """
     facts = Facts.of(profile)
     found = [
         (facts.seconds(parts), say(facts))
@@ -280,4 +283,4 @@ _SAYINGS: tuple[tuple[tuple[SlotPart, ...], Callable[[Facts], str]], ...] = (
     ((SlotPart.LOST,), _lost),
     ((SlotPart.UNACCOUNTED,), _unaccounted),
 )
-"""Of every part but the training steps themselves, what is to be said of it."""
+"""The sentence for every part except the training steps themselves."""

@@ -1,4 +1,4 @@
-"""profile.parquet: a row for each part of the time, of each trial and each of its epochs."""
+"""profile.parquet: one row per trial, epoch and part of the time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raysweep.report.tables import SCHEMA_VERSION, Column
 
 SLOTS, DRIVER = "slots", "driver"
 MAX_BYTES = 1 << 27
-"""Of the table in memory: some three million rows, of 300,000 epochs."""
+"""Limit for the table in memory: about three million rows, from 300,000 epochs."""
 
 PROFILE_COLUMNS: tuple[Column, ...] = (
     Column("scope", pa.string(), "", f"`{SLOTS}` or `{DRIVER}`: which of the two sums the row is part of"),
@@ -33,7 +33,7 @@ PROFILE_SCHEMA = pa.schema([column.field for column in PROFILE_COLUMNS])
 
 
 def profile_table(profile: Profile) -> pa.Table:
-    """A profile with the columns of report/profile.parquet (docs/profile.md)."""
+    """Return a profile with the columns of report/profile.parquet (docs/profile.md)."""
     rows = [
         {
             "scope": SLOTS if isinstance(spent.part, SlotPart) else DRIVER, "trial": spent.trial, "epoch": spent.epoch,
@@ -47,10 +47,10 @@ def profile_table(profile: Profile) -> pa.Table:
 
 
 def read_profile(path: Path) -> Profile:
-    """The profile in a file.
+    """Read the profile in a file.
 
     Raises:
-        ValueError: if it holds none: it is missing, damaged, or of another version.
+        ValueError: if the file is missing, damaged, or of another version.
     """
     try:
         table = read_bounded_table(path, MAX_BYTES)

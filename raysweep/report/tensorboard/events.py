@@ -25,16 +25,16 @@ class EventFile:
     """One file of a run, in TensorBoard's record format; each event is readable as soon as it is added."""
 
     def __init__(self, run: Path) -> None:
-        """Begins a file in the directory of a run, which is made, unless what it lies in is missing too.
+        """Begin a file in a run's directory; make that directory if its parent exists.
 
         Raises:
-            OSError: if it cannot be written, by `add` likewise.
+            OSError: if the file cannot be written. `add` raises it too.
         """
         run.mkdir(exist_ok=True)
         token = uuid.uuid4().hex[:8]
         name = f"events.out.tfevents.{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}.{token}"
         self.path = run / name
-        # Without a buffer: what a full disk keeps out of the file must not follow later, behind other records.
+        # Without a buffer: bytes that a full disk refused must not be written later, after other records.
         self._file: BinaryIO = open(self.path, "ab", buffering=0)  # noqa: SIM115
         self._whole_bytes = 0
         source = SourceMetadata(writer="raysweep.report.tensorboard.writer")
@@ -48,10 +48,10 @@ class EventFile:
         record = memoryview(length + next(crcs) + data + next(crcs))
         written = 0
         try:
-            while written < len(record):  # the last bytes of a disk are taken without an error
+            while written < len(record):  # a nearly full disk takes a part without an error
                 written += self._file.write(record[written:]) or 0
         except OSError:
-            # A reader never gets past half a record, whatever follows it.
+            # Remove half a record, because a reader cannot get past it.
             with suppress(OSError):
                 self._file.truncate(self._whole_bytes)
             raise
@@ -62,24 +62,24 @@ class EventFile:
 
 
 def masked_crc(data: bytes) -> int:
-    """The CRC-32C of a record's part as it stands in the file: rotated by 15 bits, plus a constant.
+    """Return the CRC-32C of a record's part as stored in the file: rotated by 15 bits, plus a constant.
 
-    TensorBoard's own function is written in Python and takes 0.12 ms a kilobyte, most of what a picture costs.
+    TensorBoard's own function is in Python and takes 0.12 ms per kilobyte, most of the time that a picture costs.
     """
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def scalar(tag: str, value: float, description: str) -> Summary.Value:
-    """A number."""
+    """Return a summary of a number."""
     metadata = scalar_metadata.create_summary_metadata(display_name="", description=description)
-    # A loss that overflows float32, TensorBoard's type, is an infinity there; numpy would warn of the cast.
+    # TensorBoard stores float32. A larger loss is made infinite here, because numpy would warn about the cast.
     stored = value if not math.isfinite(value) or abs(value) < 3.4e38 else math.copysign(math.inf, value)
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(stored))
 
 
 def image(tag: str, picture: tuple[bytes, int, int], description: str) -> Summary.Value:
-    """A picture, given as (PNG, width, height)."""
+    """Return a summary of a picture, given as (PNG, width, height)."""
     png, width, height = picture
     metadata = image_metadata.create_summary_metadata(display_name="", description=description)
     tensor = tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), png])
@@ -87,6 +87,6 @@ def image(tag: str, picture: tuple[bytes, int, int], description: str) -> Summar
 
 
 def text(tag: str, markdown: str, description: str) -> Summary.Value:
-    """A page of Markdown."""
+    """Return a summary of a page of Markdown."""
     metadata = text_metadata.create_summary_metadata(display_name="", description=description)
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto([markdown.encode()]))

@@ -1,8 +1,8 @@
-"""What TensorBoard's HParams table is told: its columns with their domains, and each trial's place in them.
+"""Summaries for TensorBoard's HParams table: its columns with their domains, and the parameters of each trial.
 
-Two things make the table show every trial (tensorboard#2942): one experiment summary with all columns and their
-domains comes before any trial, and a trial's parameters are written before its first scalar, each of them, with text
-in place of None. A column of a metric may stay empty.
+The table shows every trial (tensorboard#2942) if (a) one experiment summary with all columns and their domains comes
+before any trial, and (b) all of a trial's parameters are written before its first scalar, with text in place of None.
+A column of a metric may stay empty.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from raysweep.spec.space import Choices, Distribution, Scalar
 EPOCHS_TAG = "training/epochs_done"
 
 _OBJECTIVE_GROUP = "Objective"
-"""Group of the objective's tag: TensorBoard orders groups by their characters, capitals first, so this one leads."""
+"""Group of the objective's tag: TensorBoard sorts groups by their characters, capitals first, so it comes first."""
 
 _GROUPS = {
     "latents": ("rate_nats", "active_units", "collapsed"),
     "reconstruction": ("distortion_nats", "mse", "psnr_db", "r2"),
     "likelihood": ("elbo_nats", "elbo_binary_nats", "bits_per_dim"),
 }
-"""Tags of metrics; those in no group are `training`."""
+"""Groups of the metrics' tags; metrics in no group have the group `training`."""
 
 TEST_GROUP = "test"
 """Group of the tags of final metrics: `test/kid`."""
@@ -45,24 +45,24 @@ STATUS = {
     TrialState.OUT_OF_MEMORY: api_pb2.STATUS_FAILURE,
     TrialState.FAILED: api_pb2.STATUS_FAILURE,
 }
-"""A trial that runs or was interrupted has not ended: raysweep resume goes on with it."""
+"""A trial that runs or was interrupted is missing, because it has not ended: raysweep resume continues it."""
 
 
 def objective_tag(metric: str) -> str:
-    """Return the tag under which the objective stands a second time, before all other tags."""
+    """Return the second tag of the objective, which is shown before all other tags."""
     return f"{_OBJECTIVE_GROUP}/{metric}"
 
 
 def scalar_tag(metric: str) -> str:
-    """Return the tag of a metric: its group, then its name; the same in every sweep, so that their trials compare."""
+    """Return the tag of a metric: its group, then its name. All sweeps share it, so their trials can be compared."""
     group = next((group for group, members in _GROUPS.items() if metric in members), "training")
     return f"{group}/{metric}"
 
 
 def experiment(spec: SweepSpec) -> Summary.Value:
-    """The columns of the table, with the domain of each searched parameter."""
+    """Return the columns of the table, with the domain of each searched parameter."""
     objective = spec.search.objective.metric
-    # The table shows the first five at once: the objective, the epochs, and what explains it before the losses.
+    # Five columns are shown at once: the objective, the epochs, and metrics that explain the objective; losses follow.
     explaining = [name for members in _GROUPS.values() for name in members]
     names = list(dict.fromkeys([objective, *explaining, *METRICS]))
     metrics = [_column(scalar_tag(name), name, METRICS[name]) for name in names]
@@ -73,7 +73,7 @@ def experiment(spec: SweepSpec) -> Summary.Value:
             _column(f"{TEST_GROUP}/{name}", FINAL_PREFIX + name, FINAL_METRICS[FINAL_PREFIX + name])
             for name in _COMPARED
         ]
-    # Where every trial has them they are what one compares by.
+    # If every trial has final metrics, trials are compared by them, so they precede the other metrics.
     first, last = (tested, []) if spec.evaluation.finalists is None else ([], tested)
     table = api_pb2.Experiment(
         description=f"raysweep: {spec.name}",
@@ -85,7 +85,7 @@ def experiment(spec: SweepSpec) -> Summary.Value:
 
 
 def _column(tag: str, name: str, metric: Metric) -> api_pb2.MetricInfo:
-    """A column of the HParams table."""
+    """Return a column of the HParams table."""
     return api_pb2.MetricInfo(
         name=api_pb2.MetricName(tag=tag),
         display_name=f"{name} [{metric.unit}]" if metric.unit else name,
@@ -112,11 +112,11 @@ def _hparam_info(name: str, distribution: Distribution) -> api_pb2.HParamInfo:
 
 
 def _hparam_value(value: Scalar, distribution: Distribution | None) -> bool | float | str:
-    """Return the value as a column of the HParams table takes it: a column has one type, and none of them is None.
+    """Return the value in the type of its HParams column: bool, float or text, never None.
 
     Args:
-        value: of a parameter.
-        distribution: what it was drawn from, None if it is constant.
+        value: value of a parameter.
+        distribution: what it was drawn from; None if it is constant.
     """
     domain = distribution.choices if isinstance(distribution, Choices) else (value,)
     if value is not None and all(isinstance(v, bool) for v in domain):
@@ -129,11 +129,11 @@ def _hparam_value(value: Scalar, distribution: Distribution | None) -> bool | fl
 def session_start(record: TrialRecord, spec: SweepSpec, started_s: float) -> Summary.Value:
     """Return a trial's parameters, which make it a row of the table.
 
-    The row has no group name. TensorBoard averages the trials of one name, and over several sweeps, or copies of one,
-    any name that stands in the file may occur twice. Without one it takes the path of the trial's run.
+    The row has no group name, so TensorBoard uses the path of the trial's run. It averages trials of one group name,
+    and a name stored in the file could occur twice if several sweeps, or copies of one, are shown together.
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=started_s)
-    # What is constant here may be a column of another sweep that is looked at together with this one.
+    # A parameter that is constant here may be a column of another sweep that is shown together with this one.
     for name, set_to in record.config.model_dump().items():
         value = _hparam_value(set_to, spec.trial.searched.get(name))
         if isinstance(value, bool):
@@ -147,7 +147,7 @@ def session_start(record: TrialRecord, spec: SweepSpec, started_s: float) -> Sum
 
 
 def session_end(state: TrialState, ended_s: float) -> Summary.Value:
-    """How a trial ended, whose state is in `STATUS`."""
+    """Return how a trial ended; its state must be in `STATUS`."""
     end = plugin_data_pb2.SessionEndInfo(status=STATUS[state], end_time_secs=ended_s)
     data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
     return _hparams(hparams_metadata.SESSION_END_INFO_TAG, data)

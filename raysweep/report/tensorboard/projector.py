@@ -1,10 +1,10 @@
 """Latents in TensorBoard's Projector: files that its plugin reads from the directory of the run `sweep`.
 
-The plugin reads `projector_config.pbtxt` there, and follows the paths in it only below that directory. Values are text:
-the plugin takes a binary file for text if its bytes happen to be UTF-8, as those of zeros are, and then shows no run.
+The plugin reads `projector_config.pbtxt` there, and follows the paths in it only below that directory. Values are text,
+because the plugin mistakes a binary file for text if its bytes happen to be UTF-8 (zeros are), and then shows no run.
 
-All trials are tensors of that one run. The Projector opens with the first run by name and there with the tensor that
-has the most rows, then by name; runs of trials sort by their numbers, so the best trial could not be the first of them.
+All trials are tensors of that one run. The Projector opens the first run by name, and in it the tensor with the most
+rows, then the first by name. Runs of trials sort by number, so the best trial's run could not be made the first.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _log = logging.getLogger("raysweep")
 
 CONFIG = "projector_config.pbtxt"
 FOLDER = "projector"
-"""In the directory of the run: a folder for each trial."""
+"""In the run's directory; it contains a folder for each trial."""
 
 MAX_PROJECTED = 5
-"""Trials: the best ones. A browser holds one at a time, and each is some megabytes."""
+"""The best trials are shown. A browser holds one at a time, and each takes several megabytes."""
 
 MAX_LATENTS = 64
 MAX_SPRITE_BYTES = 8_000_000
@@ -44,17 +44,17 @@ class Projection:
 
     number: int
     name: str
-    """In the list of tensors, which is sorted by it."""
+    """Name in the list of tensors, which is sorted by it."""
     table: LatentTable
     sprites: Path
-    """The sheet of its images, `sprite_sheet`'s; points are shown as dots if there is none."""
+    """Its images on one sheet, from `sprite_sheet`; without one, points are shown as dots."""
 
 
 def choose_projected(directory: SweepDirectory, records: Sequence[TrialRecord], objective: str) -> list[Projection]:
     """Return the best trials that have latents, 5 at most, the best first.
 
-    A trial without active latents is left out: the Projector scales every component to the same spread, which makes
-    clusters of what is noise about the prior.
+    A trial without active latents is left out: the Projector scales every component to the same spread, so noise around
+    the prior would look like clusters.
     """
     chosen: list[Projection] = []
     for record in ranked(list(records), objective):
@@ -73,17 +73,17 @@ def choose_projected(directory: SweepDirectory, records: Sequence[TrialRecord], 
 
 
 def write_projector(run: Path, projections: Sequence[Projection]) -> None:
-    """Write the Projector's files anew: of each trial the active latents, 64 at most, those with the most KL first.
+    """Write the Projector's files again, with at most 64 active latents per trial, the most KL first.
 
     Args:
-        run: directory of the run in TensorBoard, which is there.
-        projections: what is shown; with none the Projector has nothing of the run.
+        run: existing directory of the run in TensorBoard.
+        projections: what is shown; if there are none, the Projector shows nothing of the run.
 
     Raises:
         StorageError: if the file system is full, read-only or gone.
     """
     config = "".join(_write_projection(run, projection) for projection in projections)
-    # Last: what it names is there.
+    # Written last, when the files that it names exist.
     if config:
         write_atomically(run / CONFIG, config.encode())
     else:
@@ -101,10 +101,10 @@ def _folder(projection: Projection) -> str:
 
 
 def _write_projection(run: Path, projection: Projection) -> str:
-    """Write one trial's files, and return what the configuration says of them."""
+    """Write one trial's files, and return their entry in the configuration."""
     place, table = f"{FOLDER}/{_folder(projection)}", projection.table
     chosen = table.active[:MAX_LATENTS]
-    # The Projector opens with three principal components, and shows no point where there are only two.
+    # The Projector opens with three principal components, and shows no points if there are only two.
     points = np.pad(table.means[:, chosen], ((0, 0), (0, max(0, 3 - len(chosen)))))
     values = io.StringIO()
     np.savetxt(values, points, fmt="%.4g", delimiter="\t")
@@ -127,14 +127,14 @@ def _metadata(table: LatentTable) -> str:
     lines = ["label\tsplit\timage"]
     for label, split, image in zip(table.labels, table.splits, table.images, strict=True):
         name = "none" if label is None else " ".join(label.split()) or "none"
-        # A column of numbers would not be taken for the points' names.
+        # The Projector does not use a column of numbers as the points' names.
         name = f"class {name}" if name.isdecimal() else name
         lines.append(f"{name}\t{split}\t{image}")
     return "\n".join(lines) + "\n"
 
 
 def _place_sprites(source: Path, target: Path, count: int) -> tuple[int, int] | None:
-    """Put the sheet of `count` images at `target`; return the size of one, or None if there is no such sheet."""
+    """Put the sheet of `count` images at `target`. Return the size of one image, or None without such a sheet."""
     cells = cells_a_row(count)
     try:
         with open_picture(source) as sheet:
@@ -143,7 +143,7 @@ def _place_sprites(source: Path, target: Path, count: int) -> tuple[int, int] | 
                 return None
             cell = (width // cells, height // cells)
             if source.stat().st_size > MAX_SPRITE_BYTES:
-                # Every image to half its size: 10,000 colour images of 32 x 32 are 30 MB.
+                # Halve the size of every image: 10,000 colour images of 32 x 32 are 30 MB.
                 cell = (max(1, cell[0] // 2), max(1, cell[1] // 2))
                 small = io.BytesIO()
                 size = (cell[0] * cells, cell[1] * cells)
@@ -158,7 +158,7 @@ def _place_sprites(source: Path, target: Path, count: int) -> tuple[int, int] | 
     with storage_errors(target):
         target.unlink(missing_ok=True)
         try:
-            # The same file under a second name costs no space.
+            # A second name for the same file takes no space.
             os.link(source, target)
         except OSError:
             shutil.copyfile(source, target)

@@ -9,7 +9,7 @@ from raysweep.wording import counted
 
 
 def trial_text(record: TrialRecord, objective: str) -> str:
-    """A trial on a page of Markdown: how it ended, what it came to, its parameters."""
+    """Return a trial as a page of Markdown: how it ended, its metrics, its parameters."""
     lines = [f"**{record.state}**" + (f": {record.cause}" if record.cause else ""), ""]
     place = ", ".join(part for part in (record.device, record.node) if part)
     lines += [f"{counted(len(record.epochs), 'epoch')}{f' on {place}' if place else ''}", ""]
@@ -32,7 +32,7 @@ def trial_text(record: TrialRecord, objective: str) -> str:
 
 
 def _tested_table(tested: FinalMetrics) -> list[str]:
-    """The final metrics in Markdown, each beside what real images come to."""
+    """Return the final metrics as a Markdown table, each next to the value for real images."""
     lines = ["| metric | on the test split | real images | |", "| --- | --- | --- | --- |"]
     for name, metric in tested_metrics():
         value = getattr(tested, name)
@@ -45,5 +45,5 @@ def _tested_table(tested: FinalMetrics) -> list[str]:
 
 
 def tested_metrics() -> list[tuple[str, Metric]]:
-    """Every field of `FinalMetrics` and what it is."""
+    """Return every field of `FinalMetrics` with its description."""
     return [(name.removeprefix(FINAL_PREFIX), metric) for name, metric in FINAL_METRICS.items()]

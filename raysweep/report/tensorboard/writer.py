@@ -1,6 +1,6 @@
 """A sweep in TensorBoard, written live: a run per trial with scalars, pictures and its place in the HParams table.
 
-Written with the protocol buffers of the `tensorboard` package alone. The run `sweep` has what concerns all trials.
+It uses only the protocol buffers of the `tensorboard` package. The run `sweep` has what concerns all trials.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger("raysweep")
 
 FIGURE_WIDTH = 700
-"""Pixels. TensorBoard shows a picture without smoothing, 350 pixels wide under Images, where every second pixel is left
-then; letters of a wider one lose their strokes."""
+"""In pixels. Under Images, TensorBoard shows a picture 350 pixels wide without smoothing, so every second pixel is
+left; letters in a wider picture lose their strokes."""
 MOST_RUNS = 500
-"""Of trials that have ended: TensorBoard gets slow with more, and its list of runs too long to read."""
+"""Limit for runs of ended trials: with more, TensorBoard gets slow, and its list of runs too long to read."""
 SWEEP_RUN = "sweep"
 """The run that holds what concerns all trials."""
 
 PICTURE_WIDTH = 1100
-"""Pixels, about: grids of 32 x 32 images are too small to judge at their own size."""
+"""Approximate, in pixels: grids of 32 x 32 images are too small to judge at their own size."""
 
 LATENTS_DPI = 110
 """Makes a scatter of latents about FIGURE_WIDTH wide."""
 LATENTS_COLOURS = 64
-"""A picture of thousands of points is four times as large in all its colours, and no clearer."""
+"""With all its colours, a picture of thousands of points has four times the bytes and is no clearer."""
 
 _FIGURE_GROUPS = {"latent_kl": "latents", "latents": "latents"}
-"""Groups of figures that are not `figures`, where they would be the first by name."""
+"""Figures that are not in the group `figures`, because they would be the first by name there."""
 
 FINDINGS_TAG, PROFILE_TAG = "findings", "profile"
 BY_EPOCH_TAG = "reconstructions_by_epoch"
@@ -70,13 +70,13 @@ _BY_EPOCH_SAID = "Validation images (step 0), and their reconstructions after ea
 
 
 class TensorBoardWriter:
-    """Writes the TensorBoard directory of a sweep while it runs; what is written can be seen at once.
+    """Writer of a sweep's TensorBoard directory while the sweep runs; what it writes is visible at once.
 
     Args:
-        directory: of the sweep; the trials' pictures are read from it.
+        directory: the sweep's directory; the trials' pictures are read from it.
         spec: the sweep, whose searched parameters and objective become the columns of the HParams table.
-        records: trials of earlier sessions. Those that there is no run of are written now.
-        runs: where the runs go, one directory each; the sweep's own place for them if it is not given.
+        records: trials of earlier sessions. Those without a run are written now.
+        runs: where the runs go, one directory each; if not given, the sweep's own place for them.
     """
 
     @timed(DriverPart.TENSORBOARD)
@@ -110,7 +110,7 @@ class TensorBoardWriter:
 
     @timed(DriverPart.TENSORBOARD)
     def add_epoch(self, record: TrialRecord) -> None:
-        """Writes the scalars of the record's last epoch and its picture if there is one; first the parameters."""
+        """Write the scalars and any picture of the record's last epoch; in a new run, the parameters first."""
         if record.number in self._paused:
             self._take_up(record)
         self._start(record)
@@ -118,9 +118,9 @@ class TensorBoardWriter:
 
     @timed(DriverPart.TENSORBOARD)
     def finish_trial(self, record: TrialRecord) -> None:
-        """Write how the trial ended, a page of text about it, and its pictures; a missing picture is left out.
+        """Write how the trial ended, a page of text about it, and its pictures; leave out missing ones.
 
-        Of a trial that was paused, `pause_trial` has written the pictures.
+        If the trial was paused, `pause_trial` has already written the pictures.
         """
         self._start(record)
         values = self._page(record)
@@ -132,13 +132,13 @@ class TensorBoardWriter:
 
     @timed(DriverPart.TENSORBOARD)
     def pause_trial(self, record: TrialRecord) -> None:
-        """Write where a trial stands that has been paused: the page and the pictures of a trial that ended."""
+        """Write the page and the pictures of a trial that was paused, as for one that ended."""
         self._start(record)
         self._put_away(record, [*self._page(record), *self._trial_pictures(record)])
         self._paused.add(record.number)
 
     def _put_away(self, record: TrialRecord, values: Sequence[Summary.Value]) -> None:
-        """Write the last that there is of a trial for now, and close its file."""
+        """Write a trial's last values for now, and close its file."""
         self._write(_run(record), _ended_s(record), len(record.epochs), values)
         self._close(_run(record))
         if self._may_go(record):
@@ -156,9 +156,9 @@ class TensorBoardWriter:
 
     @timed(DriverPart.TENSORBOARD)
     def add_tested(self, record: TrialRecord) -> None:
-        """Writes the trial's final metrics, as scalars and into its page of text, and the pictures made with them.
+        """Write the trial's final metrics, as scalars and on its page, and the pictures made with them.
 
-        For a trial that `finish_trial` was called for. Without final metrics only the pictures are written.
+        Call `finish_trial` for the trial first. Without final metrics only the pictures are written.
         """
         self._start(record)
         page = text("trial", trial_text(record, self._objective), f"Trial {record.number}")
@@ -171,7 +171,7 @@ class TensorBoardWriter:
 
     @timed(DriverPart.TENSORBOARD)
     def add_text(self, tag: str, markdown: str) -> None:
-        """Puts a page of Markdown about the whole sweep into the run `sweep`."""
+        """Put a page of Markdown about the whole sweep into the run `sweep`."""
         self._write(SWEEP_RUN, time.time(), 0, [text(tag, markdown, "")])
 
     @timed(DriverPart.TENSORBOARD)
@@ -184,7 +184,7 @@ class TensorBoardWriter:
             self._write(SWEEP_RUN, time.time(), 0, [image(tag, picture, said)])
 
     def close(self) -> None:
-        """Closes the files of all runs."""
+        """Close the files of all runs."""
         for run in list(self._files):
             self._close(run)
 
@@ -196,11 +196,14 @@ class TensorBoardWriter:
 
     @staticmethod
     def _may_go(record: TrialRecord) -> bool:
-        """Whether the trial's run goes if there are too many: not while it trains, nor if the file gave its point."""
+        """Return whether the trial's run may be deleted if there are too many.
+
+        It stays (a) while the trial trains, and (b) if the search space file gave its point.
+        """
         return record.state is not TrialState.RUNNING and not record.enqueued
 
     def _keep_the_best(self, record: TrialRecord) -> None:
-        """Takes account of a trial that has ended; the run of the worst goes if there are more than `MOST_RUNS`."""
+        """Add a trial to the kept runs; if there are more than `MOST_RUNS`, delete the worst run."""
         place = (rank_alone(record, self._objective), _run(record))
         if place not in self._kept:
             insort(self._kept, place)
@@ -210,7 +213,7 @@ class TensorBoardWriter:
                 shutil.rmtree(self._directory / worst)
 
     def _take_up(self, record: TrialRecord) -> None:
-        """Make the run of a trial whole that was paused and has trained one more epoch: it may have gone meanwhile."""
+        """Complete the run of a paused trial that trained one more epoch: the run may have been deleted."""
         self._paused.discard(record.number)
         self._kept = [kept for kept in self._kept if kept[1] != _run(record)]
         if not (self._directory / _run(record)).exists():
@@ -219,7 +222,7 @@ class TensorBoardWriter:
                 self._write_epoch(record, epoch)
 
     def _write_whole(self, record: TrialRecord) -> None:
-        """Write all that is known of a trial."""
+        """Write all that is known about a trial."""
         self._start(record)
         for epoch in record.epochs:
             self._write_epoch(record, epoch)
@@ -275,7 +278,7 @@ class TensorBoardWriter:
         return values
 
     def _start(self, record: TrialRecord) -> None:
-        """Writes the trial's parameters, unless its run is there already."""
+        """Write the trial's parameters, unless its run exists already."""
         run = _run(record)
         if run in self._files or (self._directory / run).exists():
             return
@@ -292,7 +295,7 @@ class TensorBoardWriter:
 
     def _write(self, run: str, wall_time_s: float, step: int, values: Sequence[Summary.Value]) -> None:
         with storage_errors(self._directory):
-            # `raysweep report` may put a rebuilt directory in the place of this one while the sweep runs.
+            # `raysweep report` may replace this directory with a rebuilt one while the sweep runs.
             if run in self._files and not self._files[run].path.exists():
                 self._close(run)
             if run not in self._files:
@@ -312,7 +315,7 @@ def rebuild(
     figures: Sequence[Figure] = (),
     texts: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes the whole TensorBoard directory anew and puts it in the place of the old one.
+    """Write the whole TensorBoard directory again and replace the old one.
 
     `texts` are pages of Markdown about the whole sweep, by tag.
 
@@ -320,7 +323,7 @@ def rebuild(
         StorageError: if the file system is full, read-only or gone.
     """
     token = uuid.uuid4().hex[:8]
-    # Beside report/, not in it: a TensorBoard that watches report/ would list the unfinished runs.
+    # Outside report/, because a TensorBoard that watches report/ would list the unfinished runs.
     fresh, old = (directory.root / f".tensorboard.{token}.{kind}" for kind in ("new", "old"))
     try:
         with storage_errors(directory.tensorboard):
@@ -333,7 +336,7 @@ def rebuild(
             directory.report.mkdir(parents=True, exist_ok=True)
             if directory.tensorboard.exists():
                 directory.tensorboard.rename(old)
-            # A live writer may make a run again between the two renames; what it wrote there is in the ledger too.
+            # A live writer may create a run between the two renames. What it wrote there is also in the ledger.
             shutil.rmtree(directory.tensorboard, ignore_errors=True)
             fresh.rename(directory.tensorboard)
     finally:
@@ -346,17 +349,17 @@ def _run(record: TrialRecord) -> str:
 
 
 def _ended_s(record: TrialRecord) -> float:
-    """When the trial ended, or now."""
+    """Return when the trial ended, or now, in seconds since 1970."""
     return _seconds(record.ended_at) if record.ended_at else time.time()
 
 
 def _seconds(moment: datetime) -> float:
-    """Seconds since 1970; a moment without a time zone is UTC."""
+    """Return seconds since 1970; a moment without a time zone is UTC."""
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _pictures(*pictures: tuple[str, Path, str]) -> list[Summary.Value]:
-    """Those of the pictures (tag, path, description) that are there, enlarged."""
+    """Return the pictures (tag, path, description) that exist, enlarged."""
     values = []
     for tag, path, description in pictures:
         if path.exists():

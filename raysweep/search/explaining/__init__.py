@@ -1,1 +1,1 @@
-"""What ended trials say of their parameters: importances, and slices of the Gaussian process. No Ray, no files."""
+"""Explanations from ended trials: importances, and slices of the Gaussian process. No Ray, no files."""

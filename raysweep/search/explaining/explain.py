@@ -1,4 +1,4 @@
-"""Why the best trial of a sweep is the best, from its records."""
+"""The explanation of why the best trial of a sweep is the best, computed from its records."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from raysweep.spec.sections import SweepSpec
 from raysweep.spec.space import optuna_distribution
 
 FEWEST_REPEATS = 4
-"""Repeats beyond the first of each configuration that tell the noise."""
+"""Least number of repeats from which the noise is estimated, without the first of each configuration."""
 
 
 def explain(spec: SweepSpec, records: Sequence[TrialRecord]) -> Explanation | None:
     """Return why the best trial is the best by the sweep's objective; None if no trial has a result.
 
-    The seed is no parameter here: trials that differ in it alone are what noise is read from.
+    The seed does not count as a parameter here: the noise is estimated from trials that differ only in it.
     """
     metric, mode = spec.search.objective.metric, spec.search.objective.direction
     ordered = sorted(of_search(records), key=lambda record: record.number)
@@ -47,7 +47,7 @@ def explain(spec: SweepSpec, records: Sequence[TrialRecord]) -> Explanation | No
 
 
 def _rival(record: TrialRecord, best: TrialRecord, metric: str, sign: float, names: Sequence[str]) -> Rival:
-    """Return how a trial compares with the best one: by the means of what confirmed them, if both were confirmed."""
+    """Compare a trial with the best one: by the means of their confirmations, if both were confirmed."""
     value, again, of_best = record.last(metric), record.confirmed_values(metric), best.confirmed_values(metric)
     params = {name: record.params[name] for name in names}
     if again and of_best:
@@ -56,9 +56,9 @@ def _rival(record: TrialRecord, best: TrialRecord, metric: str, sign: float, nam
 
 
 def _of_repeats(records: Sequence[TrialRecord], metric: str) -> Noise | None:
-    """Return the noise as trials show it that differ in their seed alone; None if there are too few of them."""
+    """Estimate the noise from trials that differ only in their seed; None if there are too few of them."""
     groups = [[record.last(metric) for record in group] for group in group_repeats(records)]
-    # The trial that was confirmed is not among its repeats: it was chosen because it came out well.
+    # A confirmed trial does not count as one of its repeats: it was chosen because its result was good.
     groups += [[value for value in r.confirmed_values(metric) if math.isfinite(value)] for r in records]
     groups = [group for group in groups if len(group) > 1]
     count, freedom = sum(map(len, groups)), sum(len(group) - 1 for group in groups)
@@ -69,6 +69,6 @@ def _of_repeats(records: Sequence[TrialRecord], metric: str) -> Noise | None:
 
 
 def _is_as_long(record: TrialRecord, best: TrialRecord) -> bool:
-    """Return whether two trials may be compared: both ran to their end, or for as many epochs."""
+    """Return whether two trials may be compared: both completed, or `record` trained at least as long as `best`."""
     both_whole = record.state is best.state is TrialState.COMPLETED
     return both_whole or len(record.epochs) >= len(best.epochs)

@@ -1,10 +1,10 @@
-"""How important each parameter is within the better half of the trials, and how sure that is.
+"""How important each parameter is within the better half of the trials, and how certain that is.
 
-The measure is PED-ANOVA (Watanabe et al., IJCAI 2023, arXiv:2304.10255), as Optuna has it: how differently the best
-quarter of the trials and the better half are spread over a parameter. Unlike fANOVA it is made for a part of the space.
-Over all trials a wide range's bad region would dominate: there, a parameter is important for not failing.
-Of few trials it is noisy. So the trials are drawn again, with replacement, and the mean and the spread of the shares
-are reported; and the values are put in random orders, which shows how large an importance comes about by chance.
+The measure is PED-ANOVA (Watanabe et al., IJCAI 2023, arXiv:2304.10255), as implemented by Optuna: how differently the
+best quarter of the trials and the better half are distributed over a parameter. Unlike fANOVA it is made for a part of
+the space. Over all trials, the bad region of a wide range would dominate: there, a parameter is important for not
+failing. With few trials the measure is noisy. So (a) the trials are resampled with replacement, and the mean and the
+spread of the shares are reported; (b) the values are permuted, which shows how large an importance arises by chance.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from raysweep.spec.space import ordered_choices
 from raysweep.wording import counted
 
 FEWEST_TRIALS = 8
-"""Comparable trials that importances need."""
+"""Least number of comparable trials that importances need."""
 ENOUGH_TRIALS = 16
-"""Trials that are looked for at an earlier epoch if too few trained to the end."""
+"""Wanted number of trials at an earlier epoch if too few trained to the end."""
 MOST_TRIALS = 200
-"""Comparable trials that are looked at; of more an even choice by rank."""
+"""Most comparable trials that are used; if there are more, an even choice by rank."""
 BETTER_HALF, BEST_QUARTER = 0.5, 0.25
 RESAMPLES = 30
 ORDERS = 19
-"""Random orders of the values: with the true one there are 20, of which one in twenty is that one alone."""
+"""Number of random orders of the values. With the true order there are 20, so the smallest chance is 1 in 20."""
 _COPIES = 4
-"""How often a trial can be in a resample; more than that, in 4 of 1,000 cases, count as so many."""
+"""How often a trial can be in a resample. If it is drawn more often, in 4 of 1,000 cases, it counts this often."""
 _WITHIN = (0.05, 0.95)
 
 Floats = npt.NDArray[np.float64]
@@ -81,8 +81,8 @@ def importances(
 def _comparable(records: Sequence[TrialRecord], metric: str) -> tuple[int | None, int, list[tuple[TrialRecord, float]]]:
     """Return at which epoch trials are compared, how many trained to their end, and the trials with their values.
 
-    The values are those after the last epoch (None) if enough trials completed, or are as long as the longest.
-    Otherwise they are of the latest epoch that enough trials have reached.
+    If enough trials completed, or are as long as the longest, the values are those after the last epoch (None).
+    Otherwise they are those of the latest epoch that enough trials have reached.
     """
     with_result = [r for r in records if r.state not in WITHOUT_RESULT and math.isfinite(r.last(metric))]
     longest = max((len(record.epochs) for record in with_result), default=0)
@@ -108,15 +108,15 @@ def _chosen(values: list[tuple[TrialRecord, float]], sign: float) -> list[tuple[
 
 
 class _Divergences:
-    """PED-ANOVA's divergences of the same points, for any weights and values of theirs.
+    """PED-ANOVA's divergences of fixed points, for any weights and values of these points.
 
-    One study of Optuna has each trial several times. A resample is the values of some of these copies; the others have
+    One Optuna study has several copies of each trial. In a resample some of these copies have values; the others have
     none, and Optuna leaves them out.
     """
 
     def __init__(self, points: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:
         self._names, self._count = list(space), len(points)
-        # Choices that are numbers are counted in their order: the neighbours of a good one tell of it.
+        # Numeric choices are treated as ordered, because the neighbours of a good choice say something about it.
         orders = {name: order for name, d in space.items() if (order := _order_of(d)) is not None}
         places = {name: IntDistribution(0, len(order) - 1) for name, order in orders.items()}
         self._evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_QUARTER, region_quantile=BETTER_HALF)
@@ -130,7 +130,7 @@ class _Divergences:
         """Return the importance of each parameter, the most important first; none if no parameter has any.
 
         Args:
-            values: of the trials, more is better.
+            values: the trials' values; more is better.
         """
         once = np.ones(self._count, dtype=int)
         true = self._divergences(values, once)
@@ -153,8 +153,8 @@ class _Divergences:
         """Return each parameter's divergence between the best quarter and the better half.
 
         Args:
-            values: of the trials, more is better.
-            times: how often each trial is there.
+            values: the trials' values; more is better.
+            times: how often each trial is in the resample.
         """
 
         def target(trial: FrozenTrial) -> float:
@@ -162,7 +162,7 @@ class _Divergences:
             return -float(values[index]) if copy < times[index] else math.nan
 
         with warnings.catch_warnings():
-            # That targets are minimised, that the sum is not 1, and that equally good trials are not told apart.
+            # Optuna warns that targets are minimised, that the sum is not 1, and that ties are not told apart.
             warnings.simplefilter("ignore")
             found = get_param_importances(
                 self._study, evaluator=self._evaluator, params=self._names, target=target, normalize=False
@@ -171,5 +171,5 @@ class _Divergences:
 
 
 def _order_of(distribution: BaseDistribution) -> tuple[int | float, ...] | None:
-    """Return choices by size if they are numbers; None for all other distributions."""
+    """Return numeric choices, the smallest first; None for all other distributions."""
     return ordered_choices(distribution.choices) if isinstance(distribution, CategoricalDistribution) else None

@@ -1,4 +1,4 @@
-"""What the Gaussian process expects along each parameter, fitted to the curves of a sweep's trials."""
+"""The Gaussian process's expectation along each parameter, fitted to the curves of a sweep's trials."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from raysweep.spec.space import Scalar
 from raysweep.wording import counted
 
 FEWEST_TRIALS = 8
-"""Trials with a value that the model needs: as many as the sampler spreads evenly before it asks the model."""
+"""Least number of trials with a value: as many as the sampler spreads evenly before it uses the model."""
 FEWEST_ERRORS = 4
-"""Trials from which the noise is read."""
+"""If at least this many trials trained to their end, the noise is estimated only from them."""
 PLACES = 65
-"""Values of a range at which the model is asked."""
+"""Number of values of a range at which the model is evaluated."""
 
 
 def model_and_noise(
     spec: SweepSpec, records: Sequence[TrialRecord], best: TrialRecord, sign: float,
     space: Mapping[str, BaseDistribution],
 ) -> tuple[Model, Noise | None]:  # fmt: skip
-    """Return the model of a sweep with its slices through the best trial, and the noise; whatever the sampler was.
+    """Return the model of a sweep with its slices through the best trial, and the noise. Any sampler will do.
 
     Args:
-        spec: of the sweep; its objective is what is modelled.
+        spec: of the sweep; its objective is modelled.
         records: the trials.
         best: the trial through which slices go.
         sign: 1 if more of the objective is better, -1 if less is.
@@ -64,13 +64,13 @@ def model_and_noise(
 
 
 def _noise(posterior: Posterior, seen: Observations, last: Floats) -> Noise:
-    """Return how far the model is off when it predicts a trial's last value from all other trials.
+    """Return the root mean square error when the model predicts a trial's last value from all other trials.
 
-    It is read from the trials that trained to their end, if they are `FEWEST_ERRORS` at least.
+    If at least `FEWEST_ERRORS` trials trained to their end, only these count.
 
     Args:
         posterior: the model.
-        seen: what it has seen.
+        seen: its observations.
         last: the time of the last epoch of each row.
     """
     of_point: dict[bytes, list[int]] = {}
@@ -89,7 +89,7 @@ def _has(count: int) -> str:
 
 
 def _curve(record: TrialRecord, spec: SweepSpec, sign: float) -> Curve:
-    """Return what the model knows of a trial: what the sampler would see of it."""
+    """Return the curve of a trial as the sampler would see it."""
     metric, last_epoch = spec.search.objective.metric, spec.max_epochs
     rungs = spec.asha.rungs(last_epoch) if spec.asha is not None else ()
     length = int(record.params.get("epochs") or last_epoch)

@@ -1,4 +1,4 @@
-"""Which row of the unit cube is worth trying next: the one with the largest expected improvement."""
+"""The choice of the row of the unit cube to try next: the one with the largest expected improvement."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from raysweep.search.gp.cube import Cube, Floats
 from raysweep.search.gp.model import Posterior
 
 UNIFORM = 1024
-"""Candidates anywhere in the cube."""
+"""Number of candidates anywhere in the cube."""
 BEST = 5
-"""Rows around which further candidates are: those that promise most."""
+"""Number of most promising rows around which further candidates are placed."""
 AROUND_SEEN, SCALE_AROUND_SEEN = 40, 0.1
-"""Candidates around each of the best rows that were seen, and how far away."""
+"""Number of candidates around each of the best rows that were seen, and how far away they are."""
 ROUNDS = ((30, 0.05), (30, 0.02))
-"""Candidates around each of the best candidates so far, and how far away, in rounds."""
+"""Of each round: number of candidates around each of the best candidates so far, and how far away they are."""
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 _TAIL = -1e3
 
 Times = Callable[[Floats], Floats]
 """The time of each row's last epoch."""
 Belief = Callable[[Floats], Floats]
-"""How good each row is held to be beforehand: the logarithm of a density, by which the improvement is multiplied."""
+"""How good each row is believed to be beforehand: the logarithm of a density that multiplies the improvement."""
 
 
 def log_expected_improvement(mean: Floats, sd: Floats, best: float) -> Floats:
@@ -50,10 +50,10 @@ def propose(
     """Return the candidate row with the largest expected improvement at its last epoch.
 
     Args:
-        posterior: of what was seen, expecting what is under way.
-        seen: rows [n, d] of the points tried so far, none of which is proposed again if there is another.
-        fixed: values that the point has whatever else it has.
-        belief: what the person who searches believes of rows; None if nothing.
+        posterior: the model after all observations, with expected values for the trials under way.
+        seen: rows [n, d] of the points tried so far; none is proposed again if there is another candidate.
+        fixed: values that the point must have.
+        belief: how good the user believes rows to be; None if there is no belief.
         promising: further rows [m, d] around which to look for candidates.
     """
     means = posterior.mean(seen, last(seen))
@@ -82,7 +82,7 @@ def propose(
 
 
 def _best(rows: Floats, values: Floats) -> Floats:
-    """Return the different rows of which the values are largest, `BEST` of them at most."""
+    """Return the distinct rows with the largest values, at most `BEST` of them."""
     found: dict[bytes, Floats] = {}
     for index in np.argsort(-values, kind="stable"):
         found.setdefault(rows[index].tobytes(), rows[index])

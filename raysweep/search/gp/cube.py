@@ -1,6 +1,6 @@
 """A space as a unit cube: a row of numbers for each point, and back.
 
-An axis is one parameter. A number has its place between `low` and `high`, on a log scale where the space says so.
+An axis is one parameter. A number is placed between `low` and `high`, on a log scale if the space says so.
 Choices that are all numbers are ordered; other choices are categories, which have a number but no order.
 """
 
@@ -20,7 +20,7 @@ from raysweep.spec.space import ordered_choices
 Floats = npt.NDArray[np.float64]
 
 RESAMPLED = 0.2
-"""Probability that a neighbour of a point has another category."""
+"""Probability that the category of a point's neighbour is drawn at random."""
 
 
 class Axis(ABC):
@@ -30,7 +30,7 @@ class Axis(ABC):
 
     @abstractmethod
     def position(self, value: Any) -> float:
-        """Return where a value stands.
+        """Return the position of a value.
 
         Raises:
             ValueError: if the parameter has no such value.
@@ -38,15 +38,15 @@ class Axis(ABC):
 
     @abstractmethod
     def value(self, position: float) -> Any:
-        """Return the value that stands at a position, or the nearest one."""
+        """Return the value at a position, or the nearest one."""
 
     @abstractmethod
     def spread(self, uniform: Floats) -> Floats:
-        """Return the positions of the values that numbers in [0, 1) stand for, each value as likely as the others."""
+        """Map uniform numbers in [0, 1) to positions of values, so that each value is equally likely."""
 
     @abstractmethod
     def near(self, generator: np.random.Generator, positions: Floats, scale: float) -> Floats:
-        """Return a position of a value in the neighbourhood of each of `positions`."""
+        """Return the position of a random neighbouring value for each of `positions`."""
 
 
 class RealAxis(Axis):
@@ -75,7 +75,7 @@ class RealAxis(Axis):
 
 
 class SteppedAxis(Axis):
-    """Numbers from `low` to `high` a step apart; whole ones if `low` and `step` are."""
+    """Numbers from `low` to `high` in equal steps; whole numbers if `low` and `step` are whole."""
 
     def __init__(self, low: float, high: float, step: float) -> None:
         self._low, self._step = low, step
@@ -128,7 +128,7 @@ class LogIntegerAxis(Axis):
 
 
 class OrderedAxis(Axis):
-    """Choices that are numbers: at the place of their logarithm if all are positive, otherwise evenly apart."""
+    """Numeric choices: placed by their logarithm if all are positive, otherwise evenly spaced."""
 
     def __init__(self, choices: Sequence[Any]) -> None:
         self._choices = sorted(choices)
@@ -201,7 +201,7 @@ def axis_of(distribution: BaseDistribution) -> Axis:
 
 
 class Cube:
-    """A space: parameters by name, in one order whatever order they are given in."""
+    """A space: parameters sorted by name, whatever order they are given in."""
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
         self.names = sorted(space)
@@ -212,7 +212,7 @@ class Cube:
         self.is_ordered = np.array([axis.is_ordered for axis in self._axes], dtype=bool)
 
     def holds(self, point: Mapping[str, Any]) -> bool:
-        """Return whether a point has a value of every parameter, and of choices one that there is."""
+        """Return whether a point has a value of every parameter, and for choices an existing one."""
         return point.keys() >= self._names and all(point[name] in values for name, values in self._choices)
 
     def encode(self, point: Mapping[str, Any]) -> list[float]:
@@ -234,7 +234,7 @@ class Cube:
         return self._axes[column].value(float(position))
 
     def spread(self, uniform: Floats) -> Floats:
-        """Return the rows that uniform numbers [n, d] stand for: each value of a parameter as likely as the others."""
+        """Map uniform numbers [n, d] to rows, so that each value of a parameter is equally likely."""
         rows = np.empty_like(uniform)
         for column, axis in enumerate(self._axes):
             rows[:, column] = axis.spread(uniform[:, column])
@@ -248,7 +248,7 @@ class Cube:
         return neighbours
 
     def fix(self, rows: Floats, values: Mapping[str, Any]) -> None:
-        """Give rows the values that are fixed, in place."""
+        """Set the fixed values in rows, in place."""
         for column, (name, axis) in enumerate(zip(self.names, self._axes, strict=True)):
             if name in values:
                 rows[:, column] = axis.position(values[name])

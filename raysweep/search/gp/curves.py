@@ -1,4 +1,4 @@
-"""From trials to what the model is conditioned on: the values of their curves at the epochs that count."""
+"""The model's observations of trials: the values of their curves at the epochs that count."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from raysweep.search.gp.cube import Cube, Floats
 from raysweep.search.gp.model import Observations
 
 MOST_ROWS = 200
-"""Observations that the model is conditioned on. Its time grows with their cube."""
+"""Most observations that the model is conditioned on. Its time grows with the cube of their number."""
 _WORST = 5.0
-"""A value is not taken for worse than so many spreads below the median; the spread is from there to the best."""
+"""Worse values count as this many spreads below the median; `_floor` defines the spread."""
 _LARGEST = 1e150
-"""Absolute value that a value is cut to, so that its square is a number."""
+"""Largest absolute value; larger ones are clipped, so that their squares are finite."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What is known of one trial."""
+    """The known part of one trial's curve."""
 
     params: Mapping[str, Any]
     steps: Mapping[int, float]
-    """Values at the epochs that count, more is better; NaN at the end of one that diverged."""
+    """Values at the epochs that count, more is better; NaN at the last epoch if the trial diverged."""
     is_pending: bool
-    """Whether more will come of it, or nothing is known of what it would come to."""
+    """Whether its final value is unknown: it has not ended, or failed for a reason that says nothing of its point."""
 
 
 def observed_epochs(rungs: Sequence[int], last_epoch: int) -> tuple[int, ...]:
-    """Return the epochs at which curves are read: the rungs, or without any the last epoch and thirds of it."""
+    """Return the epochs at which curves are read: the rungs, or the last epoch, its third and its ninth."""
     if rungs:
         return tuple(rungs)
     epochs, epoch = [last_epoch], last_epoch
@@ -46,16 +46,16 @@ def read_curve(
     params: Mapping[str, Any], values: Mapping[int, float], epochs: Collection[int], length: int, *,
     is_over: bool, has_diverged: bool, has_failed: bool,
 ) -> Curve:  # fmt: skip
-    """Return what is known of a trial.
+    """Return what is known about a trial.
 
     Args:
         params: its point.
-        values: what it came to, by epoch; more is better.
+        values: its objective by epoch; more is better.
         epochs: those that count, besides its last one.
         length: how many epochs it has if nothing stops it.
         is_over: whether it has ended with a result, or diverged.
-        has_diverged: whether it is known to have diverged. One that is over and whose last value is none has, too.
-        has_failed: whether it ended for a reason that says nothing of its point.
+        has_diverged: whether it is known to have diverged. If it is over and its last value is not finite, it has, too.
+        has_failed: whether it ended for a reason that says nothing about its point.
     """
     reached = max(values, default=0)
     steps = {epoch: value for epoch, value in values.items() if epoch in epochs or epoch == reached}
@@ -63,12 +63,12 @@ def read_curve(
         steps = {length: math.nan}
     else:
         steps = {epoch: value for epoch, value in steps.items() if math.isfinite(value)}
-    # Of one that failed nothing is known. To expect the mean of it keeps it from being tried again and again.
+    # Nothing is known of a failed trial. The model expects its mean there, so the point is not tried again and again.
     return Curve(params, {} if has_failed else steps, not is_over)
 
 
 def observations(cube: Cube, curves: Sequence[Curve], last_epoch: int, most: int = MOST_ROWS) -> Observations | None:
-    """Return what the model is conditioned on, `most` observations at most; None if nothing is known yet."""
+    """Return the observations that the model is conditioned on, at most `most`; None if nothing is known yet."""
     known = [(curve.params, epoch, value) for curve in curves for epoch, value in sorted(curve.steps.items())]
     if not known:
         return None
@@ -86,8 +86,8 @@ def last_times(cube: Cube, epochs_name: str | None, last_epoch: int) -> Callable
     """Return the function that gives the time of each row's last epoch.
 
     Args:
-        cube: the space that the rows are of.
-        epochs_name: the parameter that says how many epochs a trial has; all rows have `last_epoch` if it is no axis.
+        cube: the space of the rows.
+        epochs_name: the parameter that says how many epochs a trial has. If it is not an axis, all have `last_epoch`.
         last_epoch: the most epochs that a trial has.
     """
 
@@ -103,12 +103,15 @@ def last_times(cube: Cube, epochs_name: str | None, last_epoch: int) -> Callable
 
 
 def _time(epoch: float, last_epoch: int) -> float:
-    """Return an epoch as the model has it: from 0 for the first to 1 for the last, by the logarithm."""
+    """Return the model's time of an epoch: logarithmic, from 0 for the first to 1 for the last."""
     return math.log(max(epoch, 1)) / math.log(last_epoch) if last_epoch > 1 else 1.0
 
 
 def _floor(values: Floats) -> float:
-    """Return the value below which all count as equally bad: one trial of -1e30 must not level all others."""
+    """Return the value below which all count as equally bad: one trial of -1e30 must not level all others.
+
+    The spread is the distance from the median to the best value, or to the lower quartile if that is farther.
+    """
     middle = float(np.median(values))
     spread = max(float(np.max(values)) - middle, middle - float(np.quantile(values, 0.25)))
     return middle - _WORST * spread if spread > 0.0 else float(np.min(values))

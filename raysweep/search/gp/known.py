@@ -1,7 +1,7 @@
-"""What a sampler knows beforehand: what earlier sweeps expect of points, which were their best, and a person's hint.
+"""Prior knowledge of a sampler: what earlier sweeps expect of points, their best points, and the user's hint.
 
-All of it may be wrong. So an earlier sweep costs a few points among the first ones, its opinion is listened to only
-where it makes this sweep's own observations likelier, and opinion and hint count the less, the more trials there are.
+All of it may be wrong. So (a) an earlier sweep sets only a few of the first points, (b) its opinion is used only if it
+makes this sweep's own observations likelier, and (c) opinion and hint lose weight as the number of trials grows.
 """
 
 from __future__ import annotations
@@ -19,44 +19,45 @@ from raysweep.search.gp.model import Opinion, fit
 from raysweep.search.past import PastSweep, by_rank
 
 FIRST_POINTS = 8
-"""Trials that are spread evenly before the model has enough to go by."""
+"""Number of trials that are spread evenly before the model is used."""
 MOST_PAST_ROWS = 60
-"""Of the observations that models are conditioned on, those of earlier sweeps."""
+"""Most observations of earlier sweeps among those that models are conditioned on."""
 PAST_POINTS = 2
-"""Points among the first ones that are the best of earlier sweeps: what a wrong past costs before it is recognised."""
+"""How many of the first points are the best of earlier sweeps: the cost of a wrong past before it is recognised."""
 START_PLACES = (2, 4, 6)
-"""Places among the first points of those that are the best of earlier sweeps, or hinted at; the even spread has the
-others. Early stopping judges a trial by those before it: after a few others, a poor one ends at the first rung."""
+"""Places among the first points for the hinted one and the best of earlier sweeps; the even spread has the others.
+They do not come first, because early stopping compares a trial with those before it: after a few others, a poor one
+ends at the first rung."""
 OPINION = 0.5
-"""Variance of the multiple of an earlier sweep's opinion that is expected before the first trial has ended. It falls
-with the square of the number of trials: the past is a head start, after which this sweep knows better."""
+"""Prior variance of the multiple of an earlier sweep's opinion, directly after the first points. It falls with the
+square of the number of trials: the past is a head start, after which this sweep knows better."""
 APART = 0.15
-"""How far two of the best points lie apart in one parameter at least, as a share of its range, if there are such."""
+"""Least distance of two of the best points in some parameter, as a share of its range, if there are such points."""
 BELIEF_SD = 0.15
-"""Standard deviation of what is believed around a hinted value, as a share of the parameter's range."""
+"""Standard deviation of the belief around a hinted value, as a share of the parameter's range."""
 BELIEF_FLOOR = 0.05
-"""What a value far away is believed to be worth, compared with the hinted one."""
+"""Belief in a value far away, relative to the belief in the hinted one."""
 BELIEF = 0.5
-"""Power to which a belief is raised where it multiplies the improvement that is expected, after the first points. It
-falls with the square of the number of trials, as an opinion does (in piBO, Hvarfner et al., arXiv:2204.11051, from
-which this is, with the number itself)."""
+"""Exponent of the belief that multiplies the expected improvement, directly after the first points. It falls with the
+square of the number of trials, as an opinion does. The method is piBO (Hvarfner et al., arXiv:2204.11051), in which it
+falls with the number itself."""
 _OTHER = 4.0
 """Squared distance, in standard deviations, of another category from the hinted one."""
 _SAMPLE = 256
-"""Points that stand for all of the space where an opinion on a point is compared with what is usual."""
+"""Number of points that represent the whole space when an opinion on a point is compared with the usual one."""
 
 
 def past_rows(past: Sequence[PastSweep]) -> int:
-    """Return how many observations of earlier sweeps there are at most."""
+    """Return the largest possible number of observations of earlier sweeps."""
     return min(MOST_PAST_ROWS, sum(len(trial.values) for sweep in past for trial in sweep.trials))
 
 
 def opinions_of(cube: Cube, past: Sequence[PastSweep], sign: float, trials: int) -> list[Opinion]:
-    """Return what earlier sweeps expect of points, of those sweeps that tell any apart.
+    """Return the opinions of the earlier sweeps whose values are not all the same.
 
     Args:
-        sign: by which values are multiplied, so that more is better.
-        trials: how many there are of this sweep, besides those that start from what is known.
+        sign: the factor of values that makes more better.
+        trials: how many trials this sweep has, besides those that start from prior knowledge.
     """
     opinions: list[Opinion] = []
     sample = cube.spread(np.random.default_rng(_SAMPLE).random((_SAMPLE, len(cube.names))))
@@ -75,9 +76,9 @@ def opinions_of(cube: Cube, past: Sequence[PastSweep], sign: float, trials: int)
 def starting_points(
     cube: Cube, past: Sequence[PastSweep], sign: float, prior: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return what is tried among the first points: the hinted values, and the best different points of earlier sweeps.
+    """Return the first points that come from prior knowledge: the hinted one, and the best distinct earlier ones.
 
-    What the hint leaves open is as in the best of the earlier points, if there are any.
+    Parameters without a hint get their values from the best earlier point, if there is one.
     """
     best = _best_of_past(cube, past, sign)
     hinted = {name: value for name, value in prior.items() if name in cube.names}
@@ -85,7 +86,7 @@ def starting_points(
 
 
 def _best_of_past(cube: Cube, past: Sequence[PastSweep], sign: float) -> list[dict[str, Any]]:
-    """Return the best different points of earlier sweeps, in turn of each sweep: `PAST_POINTS` at most."""
+    """Return the best distinct points of earlier sweeps, from each sweep in turn: at most `PAST_POINTS`."""
     ranked = [[dict(sweep.trials[place].point) for place in by_rank(sweep.trials, sign)] for sweep in past]
     in_turn = [point for places in zip_longest(*ranked) for point in places if point is not None and cube.holds(point)]
     chosen: list[dict[str, Any]] = []
@@ -100,12 +101,12 @@ def _best_of_past(cube: Cube, past: Sequence[PastSweep], sign: float) -> list[di
 
 
 def fading(trials: int) -> float:
-    """Return by how much less is made of what was known beforehand after so many trials: 1 after the first points."""
+    """Return the weight of prior knowledge after this many trials: 1 directly after the first points."""
     return (FIRST_POINTS / trials) ** 2
 
 
 def belief_in(cube: Cube, prior: Mapping[str, Any], trials: int) -> Belief | None:
-    """Return what is believed of rows after so many trials, by the hinted values; None without any."""
+    """Return the belief in rows that the hinted values give after this many trials; None without a hint."""
     columns = [column for column, name in enumerate(cube.names) if name in prior]
     if not columns:
         return None

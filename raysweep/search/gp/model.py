@@ -1,23 +1,22 @@
-"""A Gaussian process over points of the unit cube and the logarithm of the epoch: what trials come to, and how sure.
+"""A Gaussian process over points of the unit cube and the logarithm of the epoch, which predicts trials' values.
 
 The covariance of two observations is
 
-    s * matern52(x, x') * (c + (1 - c) * matern52(t, t'))  + noise, if they are one and the same
+    s * matern52(x, x') * (c + (1 - c) * matern52(t, t'))  + noise, if both are the same observation
 
-with a length scale for each parameter: a curve's later values resemble its earlier ones, by as much as the curves so
-far say. Two different categories are at distance 1. The parameters of the covariance are those of the largest
+with a length scale for each parameter. How much a curve's later values resemble its earlier ones is learned from the
+curves so far. Two different categories are at distance 1. The parameters of the covariance are those of the largest
 posterior density (maximum a posteriori), found by a fixed number of steps from the middle of their priors, so that
 the same observations give the same model. Numbers in, numbers out: this module knows neither trials nor spaces.
 
-Other tasks, which are earlier sweeps, have models of their own. What such a model expects of a point is an opinion on
-it, and
+Other tasks, which are earlier sweeps, have their own models. What such a model expects of a point is its opinion, and
 
     + sum over the tasks: w * opinion(x, t) * opinion(x', t')
 
-is added to the covariance: the values are a multiple of each opinion, plus a function of their own. How large the
-multiples are follows from the observations; an opinion that makes them less likely is not listened to at all. So
-nothing of the model depends on a task that is unrelated. (Golovin et al., KDD 2017, section 3.3, and Tighineanu et
-al., arXiv:2111.11223, stack models in this way.)
+is added to the covariance: the values are a multiple of each opinion, plus a function of their own. The observations
+determine how large the multiples are. An opinion that makes them less likely is not used at all, so the model does not
+depend on unrelated tasks. (Golovin et al., KDD 2017, section 3.3, and Tighineanu et al., arXiv:2111.11223, stack models
+in this way.)
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ Floats = npt.NDArray[np.float64]
 
 ITERATIONS = 20
 FITTED = 100
-"""Observations that the covariance's parameters follow from; of more an even choice. All of them give the posterior."""
+"""Most observations to which the covariance is fitted; of more, an even choice. The posterior uses all of them."""
 TOLERANCE = 1e-4
-"""Relative change of the density below which the search for its top ends: half as many steps, and the same model."""
+"""Relative change of the density below which its maximisation ends: half as many steps, and the same model."""
 HEARD = 1.0
-"""Least logarithm of how much likelier an opinion makes the observations, if it is listened to. After the eleven first
-trials of simulated sweeps 12 of 13 opinions of the same task passed, and 2 of 30 of an unrelated one."""
+"""An opinion is used if it raises the logarithm of the density by more than this. After the first eleven trials of
+simulated sweeps, 12 of 13 opinions of the same task passed, and 2 of 30 of an unrelated one."""
 _ROOT5 = math.sqrt(5.0)
 _WIDEST = 4.0
-"""Standard deviations of its prior that a parameter may be away from the middle. It keeps matrices well conditioned."""
+"""How many standard deviations a parameter may be away from its prior's mean. It keeps matrices well conditioned."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,20 @@ class Prior:
 
 
 LENGTH = Prior(math.log(0.5), 0.8)
-"""Of the logarithm of a length scale in the unit cube."""
+"""Prior of the logarithm of a length scale in the unit cube."""
 SIGNAL = Prior(0.0, 0.7)
-"""Of the logarithm of s, in units of the variance of the values."""
+"""Prior of the logarithm of s, in units of the variance of the values."""
 NOISE = Prior(math.log(0.02), 1.2)
-"""Of the logarithm of the noise's variance."""
+"""Prior of the logarithm of the noise's variance."""
 SHARED = Prior(0.0, 1.0)
-"""Of the logit of c, the part of the covariance that all epochs of a point share."""
+"""Prior of the logit of c, the part of the covariance that all epochs of a point share."""
 TIME = Prior(math.log(0.7), 0.6)
-"""Of the logarithm of the length scale of time."""
+"""Prior of the logarithm of the length scale of time."""
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What was seen: values [n] of rows of the unit cube [n, d] at times [n] from 0 to 1; more is better."""
+    """Observed values [n] of unit-cube rows [n, d] at times [n] from 0 to 1; more is better."""
 
     rows: Floats
     times: Floats
@@ -76,22 +75,22 @@ class Observations:
 
 
 class Opinion:
-    """What the model of another task expects of points: how much more than of others, at the same time."""
+    """The expectation of another task's model, relative to its mean over the space at that time."""
 
     def __init__(self, posterior: Posterior, sample: Floats, weight: float = 1.0) -> None:
         """Make the opinion of a model.
 
         Args:
             posterior: the model.
-            sample: rows [n, d] that stand for all: an opinion on them has the mean 0, and at time 1 the deviation 1.
-            weight: the variance w of its multiple that is expected beforehand, in units of the values' variance.
+            sample: rows [n, d] that represent the space: an opinion on them has mean 0, and at time 1 deviation 1.
+            weight: the prior variance w of its multiple, in units of the values' variance.
         """
         self._posterior, self._sample = posterior, sample
         scale = float(np.std(posterior.mean(sample, np.ones(len(sample)))))
         self._factor = math.sqrt(weight) / scale if scale > 0.0 else 0.0
 
     def __call__(self, rows: Floats, times: Floats) -> Floats:
-        """Return the opinion [n] on rows [n, d] at times [n], times the root of its weight."""
+        """Return the opinion [n] on rows [n, d] at times [n], multiplied by the square root of its weight."""
         moments, moment_of_row = np.unique(times, return_inverse=True)
         at_moment = [self._posterior.mean(self._sample, np.full(len(self._sample), moment)) for moment in moments]
         usual = np.array([float(np.mean(expected)) for expected in at_moment])
@@ -104,7 +103,7 @@ class Covariance:
     """The covariance with its parameters."""
 
     is_ordered: npt.NDArray[np.bool_]
-    """Of each column, whether its numbers have an order; otherwise they are categories."""
+    """For each column, whether its numbers have an order; otherwise they are categories."""
     lengths: Floats
     signal: float
     noise: float
@@ -112,13 +111,13 @@ class Covariance:
     time_length: float
 
     def between(self, rows: Floats, times: Floats, others: Floats, other_times: Floats) -> Floats:
-        """Return the covariances [n, m] of the functions' values, without noise."""
+        """Return the covariances [n, m] of the function values, without noise."""
         ordered = self.is_ordered
         a, b = rows[:, ordered] / self.lengths[ordered], others[:, ordered] / self.lengths[ordered]
         squares = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b) - 2.0 * (a @ b.T)
         for column in np.flatnonzero(~ordered):
             squares += (rows[:, column, None] != others[:, column]) / self.lengths[column] ** 2
-        if np.ptp(times) == 0.0:  # all candidates are judged at their last epoch, which most often is one for all
+        if np.ptp(times) == 0.0:  # candidates are judged at their last epoch, which is usually the same for all
             over_time = _matern((times[:1, None] - other_times) ** 2 / self.time_length**2)[0]
         else:
             over_time = _matern((times[:, None] - other_times) ** 2 / self.time_length**2)[0]
@@ -128,7 +127,7 @@ class Covariance:
 
 
 class Posterior:
-    """What the model expects after its observations. Means and deviations are in the units of the values."""
+    """The model after its observations. Means and deviations are in the units of the values."""
 
     def __init__(
         self, covariance: Covariance, seen: Observations, centre: float, scale: float, factor: Floats, weights: Floats,
@@ -141,18 +140,18 @@ class Posterior:
         self._rows, self._times, self._weights = seen.rows, seen.times, weights
         self._centre, self._scale = centre, scale
         self._factor = factor
-        """Cholesky factor of the covariance of what is seen and what is to come: upper triangle, Fortran order."""
+        """Cholesky factor of the covariance of seen and expected rows: upper triangle, Fortran order."""
         self._all_rows, self._all_times = seen.rows, seen.times
         self._all_opinions = _views(opinions, seen.rows, seen.times)
-        """Of what is seen and what is to come, [n, tasks]."""
+        """Opinions on seen and expected rows, [n, tasks]."""
 
     def missed_by(self, groups: Sequence[Sequence[int]]) -> list[Floats]:
-        """Return by how much each group's values exceed what the other observations let expect.
+        """Return by how much each group's values exceed their prediction from the other observations.
 
-        Rasmussen and Williams (2006), equation 5.12, for several observations at once. The covariance stays as it is.
+        Rasmussen and Williams (2006), equation 5.12, for several observations at once. The covariance does not change.
 
         Args:
-            groups: of each group the numbers of its observations. `expecting` must not have been called.
+            groups: the indices of each group's observations. This posterior must not come from `expecting`.
         """
         inverse, _ = lapack.dpotri(self._factor, lower=0)
         inverse = np.triu(inverse) + np.triu(inverse, 1).T
@@ -180,15 +179,15 @@ class Posterior:
 
     @property
     def multiples(self) -> Floats:
-        """Return the multiple [tasks] of each opinion that is expected after the observations.
+        """Return the expected multiple [tasks] of each opinion after the observations.
 
-        It is near 0 for one that is of no use, and below 0 for one that is opposite.
+        It is near 0 for a useless opinion, and below 0 for an opposite one.
         """
         multiples: Floats = self._all_opinions[: len(self._rows)].T @ self._weights
         return multiples
 
     def expecting(self, rows: Floats, times: Floats) -> Posterior:
-        """Return the posterior once these rows come to what is expected of them: the same means, less deviation."""
+        """Return the posterior if these rows get their expected values: the same means, smaller deviations."""
         if not len(rows):
             return self
         known, new = len(self._all_rows), len(rows)
@@ -223,10 +222,10 @@ def fit(
     seen: Observations, is_ordered: npt.NDArray[np.bool_], iterations: int = ITERATIONS,
     opinions: Sequence[Opinion] = (),
 ) -> Posterior:  # fmt: skip
-    """Return the posterior of the covariance that the observations, of which there is one at least, make likeliest.
+    """Fit the covariance to the observations, of which there must be at least one, and return the posterior.
 
     Args:
-        opinions: what is listened to, whether it makes the observations likelier or not; see `fit_with_opinions`.
+        opinions: used whether or not they make the observations likelier; see `fit_with_opinions`.
     """
     centre, scale = float(np.mean(seen.values)), float(np.std(seen.values))
     if not scale > 1e-12 * max(1.0, abs(centre)):
@@ -251,7 +250,7 @@ def fit(
 
 
 def fit_with_opinions(seen: Observations, is_ordered: npt.NDArray[np.bool_], opinions: Sequence[Opinion]) -> Posterior:
-    """Return the posterior that listens to those opinions of which each makes the observations likelier by `HEARD`."""
+    """Return the posterior with those opinions that each raise the log density by more than `HEARD`."""
     alone = fit(seen, is_ordered)
     with_one = [fit(seen, is_ordered, opinions=[opinion]) for opinion in opinions]
     heard = [opinion for opinion, one in zip(opinions, with_one, strict=True) if one.density > alone.density + HEARD]
@@ -261,7 +260,7 @@ def fit_with_opinions(seen: Observations, is_ordered: npt.NDArray[np.bool_], opi
 
 
 def _views(opinions: Sequence[Opinion], rows: Floats, times: Floats) -> Floats:
-    """Return each opinion on rows at times, [n, tasks]."""
+    """Return the values of all opinions on rows at times, [n, tasks]."""
     return np.column_stack([opinion(rows, times) for opinion in opinions]) if opinions else np.empty((len(rows), 0))
 
 
@@ -269,7 +268,7 @@ class _Density:
     """The negative logarithm of the posterior density of the covariance's parameters, and its gradient.
 
     The parameters are the logarithms of the length scales, of s and of the noise, the logit of c, and the logarithm of
-    the length scale of time. Matrices are symmetric, so all is computed for the pairs below the diagonal alone.
+    the length scale of time. Matrices are symmetric, so only the pairs below the diagonal are computed.
     """
 
     def __init__(self, seen: Observations, is_ordered: npt.NDArray[np.bool_], views: Floats | None = None) -> None:
@@ -281,7 +280,7 @@ class _Density:
         squares = np.where(is_ordered, differences**2, differences != 0.0)
         self._squares = np.ascontiguousarray(squares.T)  # [d, pairs]
         gaps = (seen.times[first] - seen.times[second]) ** 2
-        self._gaps, self._gap_of_pair = np.unique(gaps, return_inverse=True)  # rungs are few, and so are their gaps
+        self._gaps, self._gap_of_pair = np.unique(gaps, return_inverse=True)  # few rungs have few different gaps
         self._agreement = views @ views.T if views is not None and views.shape[1] else None
         priors = [*[LENGTH] * self._columns, SIGNAL, NOISE, SHARED, TIME]
         self.means = np.array([prior.mean for prior in priors])
@@ -334,7 +333,7 @@ class _Density:
 
 
 def _matern(squares: Floats) -> tuple[Floats, Floats]:
-    """Return the Matern covariance of smoothness 5/2 at squared distances, and its derivative by them."""
+    """Return the Matern covariance of smoothness 5/2 at squared distances, and its derivative with respect to them."""
     scaled = np.sqrt(squares)
     scaled *= _ROOT5
     decay = np.exp(-scaled)

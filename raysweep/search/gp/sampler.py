@@ -1,6 +1,6 @@
-"""The Gaussian process as a sampler of Optuna: from trials to observations, and from a proposal to a point.
+"""The Gaussian process as an Optuna sampler: from trials to observations, and from a proposal to a point.
 
-In a study of Optuna's own:
+In a plain Optuna study:
 
     study = optuna.create_study(sampler=CurveSampler(seed=0, last_epoch=20, rungs=(5, 15)))
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 MOST_PENDING = 100
-"""Points under way that the model expects something of: the newest."""
+"""Most pending points for which the model assumes its expected value: the newest ones."""
 _SPREADS = 32
-"""Even spreads that are drawn, of which the one with the widest gap between its points is taken."""
+"""Number of even spreads that are drawn; the one whose closest points are farthest apart is used."""
 _blas = ThreadpoolController()
 
 
@@ -48,16 +48,16 @@ class CurveSampler(optuna.samplers.BaseSampler):
         """Make a sampler.
 
         Args:
-            seed: with the number of a trial it decides what is random in its point; None draws one.
-            last_epoch: the step at which trials are compared; the largest that was reported if it is None.
-            rungs: further steps at which curves are read; each trial's last one counts besides.
+            seed: decides, together with the number of a trial, what is random in its point; None draws one.
+            last_epoch: the step at which trials are compared; None means the largest that was reported.
+            rungs: further steps at which curves are read, in addition to each trial's last one.
             epochs_name: the parameter that says how many epochs a trial has, if that is searched too.
-            space: the parameters, if they are known beforehand; those that all trials have in common if it is None.
-            fixed: values that points have whatever is suggested, from which the other values follow.
+            space: the parameters, if they are known beforehand; None means those that all trials have in common.
+            fixed: values that every suggested point must have; the other values are chosen to go with them.
             past: trials of earlier sweeps, as observations of tasks that may be related.
-            prior: values that are believed to be good, of some parameters.
+            prior: values of some parameters that are believed to be good.
             given: how many points are given before the first one that is suggested.
-            repeats: how many trials before the next one train others again, and are none of the points counted here.
+            repeats: how many trials before the next one train others again; they do not count as points here.
         """
         self._seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._last_epoch, self._rungs, self._epochs_name = last_epoch, tuple(rungs), epochs_name
@@ -74,7 +74,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the point that promises most at the last epoch."""
+        """Return the most promising point, judged at the last epoch."""
         if len(study.directions) > 1:
             raise ValueError(f"{type(self).__name__} is for one objective, this study has {len(study.directions)}")
         if not search_space:
@@ -88,7 +88,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return a value at random, for a parameter that not all trials have."""
+        """Return a random value of a parameter that not all trials have."""
         words = [self._seed, trial.number, zlib.crc32(param_name.encode())]
         sampler = optuna.samplers.RandomSampler(seed=int(np.random.SeedSequence(words).generate_state(1)[0]))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
@@ -100,7 +100,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
         places = [self._given + place for place in START_PLACES[: len(starts)]]
         if number in places:
             return cube.decode(self._completed(cube, number, starts[places.index(number)]))
-        # Counted without these, so that all points of the even spread are tried.
+        # Count without the starting points, so that all points of the even spread are tried.
         place = number - sum(start < number for start in places)
         most = MOST_ROWS - past_rows(self._past)
         seen = observations(cube, curves, last_epoch, most) if place >= FIRST_POINTS else None
@@ -120,14 +120,14 @@ class CurveSampler(optuna.samplers.BaseSampler):
         return cube.decode(propose(posterior, cube, known, last, generator, self._fixed, belief, promising))
 
     def _completed(self, cube: Cube, number: int, point: Mapping[str, Any]) -> Floats:
-        """Return the row of a point, with what it lacks from the even spread."""
+        """Return the row of a point; its missing values come from the even spread."""
         row = self._even(cube, number)[None]
         cube.fix(row, {**point, **self._fixed})
         completed: Floats = row[0]
         return completed
 
     def _curves(self, cube: Cube, trials: Sequence[FrozenTrial], last_epoch: int, sign: float) -> Iterable[Curve]:
-        """Return what is known of the trials that have a point of this space, by number."""
+        """Yield the curves of the trials that have a point of this space, by number."""
         epochs = frozenset(observed_epochs(self._rungs, last_epoch))
         for trial in sorted(trials, key=lambda trial: trial.number):
             if not cube.holds(trial.params):
@@ -148,7 +148,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
         return int(trial.params.get(self._epochs_name, last_epoch)) if self._epochs_name else last_epoch
 
     def _even(self, cube: Cube, number: int) -> Floats:
-        """Return a row of a Latin hypercube: of each eight points, one in each eighth of each parameter."""
+        """Return a row of a Latin hypercube: every eight points have one in each eighth of each parameter."""
         block, index = divmod(number, FIRST_POINTS)
         generator = np.random.default_rng([self._seed, block, FIRST_POINTS])
         count = len(cube.names)

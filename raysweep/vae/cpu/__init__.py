@@ -1,1 +1,1 @@
-"""What makes training faster on a CPU; on a GPU none of it is used."""
+"""Layers and settings that make training faster on a CPU; a GPU uses none of them."""

@@ -1,4 +1,4 @@
-"""Convolutions whose bias is added after them, which gives it a gradient that is faster on a CPU."""
+"""Convolutions that add their bias afterwards, which makes the bias's gradient faster on a CPU."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """The same function of the same weights as `nn.Conv2d`, but for rounding.
+    """The same function of the same weights as `nn.Conv2d`, except for rounding.
 
-    oneDNN sums a bias's gradient channel by channel in plain loops, for a transposed convolution and for images whose
-    channels come last; PyTorch's own sum of the same takes a fraction of it (benchmarks/choices.py).
+    For a transposed convolution, and for images whose channels come last, oneDNN sums a bias's gradient channel by
+    channel in plain loops. PyTorch's own sum takes a fraction of that time (benchmarks/choices.py).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [batch, out channels, height, width] of x [batch, in channels, height, width]."""
+        """Return images [batch, out channels, height, width] for x [batch, in channels, height, width]."""
         if self.bias is None or not _pays(x):
             return super().forward(x)
         output: Tensor = self._conv_forward(x, self.weight, None)
@@ -23,13 +23,13 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """The same function of the same weights as `nn.ConvTranspose2d`, but for rounding; see `Conv2d`."""
+    """The same function of the same weights as `nn.ConvTranspose2d`, except for rounding; see `Conv2d`."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Images [batch, out channels, height, width] of x [batch, in channels, height, width]."""
+        """Return images [batch, out channels, height, width] for x [batch, in channels, height, width]."""
         if self.bias is None or output_size is not None or not _pays(x):
             return super().forward(x, output_size)
-        assert isinstance(self.padding, tuple)  # a word is for convolutions alone
+        assert isinstance(self.padding, tuple)  # only plain convolutions take a word
         output = F.conv_transpose2d(
             x, self.weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )

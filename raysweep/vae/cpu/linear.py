@@ -1,4 +1,4 @@
-"""A linear layer that has larger products from oneDNN on a CPU."""
+"""A linear layer that computes larger products with oneDNN on a CPU."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 LEAST_PRODUCTS = 1 << 22
-"""Multiplications in a layer from which on oneDNN pays; with fewer, finding its kernel takes longer than running it."""
+"""Fewest multiplications in a layer for which oneDNN pays; below, finding its kernel takes longer than running it."""
 
 
 class Linear(nn.Linear):
-    """The same function of the same weights as `nn.Linear`, but for rounding.
+    """The same function of the same weights as `nn.Linear`, except for rounding.
 
     PyTorch multiplies matrices of float32 with MKL, which reaches half of what an AMD processor with vectors of 512
-    bits can do, and computes convolutions with oneDNN, which reaches all of it. Here larger layers are oneDNN's too
-    (benchmarks/choices.py).
+    bits can do. It computes convolutions with oneDNN, which reaches all of it. Here oneDNN computes larger linear
+    layers too (benchmarks/choices.py).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [batch, out] of x [batch, in]."""
+        """Return features [batch, out] for x [batch, in]."""
         if not self._pays(x):
             return super().forward(x)
         output: Tensor = _OneDNN.apply(x, self.weight, self.bias)
@@ -39,7 +39,7 @@ class Linear(nn.Linear):
 
 
 def is_available() -> bool:
-    """Whether this PyTorch has oneDNN, is to use it, and has it multiply dense matrices."""
+    """Return whether this PyTorch has oneDNN enabled and offers its product of dense matrices."""
     built_in = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(built_in and torch.backends.mkldnn.enabled and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
@@ -64,6 +64,9 @@ class _OneDNN(torch.autograd.Function):
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """left [n, k] times right [m, k], transposed, plus bias [m]: [n, m]. The operation that torch.compile emits."""
+    """Multiply left [n, k] by right [m, k], transposed, and add bias [m]: [n, m].
+
+    torch.compile emits the same operation.
+    """
     found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return found

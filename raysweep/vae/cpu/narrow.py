@@ -1,4 +1,4 @@
-"""A transposed convolution to few channels, such as a decoder's last one, faster on a CPU than the library's."""
+"""A transposed convolution to few channels, such as a decoder's last; on a CPU it is faster than the library's."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST_CHANNELS = 3
-"""To how many channels it pays; to 6 it was slower than the library's at some sizes."""
+"""Most output channels for which it pays; with 6 it was slower than the library's at some sizes."""
 
 
 class NarrowTransposed(nn.ConvTranspose2d):
-    """The same function of the same weights as `nn.ConvTranspose2d`, but for rounding.
+    """The same function of the same weights as `nn.ConvTranspose2d`, except for rounding.
 
-    On a CPU the library takes it for the gradient of a convolution, whose vectors run along channels: to one channel it
-    uses a sixteenth of each. Here one product of matrices has what every input adds to every place below its kernel,
-    and `fold` adds them up: 3 to 5 times as fast to one channel. Its gradient is the library's.
+    On a CPU the library computes it as the gradient of a convolution, whose vectors run along channels: for one output
+    channel it uses a sixteenth of each vector. Here one product of matrices gives what every input adds to every pixel
+    below its kernel, and `fold` adds these up. For one channel this is 3 to 5 times as fast. The gradient is the
+    library's.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Images [batch, out channels, height, width] of x [batch, in channels, height, width]."""
+        """Return images [batch, out channels, height, width] for x [batch, in channels, height, width]."""
         is_plain = output_size is None and self.groups == 1 and self.dilation == (1, 1)
         if not is_plain or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(x, output_size)

@@ -1,1 +1,1 @@
-"""Several trials of one shape as one model, which is what fills a GPU with small models."""
+"""Training of several trials of one shape as one model, which fills a GPU with small models."""

@@ -1,8 +1,8 @@
-"""A training step as one CUDA graph: the host tells the GPU once what a step is, and then only that there is another.
+"""A training step as one CUDA graph: the host describes the step to the GPU once, and then only starts it.
 
-A small step takes a GPU less time than its launches take the host (https://docs.pytorch.org/docs/stable/notes/cuda.html,
-"CUDA Graphs"). What it costs: memory of its own for all that the step computes, and steps of static shapes that depend
-on no value on the device.
+A small step takes a GPU less time than its launches take the host ("CUDA Graphs" in
+https://docs.pytorch.org/docs/stable/notes/cuda.html). A graph needs memory of its own for all that the step computes.
+The step must have static shapes and must not depend on a value on the device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ WARM_UP_STEPS = 3
 
 
 class CapturedStep:
-    """Runs a step, from its fourth call on as a graph. A call with inputs of other shapes runs it as it is.
+    """A step that runs as a graph from its fourth call on. A call with inputs of other shapes runs without the graph.
 
-    No step is run for the capture's sake: those that warm it up are steps of the training, and capturing runs none.
+    Capturing needs no extra steps: those that warm it up are steps of the training, and the capture itself runs none.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class CapturedStep:
         self._output: Tensor | None = None
 
     def __call__(self, run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """The step's result, which the next call overwrites.
+        """Run the step and return its result, which the next call overwrites.
 
         Args:
-            run: the step, the same at each call. It takes tensors on one GPU and returns one; whatever else it changes
-                stays where it is in memory.
-            inputs: what it is given.
+            run: the step, the same at each call. It takes tensors on one GPU and returns one; all else that it changes
+                must keep its place in memory.
+            inputs: of `run`.
         """
         shapes = [tensor.shape for tensor in inputs]
         self._shapes = self._shapes or shapes
@@ -54,7 +54,7 @@ class CapturedStep:
         return self._output
 
     def _beside(self, run: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-        """Runs the step on a stream of its own, as what is to be captured must be."""
+        """Run the step on a stream of its own, as capturing requires of the steps before it."""
         stream = torch.cuda.Stream(inputs[0].device)  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream(inputs[0].device)
         stream.wait_stream(current)

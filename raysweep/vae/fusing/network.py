@@ -5,8 +5,8 @@ launched. Run side by side, K networks take as many launches as one. Their convo
 their linear layers one batched product, their batch normalisations one over K times the channels. No value of one
 network enters those of another.
 
-Vectors are laid out [members, features, batch]: there batch normalisation, which goes over all but the channels, is
-that of one image of `batch` pixels, and the gradient of a weight comes out in the weight's own layout.
+Vectors are laid out [members, features, batch]. Batch normalisation, which averages over all axes except the channels,
+then sees one image of `batch` pixels, and the gradient of a weight comes out in the weight's own layout.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ NormalisationStatistics = tuple[Tensor, Tensor]
 
 
 class FusedNetwork:
-    """Runs `models`, which are of one shape, as one.
+    """Several models of one shape, run as one.
 
-    It moves their parameters and buffers into common tensors. The models stay what they were: their parameters are
-    views of `rows`, so that what changes the one changes the other, and each can be run, saved and loaded on its own.
+    It moves their parameters and buffers into common tensors. The models stay usable: their parameters are views of
+    `rows`, so a change of either changes the other, and each model can be run, saved and loaded on its own.
     """
 
     def __init__(self, models: Sequence[ConvVAE], memory_format: torch.memory_format) -> None:
-        """
+        """Move the parameters and buffers of `models` into common tensors.
+
         Args:
-            models: one or more, with the same parameters but for their values.
-            memory_format: in which images [batch, members * channels, height, width] are computed.
+            models: one or more, whose parameters differ only in their values.
+            memory_format: of the images [batch, members * channels, height, width] that are computed.
         """
         self.members = len(models)
         self._channels_last = memory_format is torch.channels_last
@@ -46,7 +47,7 @@ class FusedNetwork:
         with torch.no_grad():
             self.rows = torch.stack([torch.cat([_flat(value) for value in model.parameters()]) for model in models])
         self.rows.requires_grad_()
-        """[members, parameters of one], all that is trained; its gradient comes out alike."""
+        """[members, parameters of one], all that is trained; its gradient has the same layout."""
         for model, views in zip(models, self.views(self.rows.detach()), strict=True):
             for parameter, view in zip(model.parameters(), views, strict=True):
                 parameter.data = view
@@ -59,9 +60,9 @@ class FusedNetwork:
                 self._counts.append(count)
 
     def views(self, rows: Tensor) -> list[list[Tensor]]:
-        """`rows` [members, parameters of one] as, for each member, tensors in the shapes and layouts of its parameters.
+        """Return, for each member, views of `rows` in the shapes and layouts of its parameters.
 
-        They are views: what is written to them is written to `rows`.
+        `rows` is [members, parameters of one]. What is written to the views is written to it.
         """
         return [
             [_shaped(part, shape) for part, shape in zip(row.split(self._sizes), self._shapes, strict=True)]
@@ -69,22 +70,22 @@ class FusedNetwork:
         ]
 
     def join(self, x: Tensor) -> Tensor:
-        """Images [batch, members, channels, height, width] as `run` takes them, a copy if need be."""
+        """Return images [batch, members, channels, height, width] as `run` takes them, copied if necessary."""
         joined = x.flatten(1, 2)
         return joined.contiguous(memory_format=torch.channels_last) if self._channels_last else joined
 
     def part(self, joined: Tensor) -> Tensor:
-        """Joined images as a view [batch, members, channels, height, width]."""
+        """Return joined images as a view [batch, members, channels, height, width]."""
         batch, channels, height, width = joined.shape
         return joined.view(batch, self.members, channels // self.members, height, width)
 
     def run(self, x: Tensor, noise: Tensor, *, training: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """What `ConvVAE.forward` gives, for each member from its own images and noise.
+        """Run `ConvVAE.forward` of each member on its own images and noise.
 
         Args:
             x: [batch, members * channels, height, width] in [0, 1], from `join`.
             noise: [members, batch, latents], drawn from N(0, I).
-            training: whether batch normalisation goes by the batch and learns its statistics.
+            training: whether batch normalisation uses the batch's statistics and learns them.
 
         Returns the decoders' outputs [batch, members, channels, height, width], and the means and log variances of the
         posteriors, [members, batch, latents].
@@ -94,13 +95,13 @@ class FusedNetwork:
             torch._foreach_add_(self._counts, 1)
         encoded = self._run(self._model.encoder, x, weights, training)
         mean, logvar = self._linear(self._model.posterior, encoded, weights).chunk(2, dim=1)
-        logvar = F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # as ConvVAE.encode has it
+        logvar = F.hardtanh(logvar, LOGVAR_MIN, LOGVAR_MAX)  # as in ConvVAE.encode
         z = torch.addcmul(mean, (0.5 * logvar).exp(), noise.mT)
         output = self._run(self._model.decoder, z, weights, training)
         return self.part(output), mean.mT, logvar.mT
 
     def _run(self, layers: nn.Sequential, x: Tensor, weights: Sequence[Tensor], training: bool) -> Tensor:
-        """Images are [batch, members * channels, height, width], vectors [members, features, batch]."""
+        """Run layers; images are [batch, members * channels, height, width], vectors [members, features, batch]."""
         for layer in layers:
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 x = self._convolve(layer, x, weights)
@@ -112,7 +113,7 @@ class FusedNetwork:
                 x = self.part(x).permute(1, 2, 3, 4, 0).flatten(1, 3)
             elif isinstance(layer, nn.Unflatten):
                 x = self._unflatten(x.view(self.members, *layer.unflattened_size, -1))
-            else:  # an activation or a Trim, which have no parameters and know no channels
+            else:  # an activation or a Trim: no parameters, and independent of channels
                 x = layer(x)
         return x
 
@@ -153,13 +154,13 @@ class FusedNetwork:
         return normalised.view_as(x)
 
     def _unflatten(self, x: Tensor) -> Tensor:
-        """Images [batch, members * channels, height, width] of x [members, channels, height, width, batch]."""
+        """Return images [batch, members * channels, height, width] of x [members, channels, height, width, batch]."""
         if self._channels_last:
             return x.permute(4, 2, 3, 0, 1).flatten(3, 4).permute(0, 3, 1, 2)
         return x.permute(4, 0, 1, 2, 3).flatten(1, 2)
 
     def _weight(self, parameter: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """[members, values] of what is `parameter` in the first of the models."""
+        """Return all members' values, [members, values], of a parameter of the first model."""
         return weights[self._position[id(parameter)]]
 
 
@@ -167,18 +168,18 @@ _COUNT = "num_batches_tracked"
 
 
 def _pair(sizes: str | tuple[int, ...]) -> list[int]:
-    """A layer's stride or padding; torch's types would have the padding a word."""
+    """Return a layer's stride or padding as integers; by torch's types the padding could be a word."""
     return [int(size) for size in sizes]
 
 
 def own(model: nn.Module) -> None:
-    """Gives a model's parameters and buffers memory of their own again."""
+    """Move a model's parameters and buffers back into memory of their own."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.detach().clone()
 
 
 def _stack(layers: Sequence[nn.Module], name: str) -> Tensor:
-    """[members, ...]: the buffer `name` of each of `layers`, which become views of it."""
+    """Stack the buffer `name` of all `layers` into [members, ...], and make the buffers views of it."""
     buffers = [layer.get_buffer(name) for layer in layers]
     stacked = torch.stack(buffers)
     for buffer, view in zip(buffers, stacked, strict=True):
@@ -187,12 +188,12 @@ def _stack(layers: Sequence[nn.Module], name: str) -> Tensor:
 
 
 def _flat(parameter: Tensor) -> Tensor:
-    """A parameter's values in the order of its memory: kernels are channels last, as `Training` has them."""
+    """Return a parameter's values in memory order; kernels are channels last, as in `Training`."""
     return (parameter.permute(0, 2, 3, 1) if parameter.dim() == 4 else parameter).flatten()
 
 
 def _shaped(values: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of `_flat`, as a view."""
+    """Undo `_flat` and return a view."""
     if len(shape) < 4:
         return values.view(shape)
     first, second, height, width = shape

@@ -1,12 +1,13 @@
-"""Training several trials of one shape in one process, as one batched model: what pays for small models on a GPU.
+"""Training of several trials of one shape in one process, as one batched model, which pays for small models on a GPU.
 
-Each member stays a trial of its own. It is a `Training` whose model and optimiser live in the tensors of all; it draws
-its own batch order, noise and images from its own seed and epoch, warms up, clips and falls as its own configuration
-says, and diverges alone. It comes to what it would have come to on its own, but for the rounding of other kernels.
-Its checkpoints and pictures are those of a trial that trains alone, and either goes on from the other's.
+Each member stays a trial of its own: a `Training` whose model and optimiser live in tensors common to all. It
+(a) draws its batch order, noise and images from its own seed and epoch, (b) warms up its KLD weight, clips gradients
+and lowers its learning rate by its own configuration, and (c) diverges alone. Its results are those of training alone,
+except for the rounding of other kernels. Its checkpoints and pictures are those of a trial that trains alone, and
+either kind of trial can continue from the other's.
 
-Nothing in a step waits for the device, nor depends on a value there. docs/performance.md says when fusing pays. A
-member that has no other beside it trains as it does alone, to the bit.
+Nothing in a step waits for the device or depends on a value there. docs/performance.md says when fusing pays. The only
+member of a group trains exactly as it does alone, to the bit, unless steps are captured.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from raysweep.vae.training import Training
 
 
 class FusedTraining:
-    """Trials that train together, epoch by epoch. Members come and go between epochs, and stand each at its own.
+    """Trials that train together, epoch by epoch. Members come and go between epochs, and each has its own epoch.
 
     Raises:
         ValueError: if configurations cannot be fused, or one of them cannot be trained.
@@ -52,29 +53,30 @@ class FusedTraining:
         memory_format: torch.memory_format | None = None,
         capture: bool = False,
     ) -> None:
-        """
+        """Add a member for each configuration.
+
         Args:
-            configs: of the first members, whose `fusion_key` is the same.
+            configs: of the first members, all with the same `fusion_key`.
             train: images of all members.
             validation: likewise.
             device: where they train.
             memory_format: of images in training; chosen by the device if None.
-            capture: whether steps become CUDA graphs, those of a member with no other beside it too. Epochs whose laps
-                are timed do not. Sweeps leave it off as long as no GPU has been measured.
+            capture: whether steps become CUDA graphs, even if there is only one member. Epochs whose laps are timed do
+                not use graphs. Sweeps leave it off as long as no GPU has been measured.
         """
         self.device = torch.device(device)
         self.train_images = train
         self.validation_images = validation
         if memory_format is None:
-            # Grouped convolutions on a CPU take up to three times as long otherwise; on a GPU nobody has measured it.
+            # Grouped convolutions on a CPU take up to three times as long otherwise; on a GPU this was not measured.
             memory_format = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.memory_format = memory_format
         self._captures = capture
         self._members: list[Training] = []
         self._step: _Step | None = None
-        """None where members have come or gone since the last epoch."""
+        """None if members have come or gone since the last epoch."""
         self._shares_memory = False
-        """Whether what members train may lie in tensors that others had a part of."""
+        """Whether the members' parameters may lie in tensors that they share, or shared, with other members."""
         self._baseline_mse: float | None = None
         """Of the images, once the first member has measured it."""
         for config in configs:
@@ -82,14 +84,14 @@ class FusedTraining:
 
     @property
     def members(self) -> tuple[Training, ...]:
-        """In the order in which they came."""
+        """The members, in the order in which they came."""
         return tuple(self._members)
 
     def add(self, config: TrialConfig) -> Training:
-        """Takes in a trial, at its beginning, behind the others. `restore_checkpoint` may bring it further.
+        """Add a trial at its beginning, after the other members. `restore_checkpoint` may then advance it.
 
         Raises:
-            ValueError: if it cannot be fused with those that are there, or cannot be trained.
+            ValueError: if it cannot be fused with the other members, or cannot be trained.
         """
         if self._members and fusion_key(config) != fusion_key(self._members[0].config):
             raise ValueError(f"trials that differ in {_differences(self._members[0].config, config)} cannot be fused")
@@ -100,12 +102,12 @@ class FusedTraining:
         return member
 
     def remove(self, positions: Iterable[int]) -> list[Training]:
-        """Lets go of the members at these positions, counted from 0; the others close up.
+        """Remove the members at these positions, counted from 0; the others close up.
 
         Returns them in their order. Each is a trial that can go on alone, in memory of its own.
 
         Raises:
-            IndexError: if there is no member at one of them; none is let go then.
+            IndexError: if there is no member at one of the positions; then none is removed.
         """
         leaving = sorted(set(positions))
         for position in leaving:
@@ -118,19 +120,19 @@ class FusedTraining:
         return removed
 
     def discard(self, member: Training) -> None:
-        """Lets go of a member that nobody is to train any more; the others close up.
+        """Remove a member that will not be trained any more; the others close up.
 
         Raises:
-            ValueError: if it is none of them.
+            ValueError: if it is not a member.
         """
         self._members.remove(member)
         self._step = None
 
     def run_epoch(self, laps: Laps | None = None) -> list[EpochMetrics]:
-        """One epoch of every member, and one pass over the validation images: the metrics of each, in their order.
+        """Train every member for one epoch, evaluate it, and return the metrics of each, in the members' order.
 
-        A member's times are those of the whole group, which is how long its epoch took. `laps` has the time of the
-        epoch's parts after it.
+        A member's times are those of the whole group, because its epoch took that long. `laps` measures the epoch's
+        parts.
         """
         if not self._members:
             return []
@@ -168,12 +170,12 @@ class FusedTraining:
         return found
 
     def _train(self, step: _Step, lap: Lap, capture: bool) -> Tensor:
-        """One pass of every member over the training images, each in its own order; the mean losses, [members]."""
+        """Train every member on all images once, each in its own order, and return the mean losses, [members]."""
         members, device, count = self._members, self.device, len(self.train_images)
         sizes = members[0].batch_sizes()
         draws = [_Draws(member, device) for member in members]
         changes = any(changes_images(member.config) for member in members)
-        # [images, members]: the images of one step, of all members, are one run of it.
+        # [images, members], so that one step's images, of all members, are consecutive rows.
         order = torch.stack([drawn.order(count) for drawn in draws], dim=1).to(device)
         weights = _kld_weights(members, len(sizes)).to(device)
         rates = [learning_rate(member.config, member.val_losses) for member in members]
@@ -193,7 +195,7 @@ class FusedTraining:
         return total / count
 
     def _evaluate(self, step: _Step) -> list[dict[str, Any]]:
-        """The validation metrics of every member."""
+        """Return the validation metrics of every member."""
         configs, baseline_mse = [member.config for member in self._members], self._members[0].baseline_mse
 
         def run(seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,8 +207,8 @@ class FusedTraining:
 class _Step:
     """A training step of all members at once: their networks and optimisers in common tensors, and its constants.
 
-    All that differs between two steps are the tensors that `run` is given, and nothing in it waits for their values.
-    So it can be captured.
+    Two steps differ only in the tensors given to `run`, and `run` does not wait for their values, so it can be
+    captured.
     """
 
     def __init__(self, members: Sequence[Training], memory_format: torch.memory_format) -> None:
@@ -222,7 +224,7 @@ class _Step:
 
         self._data_divisors, self._rate_divisors = map(of_each, zip(*divisors, strict=True))
         self._sigmas = of_each(config.sigma for config in configs)
-        # Free bits of 0 are none: a rounding error below 0 stays what it is.
+        # Free bits of 0 mean no floor, so that a KL that rounding made negative stays as it is.
         self._free_bits_nats = of_each(config.free_bits_nats or -math.inf for config in configs).unsqueeze(1)
         norms = [config.max_gradient_norm for config in configs]
         self._clips = any(norms)
@@ -230,14 +232,14 @@ class _Step:
         self.captured = CapturedStep()
 
     def run(self, lap: Lap, x: Tensor, noise: Tensor, weight: Tensor, seen: Tensor | None = None) -> Tensor:
-        """One step of each member; its loss, [members].
+        """Train each member for one step and return the losses, [members].
 
         Args:
-            lap: is called at the end of each part.
+            lap: called at the end of each part.
             x: the targets of the loss, [batch, members, channels, height, width].
             noise: [members, batch, latents], drawn from N(0, I).
             weight: of the KL divergence, [members].
-            seen: the inputs, like `x`, if they are others.
+            seen: the inputs, shaped like `x`, if they differ from it.
         """
         target = self.network.join(x)
         joined = target if seen is None else self.network.join(seen)
@@ -259,7 +261,7 @@ class _Step:
 
 
 class _Draws:
-    """What one member draws in its next epoch: from its own seed and epoch, as it does on its own."""
+    """The draws of one member's next epoch, from its own seed and epoch, as when it trains alone."""
 
     def __init__(self, member: Training, device: torch.device) -> None:
         config, epoch = member.config, member.epoch
@@ -269,26 +271,26 @@ class _Draws:
         self._images = InputGenerators.of(config.seed, epoch, device) if changes_images(config) else None
 
     def order(self, count: int) -> Tensor:
-        """The positions of `count` images, shuffled."""
+        """Return the positions of `count` images, shuffled."""
         return torch.randperm(count, generator=self._order)
 
     def latent_noise(self, batch: int) -> Tensor:
-        """What the latents of one batch are drawn with, [batch, latents]."""
+        """Draw the noise of one batch's latents, [batch, latents]."""
         return torch.randn(batch, self._config.latent_size, generator=self._noise, device=self._device)
 
     def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's input and the target of the loss, of images x [batch, channels, height, width]."""
+        """Return the network's input and the target of the loss for images x [batch, channels, height, width]."""
         return (x, x) if self._images is None else training_pair(x, self._config, self._images)
 
 
 def _separate(member: Training) -> None:
-    """Gives what a member trains memory of its own again."""
+    """Move a member's model and optimiser state back into memory of their own."""
     own(member.model)
     member.optimizer.own()
 
 
 def _kld_weights(members: Sequence[Training], steps: int) -> Tensor:
-    """The KLD weight of each step of an epoch and each member, [steps, members]."""
+    """Return the KLD weight of each step of an epoch and each member, [steps, members]."""
     return torch.tensor(
         [
             [warmed_weight(member.config, member.epoch * steps + step, steps) for member in members]
@@ -298,6 +300,6 @@ def _kld_weights(members: Sequence[Training], steps: int) -> Tensor:
 
 
 def _differences(first: TrialConfig, other: TrialConfig) -> str:
-    """The fields of which two configurations must not differ and do, with their values."""
+    """Return the fields that two fused configurations must share but do not, with their values."""
     names = [name for name in SHARED_FIELDS if getattr(first, name) != getattr(other, name)]
     return ", ".join(f"{name} ({getattr(first, name)!r} and {getattr(other, name)!r})" for name in names)

@@ -46,6 +46,7 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",  # of steps of its loop: on a busy machine each may take seconds
 }
 """Turns off Ray's and Tune's own output, loggers, signal handlers and snapshots: the ledger and the display replace
 them. Also lifts Tune's limit of one trial that waits for a machine: the session hands out no more than can be at once.

@@ -212,9 +212,23 @@ def test_of_thousands_of_trials_a_line_says_seldom_which_is_ahead(
 
 
 @pytest.mark.parametrize(("term", "kind"), [("xterm", LiveDisplay), ("dumb", PlainDisplay), ("unknown", PlainDisplay)])
-def test_a_terminal_that_cannot_redraw_gets_lines(term: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_cannot_redraw_gets_lines(
+    term: str, kind: type, spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TERM", term)
-    assert type(display_of(Console(file=StringIO(), force_terminal=True))) is kind
+    assert type(display_of(Console(file=StringIO(), force_terminal=True), spec)) is kind
+
+
+def test_beside_a_debugger_there_are_lines_that_break_between_words(
+    spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    inline = spec.model_copy(update={"resources": spec.resources.model_copy(update={"backend": "inline"})})
+    out = StringIO()
+    display = display_of(Console(file=out, force_terminal=True, width=20, color_system=None), inline)
+    assert type(display) is PlainDisplay
+    display._say("a line of more than twenty letters")
+    assert [line.rstrip() for line in out.getvalue().splitlines()] == ["a line of more than", "twenty letters"]
 
 
 def test_a_dumb_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,8 +238,8 @@ def test_a_dumb_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> N
     assert plain_console().width == 60
 
 
-def test_a_pipe_gets_lines() -> None:
-    assert type(display_of(Console(file=StringIO()))) is PlainDisplay
+def test_a_pipe_gets_lines(spec: SweepSpec) -> None:
+    assert type(display_of(Console(file=StringIO()), spec)) is PlainDisplay
 
 
 def printed(records: list[TrialRecord], spec: SweepSpec, width: int) -> list[str]:

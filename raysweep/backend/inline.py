@@ -54,7 +54,11 @@ class InlineBackend:
     def train(self, session: Session) -> None:
         worker: Worker | None = None
         while not (session.should_stop() or session.is_over):
-            order = session.next_order()
+            try:
+                order = session.next_order()
+            except RaysweepError as error:
+                session.stop("an error", error)
+                return
             assert order is not None, "with no trial handed out, the next one waits for none"
             order = replace(order, epoch_timeout_s=None)
             if worker is None:
@@ -64,8 +68,6 @@ class InlineBackend:
             session.started(order.number)
             if not _train_one(session, worker, order):
                 worker = None
-        if worker is not None:
-            worker.close()
 
     @timed(DriverPart.LOOP)
     def test(self, session: Session) -> None:

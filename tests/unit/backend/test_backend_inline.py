@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 import raysweep
+from raysweep.errors import StorageError
 from raysweep.metrics import EpochMetrics, TrialState
+from raysweep.records import TrialRecord
 from raysweep.spec.loading import parse_spec
+from raysweep.study.ledger import Ledger
 from raysweep.vae.fusing.training import FusedTraining
 
 TINY = """
@@ -102,6 +105,26 @@ def test_a_trial_that_raises_is_tried_twice_and_holds_up_nobody(
     assert len(tries) == 2
 
     assert sweep.standing == "finished"
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_sweep_which_goes_on_later(
+    undisturbed: raysweep.Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(self: Ledger) -> TrialRecord:
+        asked.append(1)
+        if len(asked) == 3:
+            raise StorageError("the disk is full")
+        return ask(self)
+
+    ask = Ledger.ask
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="the disk is full"):
+        patch.setattr(Ledger, "ask", full)
+        run(tmp_path / "out")
+    assert (tmp_path / "out" / "report" / "trials.parquet").exists()
+    assert len(raysweep.open_sweep(tmp_path / "out").records) == 2
+    assert told(raysweep.resume(tmp_path / "out", progress=False)) == told(undisturbed)
 
 
 def test_who_leaves_the_debugger_ends_the_sweep_and_can_go_on(undisturbed: raysweep.Sweep, tmp_path: Path) -> None:

@@ -119,9 +119,10 @@ def test_a_ledger_that_cannot_be_written_ends_the_sweep_which_goes_on_later(
         return ask(self)
 
     ask = Ledger.ask
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match="the disk is full"):
+    with monkeypatch.context() as patch:
         patch.setattr(Ledger, "ask", full)
-        run(tmp_path / "out")
+        with pytest.raises(StorageError, match="the disk is full"):
+            run(tmp_path / "out")
     assert (tmp_path / "out" / "report" / "trials.parquet").exists()
     assert len(raysweep.open_sweep(tmp_path / "out").records) == 2
     assert told(raysweep.resume(tmp_path / "out", progress=False)) == told(undisturbed)

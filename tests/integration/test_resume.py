@@ -1,4 +1,8 @@
-"""Every way to end, then resume: the outcome is the one that the undisturbed run has."""
+"""Every way to end, then resume: the outcome is the one that the undisturbed run has.
+
+What decides it is session and ledger, so these sweeps train inline. Sweeps on Ray that end and go on are in
+test_first_sweep.py, test_command_line.py, test_s3.py and tests/chaos.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +24,7 @@ from raysweep.spec.sections import SweepSpec
 from tests.integration.conftest import TINY
 from tests.integration.outcomes import StopsAfter, curves, outcomes
 
-pytestmark = [
-    pytest.mark.usefixtures("ray_here"),
-    # Ray leaves sockets and subprocess handles to the garbage collector
-    pytest.mark.filterwarnings("default::ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"),
-]
+INLINE = ("evaluation:", "resources: {backend: inline}\nevaluation:")
 ASHA = "early_stopping: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}"
 Tiny = Callable[..., SweepSpec]
 
@@ -33,16 +33,16 @@ Tiny = Callable[..., SweepSpec]
 def long() -> SweepSpec:
     """Three trials of 20 epochs, whose points depend on their numbers alone."""
     text = TINY.replace("d_size: 4", "d_size: 4\n  epochs: 20").replace("trials: 5", "trials: 3\n  time_budget: 30m")
-    return parse_spec(text.replace(ASHA, "sampler: random"), "tiny.yaml")
+    return parse_spec(text.replace(ASHA, "sampler: random").replace(*INLINE), "tiny.yaml")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ray_here: None, long: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def undisturbed(long: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return raysweep.run(long, tmp_path_factory.mktemp("undisturbed") / "long")
 
 
 @pytest.fixture(scope="module")
-def stopped(ray_here: None, long: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def stopped(long: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """The same sweep, whose time budget was spent after a few epochs."""
     sweep = raysweep.run(long, tmp_path_factory.mktemp("stopped") / "long", observer=StopsAfter(5))
     assert sweep.stopped_by == "the time budget"
@@ -94,7 +94,7 @@ def test_a_trial_whose_checkpoints_are_gone_trains_anew_to_the_same_end(
 def test_a_sweep_whose_trials_pause_goes_on_in_another_place_to_the_same_end(tiny: Tiny, tmp_path: Path) -> None:
     """TPE at one trial at a time, paused trials among what is moved; each goes on from its checkpoint."""
     asha = ("reduction_factor: 2", "reduction_factor: 2, promote: true")
-    spec = tiny(asha, ("trials: 5", "trials: 6\n  time_budget: 30m\n  max_concurrent: 1"))
+    spec = tiny(INLINE, asha, ("trials: 5", "trials: 6\n  time_budget: 30m\n  max_concurrent: 1"))
     undisturbed = raysweep.run(spec, tmp_path / "undisturbed")
     stopped = raysweep.run(spec, tmp_path / "stopped", observer=StopsAfter(5))
     paused = [record for record in stopped.records if record.state is TrialState.PAUSED]
@@ -111,8 +111,8 @@ def test_a_sweep_whose_trials_pause_goes_on_in_another_place_to_the_same_end(tin
 
 def test_a_bigger_total_gives_the_trials_of_a_sweep_that_had_it_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
     """TPE at one trial at a time: each suggestion depends on all trials before it."""
-    fewer = tiny(("trials: 5", "trials: 8\n  max_concurrent: 1"))
-    more = tiny(("trials: 5", "trials: 10\n  max_concurrent: 1"))
+    fewer = tiny(INLINE, ("trials: 5", "trials: 8\n  max_concurrent: 1"))
+    more = tiny(INLINE, ("trials: 5", "trials: 10\n  max_concurrent: 1"))
     undisturbed = raysweep.run(more, tmp_path / "undisturbed")
     raysweep.run(fewer, tmp_path / "grown")
     grown = raysweep.resume(tmp_path / "grown", 10)

@@ -98,7 +98,7 @@ class TrialOrder:
     origin: str | None = None
     """The URI of a sweep in a bucket. `directory` is then the driver's, and the actor has its own."""
     is_profiled: bool = False
-    """Whether its reports must say where the time went."""
+    """True if its reports must say where the time went."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class EpochReport:
     cause: str = ""
     error: str | None = None
     notes: tuple[str, ...] = ()
-    """What was logged meanwhile, for the sweep's own log."""
+    """Lines logged during the epoch, for the sweep's own log."""
     storage_failed: bool = False
-    """Whether the trial could not write. The sweep must then stop, and the trial is not at fault."""
+    """True if the trial could not write. The sweep must then stop, and the trial is not at fault."""
     gpus: tuple[str, ...] = ()
     """The GPUs of its machine that Ray assigned to it."""
     spent: Mapping[SlotPart, float] = field(default_factory=dict)
@@ -138,7 +138,7 @@ class TestOrder:
     images: ImageFile
     directory: Path
     projected: bool
-    """Whether it is one of the few trials whose latents TensorBoard's Projector shows."""
+    """True for the few trials whose latents TensorBoard's Projector shows."""
     threads: int
     gpu: bool
     kept_by: Criterion | None = None
@@ -161,7 +161,7 @@ class TestReport:
     error: str | None = None
     notes: tuple[str, ...] = ()
     storage_failed: bool = False
-    """Whether the results could not be written. The sweep must then stop."""
+    """True if the results could not be written. The sweep must then stop."""
     spent: Mapping[SlotPart, float] = field(default_factory=dict)
     """Seconds of each part of the measurement."""
 

@@ -32,7 +32,7 @@ class Metric(NamedTuple):
     type: type
     unit: str
     mode: Mode | None
-    """Whether less or more is better; None if neither always is: noise is sharper than real images."""
+    """Direction of better values; None if neither is always better: noise is sharper than real images."""
     meaning: str
 
 

@@ -75,7 +75,7 @@ class TrialRecord:
     number: int
     """The trial's number in the study, from 0."""
     space: TrialSpace
-    """What was searched; the same for all trials of a sweep."""
+    """The searched space; the same for all trials of a sweep."""
     params: dict[str, Scalar]
     """Its point: only the searched fields."""
     state: TrialState
@@ -92,7 +92,7 @@ class TrialRecord:
     confirmed_by: tuple[TrialRecord, ...] = ()
     """The trials that confirm it, by number."""
     enqueued: bool = False
-    """Whether the point was given in the search space file rather than chosen by the sampler."""
+    """True if the point was given in the search space file rather than chosen by the sampler."""
     cause: str | None = None
     """Why the trial ended, in a sentence; None while it runs."""
     error: str | None = None

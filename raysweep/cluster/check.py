@@ -22,7 +22,7 @@ class Checked:
 
     file: ClusterFile
     reminders: tuple[str, ...]
-    """What users must know besides the file: what costs money all the time, and what they must do by hand."""
+    """Notes for users beside the faults: what costs money all the time, and what they must do by hand."""
 
 
 def check_cluster_file(path: str | Path) -> Checked:

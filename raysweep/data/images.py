@@ -36,7 +36,7 @@ class Chunk:
     labels: NDArray[np.int32] | None
     """[n], positions in the source's `classes`; None where there are none."""
     official_test: bool
-    """Whether the data set's makers put these images aside for tests."""
+    """True if the data set's makers put these images aside for tests."""
 
 
 class Note(NamedTuple):
@@ -46,7 +46,7 @@ class Note(NamedTuple):
     """What it is about, in a word or two, such as `left out`."""
     text: str
     is_warning: bool = False
-    """Whether a sweep says it too, not `check` alone."""
+    """True if a sweep says it too, not `check` alone."""
 
 
 class Counts(NamedTuple):

@@ -46,7 +46,7 @@ class Queue:
         self._changes = 0
         """How often a trial was paused or went on."""
         self._found: tuple[tuple[int, ...], list[int]] = ((), [])
-        """What `_going_on` was computed from (the changes, how many trials had reached each rung), and its result."""
+        """Cache of `_going_on`: its inputs (the changes, how many trials had reached each rung), and its result."""
         self._unfinished = deque(number for number in ledger.unfinished() if number not in ledger.paused)
         self._to_ask = max(0, spec.trials - ledger.searched)
         self._put_by: set[int] = set()

@@ -29,7 +29,7 @@ class Ranking:
     metric: str
     rows: tuple[tuple[Sweep, TrialRecord], ...]
     notes: tuple[str, ...]
-    """What a reader has to know before trusting the order."""
+    """Notes that a reader needs before trusting the order."""
 
 
 def rank_sweeps(sweeps: Sequence[Sweep], metric: str | None = None) -> Ranking:

@@ -59,7 +59,7 @@ class Sweep:
         self.kept_by = spec.kept_by
         """By which metric the kept epoch of a trial is the best, from the objective that the sweep was run with."""
         self.running = running
-        """Whether a driver is at work on it."""
+        """True if a driver is at work on it."""
         self.prediction = prediction
         """At which KLD weight collapse was predicted before the sweep, if it was."""
         self.train_images: int | None = None

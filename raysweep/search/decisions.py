@@ -37,11 +37,11 @@ class RungDecision:
     standing: Standing | None
     """Its standing when it was judged; None if the order of the ledger's times does not show it."""
     waits: bool = False
-    """Whether it is paused there and may still go on."""
+    """True if it is paused there and may still go on."""
     after: int | None = None
     """The epoch after which it was judged there again and stopped; None if it was judged on arrival."""
     led: bool = False
-    """Whether it went on because it was the best there when nothing else was left to train."""
+    """True if it went on because it was the best there when nothing else was left to train."""
 
 
 def decisions(record: TrialRecord, records: Sequence[TrialRecord], spec: SweepSpec) -> list[RungDecision]:

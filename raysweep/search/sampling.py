@@ -183,7 +183,7 @@ class Asked:
     given: Mapping[str, Scalar]
     """Values that the point must have."""
     are_choices_ordered: bool
-    """Whether TPE treats numeric choices as ordered. Sweeps that began before it did so go on without."""
+    """True if TPE treats numeric choices as ordered. Sweeps that began before it did so go on without."""
     past: tuple[PastSweep, ...] = ()
     """What the sweep took over from earlier ones when it began."""
     repeats: int = 0

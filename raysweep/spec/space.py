@@ -33,7 +33,7 @@ class Range(BaseModel):
     high: Number
     """The largest value, included."""
     log: Annotated[bool, Strict()] = False
-    """Whether the logarithm is uniform: for a scale of several decades, from above 0."""
+    """True if the logarithm is uniform: for a scale of several decades, from above 0."""
     step: Number | None = None
     """Distance between the values; null takes all numbers, or all whole ones. Not with `log`."""
 

@@ -113,7 +113,7 @@ class _ValidationSums:
         self._configs = configs
         self._likelihood = configs[0].likelihood
         self.binarised = any(config.binarise != "none" for config in configs)
-        """Whether a model may see images other than the originals."""
+        """True if a model may see images other than the originals."""
         self._sigmas = torch.tensor([config.sigma for config in configs], device=device)
         members, latents = len(configs), configs[0].latent_size
         self._squared_error, self._cross_entropy, self._misfit = torch.zeros(

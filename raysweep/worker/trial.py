@@ -36,7 +36,7 @@ class WorkerTrial:
         self._files: TrialFiles | None = None
         self._known: list[EpochMetrics] = []
         self.notes: tuple[str, ...] = ()
-        """What was logged about it and is not reported yet."""
+        """Lines logged about it that are not reported yet."""
         self._spent: dict[SlotPart, float] = {}
         self._best: EpochMetrics | None = None
         """Metrics of the best epoch, whose checkpoint is kept beside the last."""

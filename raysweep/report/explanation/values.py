@@ -27,7 +27,7 @@ class Importance:
 
     @property
     def stands_out(self) -> bool:
-        """Whether chance alone would rarely make it as important."""
+        """True if chance alone would rarely make it as important."""
         return self.chance <= CHANCE
 
 
@@ -52,7 +52,7 @@ class Slice:
     """The model's predictions along one parameter while the others stay as they are in the best trial."""
 
     is_range: bool
-    """Whether the values come from a range; otherwise each is a choice."""
+    """True if the values come from a range; otherwise each is a choice."""
     values: tuple[Scalar, ...]
     """In order; choices that are not numbers in the order of the search space file."""
     means: tuple[float, ...]
@@ -66,7 +66,7 @@ class Slice:
 
     @property
     def is_flat(self) -> bool:
-        """Whether all values are as good as the best one."""
+        """True if all values are as good as the best one."""
         return len(self.as_good) == len(self.values)
 
 
@@ -93,7 +93,7 @@ class Noise:
     trials: int
     """Trials from which it was estimated."""
     from_repeats: bool
-    """Whether it is the spread of trials that differ only in their seed.
+    """True if it is the spread of trials that differ only in their seed.
 
     Otherwise it is the model's error when it predicts a trial from all others: the noise plus what the model does not
     know. The noise in the model's covariance is not used: it is that between two epochs of one trial, which is far

@@ -26,7 +26,7 @@ class Figure:
     name: str
     """Its file's name without the ending."""
     title: str
-    """What it shows, with the finding."""
+    """A title that says what it shows, with the finding."""
     path: Path
     description: str
     """How to read it."""

@@ -76,7 +76,7 @@ class Label(NamedTuple):
     colour: str
     bold: bool = False
     frame: bool = False
-    """Whether it stands in a box of its colour, which may lie on the point itself."""
+    """True if it stands in a box of its colour, which may lie on the point itself."""
     apart: float = 7.0
     """Points between the middle of the point's mark and the text."""
 

@@ -25,7 +25,7 @@ class Strip(NamedTuple):
     images: Pixels
     label: str
     wins: bool = False
-    """Whether it is the best trial's, which is framed."""
+    """True if it is the best trial's, which is framed."""
 
 
 def draw_strips(strips: Sequence[Strip], text: str) -> bytes:

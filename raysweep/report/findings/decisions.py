@@ -47,7 +47,7 @@ class Finding:
 
     claim: Claim
     test: str
-    """What is tested, in words."""
+    """The test, in words."""
     outcome: Outcome
     parts: tuple[Part, ...]
     """One for each value of `claim.across`; empty without it."""

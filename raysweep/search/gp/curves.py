@@ -28,7 +28,7 @@ class Curve:
     steps: Mapping[int, float]
     """Values at the epochs that count, more is better; NaN at the last epoch if the trial diverged."""
     is_pending: bool
-    """Whether its final value is unknown: it has not ended, or failed for a reason that says nothing of its point."""
+    """True if its final value is unknown: it has not ended, or failed for a reason that says nothing of its point."""
 
 
 def observed_epochs(rungs: Sequence[int], last_epoch: int) -> tuple[int, ...]:

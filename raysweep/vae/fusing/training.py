@@ -76,7 +76,7 @@ class FusedTraining:
         self._step: _Step | None = None
         """None if members have come or gone since the last epoch."""
         self._shares_memory = False
-        """Whether the members' parameters may lie in tensors that they share, or shared, with other members."""
+        """True if the members' parameters may lie in tensors that they share, or shared, with other members."""
         self._baseline_mse: float | None = None
         """Of the images, once the first member has measured it."""
         for config in configs:

@@ -28,6 +28,7 @@ COMPATIBLE = {
     "concurrency": ("trials: 6", "trials: 6\n  max_concurrent: 2", "search.max_concurrent: null -> 2"),
     "resources": ("name: table", "name: table\nresources: {cpu: 2, gpu: 0.5}",
                   "resources.cpu: 1.0 -> 2.0\n    resources.gpu: 'auto' -> 0.5"),
+    "the backend": ("name: table", "name: table\nresources: {backend: inline}", "resources.backend: 'ray' -> 'inline'"),
     "finalists": ("name: table", "name: table\nevaluation: {final_metrics: all}",
                   "evaluation.final_metrics: 'best 5' -> 'all'"),
     "confirmation": ("trials: 6", "trials: 6\n  confirm: none", "search.confirm: 'auto' -> null"),
